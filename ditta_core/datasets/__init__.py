@@ -1,0 +1,1 @@
+"""Sources of video frames behind one interface."""

@@ -1,0 +1,48 @@
+"""One interface for every source of video frames: labelled folders, plain folders, video files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.classes import ClassList
+from ditta_core.types import Frame
+
+
+class VideoSequence(ABC):
+    """Frames in order, with labels where there are any. Frames are read when asked for, never all at once.
+
+    Attributes:
+        name: name of the sequence in reports.
+        frame_rate: frames per second.
+    """
+
+    name: str
+    frame_rate: float
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    @abstractmethod
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index`` as RGB uint8 [H, W, 3]."""
+
+    @property
+    def classes(self) -> ClassList | None:
+        """The classes of the labels; None where there are no labels."""
+        return None
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None where there are no labels."""
+        return None
+
+    def stamp(self, index: int) -> int:
+        """Time of frame ``index`` in nanoseconds since the first."""
+        return round(index / self.frame_rate * 1e9)
+
+    def frame(self, index: int) -> Frame:
+        """Frame ``index`` with its stamp."""
+        return Frame(self.image(index), self.stamp(index), self.name)

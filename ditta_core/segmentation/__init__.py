@@ -1,0 +1,1 @@
+"""Image segmentation models behind one protocol."""

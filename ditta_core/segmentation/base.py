@@ -1,0 +1,175 @@
+"""One protocol for every image segmentation model: encode, decode, classify."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ditta_core.classes import ClassList, ClassMap
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SegmentationModel(nn.Module):
+    """An image segmentation model split where adaptation needs it split.
+
+    ``encode`` is the part that stays frozen, ``decode`` and ``classify`` the part that adapts. A frame is encoded once;
+    its features serve every pass of an adaptation.
+
+    Class attributes:
+        size_multiple: the sides of the network input must be multiples of this.
+        embedding_dim: channels of the embedding, D.
+        logits_align_corners: the convention in which the logits are enlarged to the network input.
+    """
+
+    size_multiple: int = 32
+    embedding_dim: int
+    logits_align_corners: bool = False
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, outputs: ClassList) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.class_map = ClassMap.identity(outputs)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    # --- what a model implements ---------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The frozen part; every other parameter of the model belongs to the decoder."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Normalised pixels float [N, 3, H, W] -> features, batch first."""
+
+    @abstractmethod
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Features -> embedding Z, float [N, D, h, w]."""
+
+    @abstractmethod
+    def classify_outputs(self, embedding: Tensor) -> Tensor:
+        """Embedding -> logits of the model's own outputs, float [N, len(outputs), h, w]."""
+
+    # --- what every model shares -----------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> ClassList:
+        """The classes published: the model's own outputs, or the user's subset or merge of them."""
+        return self.class_map.classes
+
+    def set_classes(self, class_map: ClassMap) -> None:
+        """Publish the classes of ``class_map`` in place of the model's own outputs.
+
+        Raises:
+            ValueError: the map was made for other outputs.
+        """
+        if class_map.source.names != self.outputs.names:
+            raise ValueError(
+                f"expected a class map over the model's outputs {list(self.outputs.names)}, but got one over "
+                f"{list(class_map.source.names)}"
+            )
+        self.class_map = class_map
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Embedding -> logits of the published classes, float [N, C', h, w].
+
+        Merged classes are log-sum-exp of their members, so that their softmax is the sum of the members'
+        probabilities. Where outputs belong to no published class, C' = C + 1 and the last channel holds them.
+        """
+        return self.class_map.merge_logits(self.classify_outputs(embedding))
+
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        """All parameters that are not the encoder's."""
+        frozen = {id(parameter) for parameter in self.encoder.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in frozen]
+
+    def preprocess(self, images: NDArray[np.uint8], input_size: tuple[int, int], device: torch.device) -> Tensor:
+        """RGB uint8 [N, H0, W0, 3] -> normalised pixels float32 [N, 3, H, W], resized bilinearly.
+
+        Args:
+            images: RGB frames of one size.
+            input_size: (H, W) of the network input, multiples of ``size_multiple``.
+            device: where the result lies.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+        if tuple(pixels.shape[-2:]) != tuple(input_size):
+            # antialias: what PIL's bilinear does, so that shrinking a large camera image does not alias.
+            pixels = F.interpolate(pixels, input_size, mode="bilinear", align_corners=False, antialias=True)
+        return pixels.div_(255.0).sub_(self.mean).div_(self.std)
+
+    def input_size(self, image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
+        """Network input (H, W) for an image: longest side ``long_side``, aspect kept, sides rounded to multiples.
+
+        ``long_side`` 0 keeps the image's own scale.
+        """
+        height, width = image_size
+        scale = long_side / max(height, width) if long_side else 1.0
+        multiple = self.size_multiple
+        rounded = [max(multiple, int(side * scale / multiple + 0.5) * multiple) for side in (height, width)]
+        return rounded[0], rounded[1]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [N, 3, H, W] -> logits enlarged to [N, C', H, W]."""
+        logits = self.classify(self.decode(self.encode(pixels)))
+        return self.enlarge_logits(logits, (pixels.shape[-2], pixels.shape[-1]))
+
+    def enlarge_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits [N, C', h, w] -> [N, C', H, W] in the model's own resize convention."""
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.logits_align_corners)
+
+    def load_checkpoint(self, state: Mapping[str, Tensor], origin: str) -> None:
+        """Load strictly; on a mismatch say which keys and shapes differ.
+
+        Raises:
+            ValueError: keys are missing, unexpected or of another shape.
+        """
+        expected = self.state_dict()
+        missing = sorted(set(expected) - set(state))
+        unexpected = sorted(set(state) - set(expected))
+        shapes = [
+            f"{key}: expected {list(expected[key].shape)}, but got {list(value.shape)}"
+            for key, value in state.items()
+            if key in expected and expected[key].shape != value.shape
+        ]
+        if missing or unexpected or shapes:
+            raise ValueError(
+                f"the weights of {origin} do not fit {type(self).__name__} with {len(self.outputs)} classes: "
+                f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
+                f"{len(shapes)} of another shape {shapes[:3]}"
+            )
+        self.load_state_dict(dict(state))
+
+
+def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file or of a ``torch.save``d state dict, on the CPU, without unpickling code.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read as weights.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path, device="cpu")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise a dozen types for a damaged file
+        raise ValueError(f"expected a readable weight file, but {path} is not one: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"expected a flat dictionary of tensors in {path}, but got {type(state).__name__}")
+    return dict(state)

@@ -1,0 +1,1 @@
+"""Teachers: how the targets of the warm-up are made."""

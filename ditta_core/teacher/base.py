@@ -1,0 +1,106 @@
+"""What the warm-up learns from: targets built out of the base model's own predictions and the motion of the video."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+"""bool [H, W]: the pixels of one object in one frame."""
+
+
+@dataclass(frozen=True)
+class DistillationTarget:
+    """What every pixel of the warm-up clip is trained towards, for n frames of h×w pixels and C channels.
+
+    Attributes:
+        labels: int64 [n, h, w], channel ids 0..C-1, or 255 for pixels that take no part.
+        probabilities: float32 [n, C, h, w], soft labels; None where the labels are hard.
+        weights: float32 [n, h, w] >= 0, weight of a pixel in the distillation losses; None for equal weights.
+        object_ids: int64 [n, h, w], id of the tracked object of a pixel, 0 for none; None where nothing is tracked.
+        objects: number of objects tracked.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
+    object_ids: NDArray[np.int64] | None = None
+    objects: int = 0
+
+
+class NoTargetError(RuntimeError):
+    """The clip offers nothing to learn from; the message says why. The base model keeps serving."""
+
+
+class TargetBuilder(ABC):
+    """Turns the base model's predictions on the warm-up clip into better ones."""
+
+    @abstractmethod
+    def build(
+        self,
+        clip: NDArray[np.uint8],
+        probabilities: NDArray[np.float32],
+        reliabilities: NDArray[np.float32],
+    ) -> DistillationTarget:
+        """Build the targets of a clip.
+
+        Args:
+            clip: RGB uint8 [n, H, W, 3], the frames in time order.
+            probabilities: float32 [n, C, h, w], softmax of the base model; h×w need not be H×W.
+            reliabilities: float32 [n, h, w] in 0..1, one minus entropy over the frame's maximum (method, stage A).
+
+        Returns:
+            Targets at h×w.
+
+        Raises:
+            NoTargetError: the clip offers nothing to learn from.
+            ValueError: the arguments do not belong together.
+        """
+
+
+class MaskTracker(ABC):
+    """Follows prompted objects through a clip that lies in memory, frame by frame, in either direction.
+
+    The order of calls: ``start`` with a clip; then, for each pass, ``reset``, and any number of ``add_object`` on one
+    frame and ``propagate`` from that frame to its neighbour.
+    """
+
+    accepts_late_objects: bool = True
+    """Whether an object may be added after propagation began without losing the memory of the others. Where it may not,
+    the caller resets and registers the others again by their masks, as the published method does."""
+
+    @abstractmethod
+    def start(self, clip: NDArray[np.uint8]) -> None:
+        """Take a new clip, RGB uint8 [n, H, W, 3], and forget everything about the last one."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all objects; keep what was computed from the images."""
+
+    @abstractmethod
+    def add_object(
+        self, frame: int, object_id: int, *, point: tuple[int, int] | None = None, mask: Mask | None = None
+    ) -> None:
+        """Register an object on ``frame`` by one positive point (row, column) or by its mask (which may be empty).
+
+        Raises:
+            ValueError: neither or both were given, the point lies outside the frame, or the frame outside the clip.
+        """
+
+    @abstractmethod
+    def masks(self, frame: int) -> dict[int, Mask]:
+        """Masks, bool [H, W], of all registered objects on ``frame``, where they were added or last propagated to."""
+
+    @abstractmethod
+    def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
+        """Follow all objects from ``frame`` to the next frame (the one before, in reverse) and return their masks there.
+
+        Raises:
+            ValueError: there is no such frame.
+        """
+
+    def close(self) -> None:
+        """Give back all memory; the tracker must be started again before further use."""

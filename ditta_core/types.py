@@ -1,0 +1,92 @@
+"""The three value objects that are the whole traffic between ``ditta_core`` and whatever feeds it frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNLABELLED = 255
+"""Label of a pixel that has no class, in every 8-bit label image (65535 in 16-bit ones)."""
+
+
+class State(Enum):
+    """What a :class:`~ditta_core.engine.VideoSegmenter` is doing besides segmenting."""
+
+    BASE = "BASE"
+    COLLECTING = "COLLECTING"
+    ADAPTING = "ADAPTING"
+    ADAPTED = "ADAPTED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        stamp: capture time in nanoseconds.
+        frame_id: name of the coordinate frame of the camera.
+    """
+
+    image: NDArray[np.uint8]
+    stamp: int
+    frame_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 RGB image [H, W, 3], but got {self.image.dtype} {list(self.image.shape)}")
+        if 0 in self.image.shape:
+            raise ValueError(f"expected an image with pixels, but got an empty one of size {list(self.image.shape)}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer to one frame, at the size of that frame.
+
+    Attributes:
+        class_ids: uint8 (uint16 above 255 classes) [H, W]; 255 (65535) is unlabelled.
+        confidence: uint8 [H, W], probability of the winning class, 0..255 for 0..1.
+        generation: 0 for the base model, then one more for every adapted model that went live.
+        fused_share: share of pixels (0..1) in which the temporal branch had a say; 0 where only the frame branch was used.
+        latency_ms: milliseconds spent per stage, keyed by stage name.
+    """
+
+    class_ids: NDArray[np.uint8] | NDArray[np.uint16]
+    confidence: NDArray[np.uint8]
+    generation: int
+    fused_share: float = 0.0
+    latency_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdaptationReport:
+    """What came of one adaptation.
+
+    Attributes:
+        succeeded: whether an adapted model was produced.
+        reason: one sentence; says why not where it did not succeed.
+        frames: number of warm-up frames.
+        steps: optimiser steps made.
+        seconds: wall time of targets and optimisation together.
+        target_seconds: wall time of the targets alone.
+        losses: mean total loss per pass, in order.
+        objects: number of tracked objects in the targets (0 for dense targets).
+    """
+
+    succeeded: bool
+    reason: str
+    frames: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    target_seconds: float = 0.0
+    losses: tuple[float, ...] = ()
+    objects: int = 0

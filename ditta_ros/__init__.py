@@ -1,0 +1,1 @@
+"""DiTTA as a ROS 2 node. No mathematics here beyond converting a message."""

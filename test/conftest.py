@@ -1,0 +1,31 @@
+"""Where the tests find the real data, weights and golden numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared(*parts: str) -> Path:
+    """A file or folder of the shared data: under $DITTA_SHARED, or in ../shared beside the project; else skip."""
+    base = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
+    path = base.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(parts)} of the shared data: set DITTA_SHARED to the folder that holds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def city_weights() -> Path:
+    """ESPNetv2 s=2.0 Cityscapes weights."""
+    return shared("weights", "espnetv2_s_2.0_city_1024x512.pth")
+
+
+@pytest.fixture(scope="session")
+def camvid_clip() -> Path:
+    """101 labelled frames of CamVid at 15 Hz."""
+    return shared("data", "camvid", "clip_0016E5")
