@@ -27,11 +27,13 @@ class SegmentationModel(nn.Module):
     Class attributes:
         size_multiple: the sides of the network input must be multiples of this.
         embedding_dim: channels of the embedding, D.
+        fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
         logits_align_corners: the convention in which the logits are enlarged to the network input.
     """
 
     size_multiple: int = 32
     embedding_dim: int
+    fusion_pool: int = 1
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor

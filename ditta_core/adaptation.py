@@ -1,0 +1,503 @@
+"""The warm-up: from a handful of frames to an adapted decoder (method, stages A, B and C).
+
+``run_job`` goes through the three stages. Two ways of doing it share all the code here: *parity*, the published behaviour
+with its oddities, and *live*, which encodes every frame once, keeps the network in evaluation mode and says in
+:class:`AdaptationConfig` what else it does differently and why.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.normalisation import blend_statistics
+from ditta_core.reliability import reliability
+from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.teacher import TeacherConfig, build_teacher
+from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
+from ditta_core.types import UNLABELLED, AdaptationReport
+
+STATISTICS_FRAMES = 16
+"""Frames whose statistics are taken in one batch at the most, spread evenly over the warm-up; bounds the memory."""
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """How the decoder is trained on the warm-up clip. The defaults are *live* mode; see :meth:`parity`.
+
+    Attributes:
+        train_mode: run the whole network in training mode while adapting, the frozen backbone included: BatchNorm by the
+            clip's statistics (overwriting the running ones), dropout and drop-path active. Off, the backbone is
+            deterministic and every warm-up frame is encoded once instead of in each pass.
+        probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
+        full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
+        statistics_share: share of the warm-up's BatchNorm statistics blended into the source's before anything else.
+        passes: over the warm-up frames, in time order.
+        learning_rate, weight_decay: of AdamW.
+        momentum: of the exponential moving average of the weights that makes the prototypes.
+        temperature: of the contrastive loss.
+        contrastive: whether the contrastive loss is used where the targets have objects.
+        seed: of dropout and drop-path; set anew for every adaptation, so that one does not depend on those before it.
+    """
+
+    train_mode: bool = False
+    probability_loss: bool = False
+    full_resolution: bool = False
+    statistics_share: float = 0.3
+    passes: int = 5
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.99
+    temperature: float = 1.0
+    contrastive: bool = True
+    seed: int = 5123
+
+    def __post_init__(self) -> None:
+        if self.passes < 0 or self.learning_rate <= 0:
+            raise ValueError(
+                f"expected passes >= 0 and a learning rate > 0, but got {self.passes} and {self.learning_rate}"
+            )
+        if not 0 <= self.statistics_share <= 1:
+            raise ValueError(f"expected a statistics share in 0..1, but got {self.statistics_share}")
+
+    @classmethod
+    def parity(cls, *, passes: int = 5, learning_rate: float = 1e-3, seed: int = 5123) -> AdaptationConfig:
+        """The published behaviour."""
+        return cls(
+            train_mode=True,
+            probability_loss=True,
+            full_resolution=True,
+            statistics_share=0.0,
+            passes=passes,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class AdaptationJob:
+    """Everything a worker needs to adapt; can be pickled.
+
+    Attributes:
+        clip: RGB uint8 [n, H, W, 3], the warm-up frames in time order.
+        input_size: network input (height, width).
+    """
+
+    clip: NDArray[np.uint8]
+    input_size: tuple[int, int]
+    model: ModelSource = field(default_factory=ModelSource)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+
+
+@dataclass(frozen=True)
+class AdaptedState:
+    """What an adaptation changed: the tensors of a :class:`TemporalSegmenter` that differ from the base model's.
+
+    Attributes:
+        tensors: by name; parameters of decoder and add-on, BatchNorm statistics.
+        temporal_branch: whether the add-on was trained; an untrained one is random and must not be blended in.
+    """
+
+    tensors: dict[str, NDArray[np.float32]]
+    temporal_branch: bool
+
+    def apply(self, base: TemporalSegmenter) -> TemporalSegmenter:
+        """A copy of ``base`` with these tensors; the encoder is shared with it where it did not change.
+
+        Raises:
+            ValueError: the tensors belong to another model.
+        """
+        own = base.state_dict()
+        foreign = [name for name, value in self.tensors.items() if name not in own or own[name].shape != value.shape]
+        if foreign:
+            raise ValueError(f"expected tensors of this model, but got {len(foreign)} of another one {foreign[:3]}")
+        shared = {}
+        if not any(name.startswith(encoder_prefix(base)) for name in self.tensors):
+            shared = {id(base.model.encoder): base.model.encoder}
+        adapted = copy.deepcopy(base, shared)
+        with torch.no_grad():
+            state = adapted.state_dict()
+            for name, value in self.tensors.items():
+                state[name].copy_(torch.from_numpy(value))
+        return adapted
+
+
+def encoder_prefix(segmenter: TemporalSegmenter) -> str:
+    """The name under which the encoder's tensors stand in the state dict."""
+    (name,) = (name for name, module in segmenter.named_modules() if module is segmenter.model.encoder)
+    return f"{name}."
+
+
+@dataclass(frozen=True)
+class AdaptationProgress:
+    """News of a running adaptation: share done (0..1) and mean total loss of every finished pass."""
+
+    fraction: float
+    losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """The end of an adaptation; ``state`` is None where it did not succeed."""
+
+    state: AdaptedState | None
+    report: AdaptationReport
+
+
+class Cancelled(Exception):
+    """The adaptation was cancelled."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss is NaN or infinite; nothing of this adaptation may go live."""
+
+
+# --- losses (stage C) ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrameTarget:
+    """The target of one frame as tensors of [h, w] pixels; see :class:`DistillationTarget`."""
+
+    labels: Tensor
+    probabilities: Tensor | None
+    weights: Tensor | None
+    object_ids: Tensor | None
+
+    @classmethod
+    def of(cls, target: DistillationTarget, frame: int, device: torch.device) -> FrameTarget:
+        """Frame ``frame`` of a clip's target."""
+
+        def pick(array: NDArray[np.generic] | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(np.ascontiguousarray(array[frame])).to(device)
+
+        labels = pick(target.labels)
+        assert labels is not None
+        return cls(labels, pick(target.probabilities), pick(target.weights), pick(target.object_ids))
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one step: distillation of both branches and contrast; None where a term does not apply."""
+
+    frame: float
+    temporal: float | None
+    contrastive: float | None
+
+    @property
+    def total(self) -> float:
+        """Their sum; all weights are 1."""
+        return self.frame + (self.temporal or 0.0) + (self.contrastive or 0.0)
+
+
+def distillation_loss(scores: Tensor, target: FrameTarget) -> Tensor:
+    """Cross-entropy of scores [1, C, h, w] against a target of [h, w] pixels.
+
+    Without weights it is the mean over all pixels, those without a label counting 0, as published; with weights the
+    weighted mean.
+    """
+    if target.probabilities is not None:
+        loss = -(target.probabilities * F.log_softmax(scores[0], 0)).sum(0)
+    else:
+        loss = F.cross_entropy(scores, target.labels[None], ignore_index=UNLABELLED, reduction="none")[0]
+    if target.weights is None:
+        return loss.mean()
+    return (loss * target.weights).sum() / target.weights.sum().clamp_min(1e-6)
+
+
+def pixel_features(segmenter: TemporalSegmenter, embedding: Tensor, size: Sequence[int]) -> Tensor:
+    """Projected features of a frame, float [D, h, w]: unit length, resized bilinearly, unit length again."""
+    projected = F.normalize(segmenter.proj_feat(embedding), dim=1)
+    return F.normalize(F.interpolate(projected, tuple(size), mode="bilinear", align_corners=False), dim=1)[0]
+
+
+class Prototypes:
+    """One direction in feature space for every object seen, averaged half and half with each visit."""
+
+    def __init__(self) -> None:
+        self.by_object: dict[int, Tensor] = {}
+
+    def update(self, features: Tensor, weights: Tensor, membership: Tensor, objects: Sequence[int]) -> Tensor:
+        """Take in a frame and return the prototypes of its objects, float [O, D].
+
+        Args:
+            features: unit features of the averaged model, float [D, P], of the pixels of all objects.
+            weights: float [P].
+            membership: int64 [P], position in ``objects`` of a pixel's object.
+            objects: ids of the objects in this frame.
+        """
+        sums = features.new_zeros(len(objects), features.shape[0]).index_add_(0, membership, (features * weights).T)
+        prototypes = F.normalize(sums, dim=1)
+        for position, object_id in enumerate(objects):
+            stored = self.by_object.get(object_id)
+            if stored is not None:
+                prototypes[position] = F.normalize((prototypes[position] + stored) / 2, dim=0)
+            self.by_object[object_id] = prototypes[position]
+        return prototypes
+
+
+def contrast_weights(scores: Tensor) -> Tensor:
+    """Weights of the pixels in the prototypes: entropy of softmax(scores [C, h, w]), inverted, 0..1 over the frame."""
+    entropy = torch.special.entr(scores.softmax(0)).sum(0)
+    low, high = entropy.min(), entropy.max()
+    return 1 - (entropy - low) / (high - low).clamp_min(torch.finfo(entropy.dtype).eps)
+
+
+def contrastive_loss(
+    live: Tensor, averaged: Tensor, scores: Tensor, object_ids: Tensor, prototypes: Prototypes, temperature: float
+) -> Tensor:
+    """Pull every pixel to its own object's prototype and away from those of the frame's other objects.
+
+    Args:
+        live, averaged: unit features of the live and of the averaged model, float [D, h, w].
+        scores: float [C, h, w] of the averaged model, from which the pixel weights come.
+        object_ids: int64 [h, w], 0 = no object; at least one pixel has one.
+        prototypes: updated in place.
+
+    Returns:
+        Cross-entropy over the visible objects, averaged over all h·w pixels (those without an object count 0).
+    """
+    inside = object_ids > 0
+    objects, membership = object_ids[inside].unique(return_inverse=True)
+    weights = contrast_weights(scores)[inside]
+    anchors = prototypes.update(averaged[:, inside], weights, membership, objects.tolist())
+    logits = anchors.to(live.dtype) @ live[:, inside] / temperature
+    return F.cross_entropy(logits.T, membership, reduction="sum") / object_ids.numel()
+
+
+# --- optimisation (stage C) ----------------------------------------------------------------------------------------
+
+
+class DistillationTrainer:
+    """The live model, its moving average, the prototypes and the optimiser of one adaptation.
+
+    Args:
+        segmenter: trained in place; the encoder is left alone.
+        resize: sizes to which logits are resized one after the other, bilinearly, before the losses; empty for none.
+    """
+
+    def __init__(
+        self, segmenter: TemporalSegmenter, config: AdaptationConfig, resize: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.live = segmenter
+        self.config = config
+        self.resize = resize
+        self.averaged = copy.deepcopy(segmenter).requires_grad_(False)
+        self.prototypes = Prototypes()
+        segmenter.requires_grad_(False)
+        self.parameters = [*segmenter.model.decoder_parameters(), *segmenter.add_on_parameters()]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        for model in (self.live, self.averaged):
+            model.train(config.train_mode)
+
+    def step(self, features: Sequence[Tensor], target: FrameTarget, averaged: Sequence[Tensor] | None = None) -> StepLosses:
+        """One optimisation step on a clip of one or two frames, oldest first.
+
+        Args:
+            features: encoder features of the clip.
+            target: of the last frame, at the size the logits are resized to.
+            averaged: encoder features made by the averaged model, where they differ.
+
+        Raises:
+            NonFiniteLossError: the loss is NaN or infinite; no step was made.
+        """
+        frame, temporal, embedding = self.live.decode_clip(features)
+        frame_loss = distillation_loss(self.scores(frame), target)
+        temporal_loss = contrast = None
+        if temporal is not None:
+            temporal_loss = distillation_loss(self.scores(temporal, frame), target)
+        if self.config.contrastive and target.object_ids is not None:
+            # The averaged model runs for the prototypes alone, but in training mode its forward also moves its
+            # statistics, so it runs whether or not this frame has an object.
+            with torch.no_grad():
+                averaged_frame, _, averaged_embedding = self.averaged.decode_clip(averaged or features)
+            if bool((target.object_ids > 0).any()):
+                size = target.object_ids.shape
+                contrast = contrastive_loss(
+                    pixel_features(self.live, embedding[-1:], size),
+                    pixel_features(self.averaged, averaged_embedding[-1:], size).detach(),
+                    self.probabilities(averaged_frame)[0],
+                    target.object_ids,
+                    self.prototypes,
+                    self.config.temperature,
+                )
+        loss = sum((term for term in (temporal_loss, contrast) if term is not None), frame_loss)
+        losses = StepLosses(
+            frame_loss.item(),
+            None if temporal_loss is None else temporal_loss.item(),
+            None if contrast is None else contrast.item(),
+        )
+        if not np.isfinite(losses.total):
+            raise NonFiniteLossError(f"expected a finite loss, but got {losses}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.average()
+        return losses
+
+    def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits at the size of the losses; where nothing is resized, at ``size``."""
+        if not self.resize:
+            if tuple(logits.shape[-2:]) == tuple(size):
+                return logits
+            return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+        logits = self.live.model.enlarge_logits(logits, self.resize[0])
+        for step in self.resize[1:]:
+            if tuple(logits.shape[-2:]) != step:
+                logits = F.interpolate(logits, step, mode="bilinear", align_corners=False)
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax of the logits at the size of the losses."""
+        return self.enlarge(logits, logits.shape[-2:]).softmax(1)
+
+    def scores(self, logits: Tensor, like: Tensor | None = None) -> Tensor:
+        """What the cross-entropy takes for logits: the logits, or their softmax in the published form."""
+        enlarged = self.enlarge(logits, (logits if like is None else like).shape[-2:])
+        return enlarged.softmax(1) if self.config.probability_loss else enlarged
+
+    def average(self) -> None:
+        """θ̄ ← m·θ̄ + (1 − m)·θ over all trained parameters, buffers excepted."""
+        with torch.no_grad():
+            for mean, value in zip(self.averaged.parameters(), self.live.parameters(), strict=True):
+                if value.requires_grad:
+                    mean.lerp_(value, 1 - self.config.momentum)
+
+
+# --- the three stages ----------------------------------------------------------------------------------------------
+
+
+def clip_features(segmenter: TemporalSegmenter, pixels: Tensor) -> tuple[Tensor, ...]:
+    """Features of all frames, encoded one at a time to bound the memory; float [n, ...] each."""
+    per_frame = [segmenter.model.encode(frame[None]) for frame in pixels]
+    return tuple(torch.cat(level) for level in zip(*per_frame, strict=True))
+
+
+def adapt(
+    segmenter: TemporalSegmenter,
+    clip: NDArray[np.uint8],
+    input_size: tuple[int, int],
+    teacher: TargetBuilder,
+    config: AdaptationConfig,
+    progress: Callable[[AdaptationProgress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> AdaptationReport:
+    """Adapt ``segmenter`` in place to the clip: statistics, targets, optimisation.
+
+    Args:
+        clip: RGB uint8 [n, H, W, 3].
+        input_size: network input (height, width).
+        progress: told after every step; may be called often.
+        cancelled: asked before every step.
+
+    Raises:
+        NoTargetError: the teacher found nothing to learn from.
+        NonFiniteLossError: a loss was NaN or infinite.
+        Cancelled: ``cancelled`` said so.
+    """
+    start = time.perf_counter()
+    torch.manual_seed(config.seed)
+    device = next(segmenter.parameters()).device
+    size = (clip.shape[1], clip.shape[2])
+    resize = (input_size, size) if config.full_resolution else ()
+    segmenter.eval()
+
+    with torch.no_grad():
+        pixels = segmenter.model.preprocess(clip, input_size, device)
+        chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
+        blend_statistics(
+            segmenter.model,
+            lambda: segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(pixels[chosen]))),
+            config.statistics_share,
+        )
+        features = clip_features(segmenter, pixels)
+    trainer = DistillationTrainer(segmenter, config, resize)
+
+    # Stages A and B: what the model says of the clip, and what the teacher makes of it.
+    segmenter.eval()
+    with torch.no_grad():
+        frames = (tuple(level[i : i + 1] for level in features) for i in range(len(clip)))
+        probabilities = torch.cat([trainer.probabilities(segmenter.decode_clip(frame)[0]) for frame in frames])
+        trust = reliability(probabilities)
+    target = teacher.build(clip, probabilities.cpu().numpy(), trust.cpu().numpy())
+    target_seconds = time.perf_counter() - start
+    segmenter.train(config.train_mode)
+
+    # Stage C.
+    losses: list[float] = []
+    steps = config.passes * len(clip)
+    for epoch in range(config.passes):
+        total = 0.0
+        for index in range(len(clip)):
+            if cancelled():
+                raise Cancelled("the adaptation was cancelled")
+            first = max(index - 1, 0)
+            if config.train_mode:
+                with torch.no_grad():
+                    window = pixels[first : index + 1]
+                    live, averaged = (model.model.encode(window) for model in (trainer.live, trainer.averaged))
+            else:
+                live = averaged = tuple(level[first : index + 1] for level in features)
+            total += trainer.step(live, FrameTarget.of(target, index, device), averaged).total
+            progress(AdaptationProgress((epoch * len(clip) + index + 1) / steps, tuple(losses)))
+        losses.append(total / len(clip))
+    segmenter.eval().requires_grad_(False)
+    return AdaptationReport(
+        succeeded=True,
+        reason="adapted",
+        frames=len(clip),
+        steps=steps,
+        seconds=time.perf_counter() - start,
+        target_seconds=target_seconds,
+        losses=tuple(losses),
+        objects=target.objects,
+    )
+
+
+def changed_tensors(segmenter: TemporalSegmenter, base: TemporalSegmenter) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Floating-point tensors of ``segmenter`` that differ from those of ``base``."""
+    for (name, value), original in zip(segmenter.state_dict().items(), base.state_dict().values(), strict=True):
+        if value.is_floating_point() and not torch.equal(value, original):
+            yield name, value.detach().cpu().float().numpy()
+
+
+def run_job(
+    job: AdaptationJob,
+    progress: Callable[[AdaptationProgress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> AdaptationResult:
+    """Load the base model, adapt it, and return what changed. Whatever goes wrong ends in the report, not in a raise."""
+    start = time.perf_counter()
+
+    def failed(reason: str) -> AdaptationResult:
+        seconds = time.perf_counter() - start
+        return AdaptationResult(None, AdaptationReport(False, reason, frames=len(job.clip), seconds=seconds))
+
+    try:
+        base = TemporalSegmenter(load_model(job.model))
+        adapted = copy.deepcopy(base)
+        teacher = build_teacher(job.teacher, torch.device(job.model.device))
+        report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
+        tensors = dict(changed_tensors(adapted, base))
+    except (NoTargetError, NonFiniteLossError, Cancelled) as reason:
+        return failed(str(reason))
+    except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
+        return failed(f"{type(error).__name__}: {error}")
+    broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+    if broken:
+        return failed(f"expected finite weights, but got NaN or infinity in {broken[:3]}")
+    return AdaptationResult(AdaptedState(tensors, temporal_branch=len(job.clip) > 1 and report.steps > 0), report)

@@ -1,0 +1,147 @@
+"""The temporal add-on: every pixel looks for itself in a window of the previous frame and takes the logits it had there.
+
+The published form scores all pixels against all pixels and masks what lies outside the window; here only the window is
+ever computed (method, section 2). Maps are [N, channels, h, w].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ditta_core.segmentation.base import SegmentationModel
+
+TILE = 8
+"""Queries are taken in tiles of 8×8: with a window of radius 5 a tile reads 18×18 keys, of which 37 % fall in a given
+window. Larger tiles waste more of the products, smaller ones copy the keys more often (16: 25 % slower, 4: 40 %)."""
+
+
+def local_attention(query: Tensor, key: Tensor, value: Tensor, radius: int) -> Tensor:
+    """Softmax attention of every pixel over the square window of the given radius around it, clipped at the borders.
+
+    out(p) = Σ_{q ∈ N(p)} softmax_q(⟨query_p, key_q⟩) value_q, without scaling, heads or position bias.
+
+    Args:
+        query, key: float [N, D, h, w].
+        value: float [N, C, h, w].
+        radius: of the window in pixels; 5 for the published 11×11.
+
+    Returns:
+        float [N, C, h, w]. One row of tiles is worked on at a time, so the largest intermediate holds
+        w/8 · 64 · (8 + 2·radius)² scores; there is no h·w × h·w matrix anywhere.
+    """
+    count, _, height, width = query.shape
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    reach = TILE + 2 * radius
+    bottom, right = rows * TILE - height, columns * TILE - width
+    query = F.pad(query, (0, right, 0, bottom))
+    key = F.pad(key, (radius, radius + right, radius, radius + bottom))
+    value = F.pad(value, (radius, radius + right, radius, radius + bottom))
+    inside = F.pad(query.new_ones(1, 1, height, width), (radius, radius + right, radius, radius + bottom))
+
+    offset = torch.arange(reach, device=query.device) - torch.arange(TILE, device=query.device)[:, None]
+    near = (offset >= 0) & (offset <= 2 * radius)  # [TILE, reach] along one axis
+    window = (near[:, None, :, None] & near[None, :, None, :]).reshape(TILE * TILE, reach * reach)
+
+    outputs = []
+    for row in range(rows):
+        top = row * TILE
+        queries = query[:, :, top : top + TILE].unfold(3, TILE, TILE)  # [N, D, TILE, columns, TILE]
+        queries = queries.permute(0, 3, 2, 4, 1).reshape(count * columns, TILE * TILE, -1)
+        keys, values, present = (
+            band[:, :, top : top + reach].unfold(3, reach, TILE).permute(0, 3, 1, 2, 4).flatten(3).flatten(0, 1)
+            for band in (key, value, inside)
+        )  # [N·columns, channels, reach²]
+        scores = torch.bmm(queries, keys)
+        allowed = window & (present > 0)
+        # A query beyond the border has no key at all; -inf throughout would make its (unused) row NaN.
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        result = torch.bmm(scores.softmax(-1), values.transpose(1, 2))  # [N·columns, TILE², C]
+        result = result.reshape(count, columns, TILE, TILE, -1).permute(0, 4, 2, 1, 3)
+        outputs.append(result.reshape(count, -1, TILE, columns * TILE))
+    return torch.cat(outputs, 2)[:, :, :height, :width]
+
+
+class PixelMLP(nn.Sequential):
+    """Two linear layers with a ReLU between them, applied to every pixel of a map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class TemporalMemory:
+    """What is kept of a frame for the next one.
+
+    Attributes:
+        key: float [1, D, h, w], its keys.
+        logits: float [1, C, h, w], its own logits, before any fusion: the fused result never feeds back.
+    """
+
+    key: Tensor
+    logits: Tensor
+
+
+class TemporalSegmenter(nn.Module):
+    """An image model with the temporal add-on and the projection head of the contrastive loss.
+
+    The add-on works on maps of ``model.fusion_pool`` times the stride of the logits, which brings every model to about
+    stride 4, where the published window reaches ±20 pixels.
+
+    Args:
+        model: the image model; its parameters are used, not copied.
+        radius: of the attention window.
+        seed: the add-on is never pre-trained; it starts from the same random values every time.
+    """
+
+    def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = 5123) -> None:
+        super().__init__()
+        self.model = model
+        self.radius = radius
+        dim = model.embedding_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.query_layer = PixelMLP(dim)
+            self.key_layer = PixelMLP(dim)
+            self.proj_feat = nn.Sequential(
+                nn.Conv2d(dim, dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1)
+            )
+        self.to(next(model.parameters()).device)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """A map of the logits' stride brought to the add-on's."""
+        return F.avg_pool2d(x, self.model.fusion_pool) if self.model.fusion_pool > 1 else x
+
+    def remember(self, embedding: Tensor, logits: Tensor) -> TemporalMemory:
+        """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> what the next frame needs of it."""
+        return TemporalMemory(self.key_layer(self.pool(embedding)), self.pool(logits))
+
+    def recall(self, embedding: Tensor, memory: TemporalMemory) -> Tensor:
+        """Logits of the temporal branch, [1, C, h', w'] at the add-on's stride, for a frame's embedding [1, D, h, w]."""
+        query = self.query_layer(self.pool(embedding))
+        return local_attention(query, memory.key, memory.logits, self.radius)
+
+    def decode_clip(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Features of a clip of one or two frames, oldest first -> both branches of the last frame.
+
+        Returns:
+            Logits of the frame branch [1, C, h, w], of the temporal branch [1, C, h', w'] (None for one frame), and the
+            embedding [T, D, h, w] of all frames.
+        """
+        embedding = self.model.decode(features)
+        logits = self.model.classify(embedding)
+        if len(embedding) == 1:
+            return logits, None, embedding
+        temporal = self.recall(embedding[-1:], self.remember(embedding[:1], logits[:1]))
+        return logits[-1:], temporal, embedding
+
+    def add_on_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the query and key networks and of the projection head."""
+        return [p for part in (self.query_layer, self.key_layer, self.proj_feat) for p in part.parameters()]

@@ -1,0 +1,71 @@
+"""SegFormer's all-MLP decode head in the layout and under the parameter names of the published DiTTA checkpoints.
+
+Paper: Xie et al., "SegFormer", NeurIPS 2021. The file reads top to bottom as the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LevelMLP(nn.Module):
+    """Per-pixel linear layer: [N, c, h, w] -> [N, D, h, w]."""
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FuseConv(nn.Module):
+    """1×1 convolution without bias, BatchNorm, ReLU."""
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, dim, 1, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class SegFormerHead(nn.Module):
+    """Four backbone levels at strides 4, 8, 16, 32 -> embedding Z at stride 4 -> logits at stride 4.
+
+    Args:
+        channels: of the four levels, finest first.
+        classes: number of outputs C.
+        dim: embedding width D.
+        dropout: of whole channels before the classifier; it touches the logits only, never the embedding.
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int, dim: int = 256, dropout: float = 0.1) -> None:
+        super().__init__()
+        c1, c2, c3, c4 = channels
+        self.linear_c4 = LevelMLP(c4, dim)
+        self.linear_c3 = LevelMLP(c3, dim)
+        self.linear_c2 = LevelMLP(c2, dim)
+        self.linear_c1 = LevelMLP(c1, dim)
+        self.linear_fuse = FuseConv(4 * dim, dim)
+        self.dropout = nn.Dropout2d(dropout)
+        self.linear_pred = nn.Conv2d(dim, classes, 1)
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Levels finest first -> Z, float [N, D, h, w] at the finest level's size."""
+        c1, c2, c3, c4 = features
+        size = c1.shape[-2:]
+        coarse = [
+            F.interpolate(linear(level), size, mode="bilinear", align_corners=False)
+            for linear, level in ((self.linear_c4, c4), (self.linear_c3, c3), (self.linear_c2, c2))
+        ]
+        return self.linear_fuse(torch.cat([*coarse, self.linear_c1(c1)], 1))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Z -> logits, float [N, C, h, w]."""
+        return self.linear_pred(self.dropout(embedding))
