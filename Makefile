@@ -1,0 +1,58 @@
+# Everything is installed into .venv; nothing outside this folder changes. `make` alone lists the targets.
+#
+#   PYTHON=python3.12          the interpreter (3.10 or later) that .venv is made from
+#   TORCH_INDEX=URL            take torch from this index instead of pip's own, for instance its CPU or ROCm builds
+#   ARGS="--video street.mp4"  passed on to ditta demo, pytest
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+# A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
+ifdef ROS_DISTRO
+EXTRAS := demo,test
+CONSTRAINTS := $(VENV)/constraints.txt
+else
+EXTRAS := ros,demo,test
+CONSTRAINTS := constraints.txt
+endif
+
+.PHONY: help demo test lint bench clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report in runs/demo
+	$(VENV)/bin/ditta demo $(ARGS)
+
+# The profile draws the same examples on every machine and gives slow ones time.
+test: $(VENV)/installed ## all tests
+	$(RUN) -m pytest --hypothesis-profile=ci $(ARGS)
+
+lint: $(VENV)/installed ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/installed ## benchmarks
+	$(RUN) -m pytest benchmarks --benchmark-only --timeout 0 $(ARGS)
+
+clean: ## back to the bare checkout, results in runs/ kept
+	rm -rf $(VENV) build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Editable, so that every target runs the code of this checkout and a second run installs nothing. torch first and alone,
+# so that TORCH_INDEX decides about it and about nothing else.
+$(VENV)/installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 10) or sys.exit(f"expected Python 3.10 or later, but got {v}: choose another one with make PYTHON=...")'
+ifdef ROS_DISTRO
+	@$(PYTHON) -c 'import rclpy, numpy' || { echo "ROS $(ROS_DISTRO) is sourced, but $(PYTHON) cannot import rclpy and numpy: choose its Python with make PYTHON=/usr/bin/python3, or use a shell without ROS"; false; }
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	grep -vE '^(numpy|opencv)' constraints.txt > $(CONSTRAINTS)
+	$(PYTHON) -c 'import numpy; print(f"numpy=={numpy.__version__}")' >> $(CONSTRAINTS)
+else
+	$(PYTHON) -m venv $(VENV)
+endif
+	$(RUN) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint $(CONSTRAINTS) torch
+	$(RUN) -m pip install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	touch $@

