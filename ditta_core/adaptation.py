@@ -162,6 +162,10 @@ class NonFiniteLossError(ArithmeticError):
     """A loss is NaN or infinite; nothing of this adaptation may go live."""
 
 
+class CollapseError(RuntimeError):
+    """The adapted model predicts far fewer classes than the base model; it may not go live."""
+
+
 # --- losses (stage C) ----------------------------------------------------------------------------------------------
 
 
@@ -378,6 +382,39 @@ class DistillationTrainer:
                     mean.lerp_(value, 1 - self.config.momentum)
 
 
+# --- guard ---------------------------------------------------------------------------------------------------------
+
+
+COLLAPSE = 1 / 3
+"""An adapted model may keep no less than this share of the base model's effective number of classes."""
+
+
+def effective_classes(labels: Tensor) -> float:
+    """exp of the entropy of the class histogram: 1 where one class covers all, k where k classes share evenly.
+
+    >>> effective_classes(torch.tensor([0, 0, 1, 1]))
+    2.0
+    """
+    share = torch.bincount(labels.flatten()).double()
+    return float(torch.special.entr(share / share.sum()).sum().exp())
+
+
+def guard_against_collapse(base: Tensor, adapted: Tensor) -> None:
+    """Compare both models' class ids, int64 [n, h, w], on the warm-up frames.
+
+    Self-training fails by confirming itself into ever fewer classes, which needs no labels to be seen.
+
+    Raises:
+        CollapseError: the adapted model lost most of the classes.
+    """
+    before, after = effective_classes(base), effective_classes(adapted)
+    if after < COLLAPSE * before:
+        raise CollapseError(
+            f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up frames, "
+            f"but the adapted model has {after:.1f}; the base model stays"
+        )
+
+
 # --- the three stages ----------------------------------------------------------------------------------------------
 
 
@@ -385,6 +422,13 @@ def clip_features(segmenter: TemporalSegmenter, pixels: Tensor) -> tuple[Tensor,
     """Features of all frames, encoded one at a time to bound the memory; float [n, ...] each."""
     per_frame = [segmenter.model.encode(frame[None]) for frame in pixels]
     return tuple(torch.cat(level) for level in zip(*per_frame, strict=True))
+
+
+def predict(trainer: DistillationTrainer, features: Sequence[Tensor]) -> Tensor:
+    """Probabilities of the frame branch for all frames of the clip, float [n, C, h, w] at the size of the losses."""
+    count = len(features[0])
+    frames = (tuple(level[index : index + 1] for level in features) for index in range(count))
+    return torch.cat([trainer.probabilities(trainer.live.decode_clip(frame)[0]) for frame in frames])
 
 
 def adapt(
@@ -408,6 +452,7 @@ def adapt(
         NoTargetError: the teacher found nothing to learn from.
         NonFiniteLossError: a loss was NaN or infinite.
         Cancelled: ``cancelled`` said so.
+        CollapseError: the adapted model lost most of the classes.
     """
     start = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -430,8 +475,7 @@ def adapt(
     # Stages A and B: what the model says of the clip, and what the teacher makes of it.
     segmenter.eval()
     with torch.no_grad():
-        frames = (tuple(level[i : i + 1] for level in features) for i in range(len(clip)))
-        probabilities = torch.cat([trainer.probabilities(segmenter.decode_clip(frame)[0]) for frame in frames])
+        probabilities = predict(trainer, features)
         trust = reliability(probabilities)
     target = teacher.build(clip, probabilities.cpu().numpy(), trust.cpu().numpy())
     target_seconds = time.perf_counter() - start
@@ -456,6 +500,10 @@ def adapt(
             progress(AdaptationProgress((epoch * len(clip) + index + 1) / steps, tuple(losses)))
         losses.append(total / len(clip))
     segmenter.eval().requires_grad_(False)
+    with torch.no_grad():
+        if config.train_mode:  # the statistics of the encoder moved
+            features = clip_features(segmenter, pixels)
+        guard_against_collapse(probabilities.argmax(1), predict(trainer, features).argmax(1))
     return AdaptationReport(
         succeeded=True,
         reason="adapted",
@@ -493,7 +541,7 @@ def run_job(
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
         report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
         tensors = dict(changed_tensors(adapted, base))
-    except (NoTargetError, NonFiniteLossError, Cancelled) as reason:
+    except (NoTargetError, NonFiniteLossError, CollapseError, Cancelled) as reason:
         return failed(str(reason))
     except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
         return failed(f"{type(error).__name__}: {error}")

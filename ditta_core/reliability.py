@@ -21,7 +21,9 @@ def reliability(probabilities: Tensor) -> Tensor:
     return torch.where(largest > 0, 1 - entropy / largest.clamp_min(torch.finfo(entropy.dtype).tiny), 1.0)
 
 
-def blend_branches(frame: Tensor, temporal: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def blend_branches(
+    frame: Tensor, temporal: Tensor, threshold: float, only_if_better: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mix the temporal branch in where the frame branch is unreliable.
 
     On {x : R_f(x) < τ}: P = w·P_f + (1 − w)·P_t with w = R_f / (R_f + R_t), elsewhere P = P_f.
@@ -29,6 +31,7 @@ def blend_branches(frame: Tensor, temporal: Tensor, threshold: float) -> tuple[T
     Args:
         frame, temporal: probabilities of the two branches, float [N, C, h, w].
         threshold: τ in 0..1; 0 leaves the frame branch alone.
+        only_if_better: blend only where R_t > R_f besides, as the paper's text has it and the published code has not.
 
     Returns:
         Blended probabilities [N, C, h, w] and where the temporal branch had a say, bool [N, h, w].
@@ -37,5 +40,7 @@ def blend_branches(frame: Tensor, temporal: Tensor, threshold: float) -> tuple[T
     total = frame_reliability + temporal_reliability
     share = torch.where(total > 0, frame_reliability / total.clamp_min(1e-12), 0.5)
     unreliable = frame_reliability < threshold
+    if only_if_better:
+        unreliable &= temporal_reliability > frame_reliability
     share = torch.where(unreliable, share, 1.0).unsqueeze(1)
     return torch.lerp(temporal, frame, share), unreliable

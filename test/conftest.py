@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def shared(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {'/'.join(parts)} of the shared data: set DITTA_SHARED to the folder that holds it")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_file() -> Callable[..., Path]:
+    """Finds a file or folder of the shared data, or skips."""
+    return shared
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from core_models import REFERENCE, golden_features, golden_name, golden_segmenter
+from ditta_core.adaptation import (
+    AdaptationConfig,
+    AdaptationJob,
+    AdaptationProgress,
+    AdaptedState,
+    Cancelled,
+    CollapseError,
+    DistillationTrainer,
+    FrameTarget,
+    NonFiniteLossError,
+    Prototypes,
+    adapt,
+    contrastive_loss,
+    distillation_loss,
+    effective_classes,
+    guard_against_collapse,
+    run_job,
+)
+from ditta_core.classes import ClassList
+from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.segmentation.espnetv2 import ESPNetv2
+from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.teacher import TeacherConfig
+from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
+
+SIZE = (48, 64)
+
+
+def golden_target(voting: np.lib.npyio.NpzFile, step: int) -> FrameTarget:
+    """Objects where they have votes, the model's own class elsewhere."""
+    ids, scores = voting[f"out_obj_id{step}"], voting[f"out_score{step}"]
+    voted = (ids > 0) & (scores.max(1)[ids] > 0)
+    labels = np.where(voted, scores.argmax(1)[ids], voting[f"pred{step}"])
+    return FrameTarget(torch.from_numpy(labels), None, None, torch.from_numpy(ids))
+
+
+def test_golden_steps() -> None:
+    golden, voting = (np.load(REFERENCE / f"{name}.npz") for name in ("adaptation_steps", "voting"))
+    segmenter = golden_segmenter(golden, "init.", classes=5, radius=2)
+    trainer = DistillationTrainer(segmenter, AdaptationConfig.parity(), ((18, 22),))
+    for step in range(3):
+        losses = trainer.step(golden_features(golden, f"s{step}.c"), golden_target(voting, step))
+        assert losses.frame == pytest.approx(float(golden[f"s{step}.loss.distill"]), abs=1e-4)
+        assert losses.temporal == pytest.approx(float(golden[f"s{step}.loss.distill_addon"]), abs=1e-4)
+        assert losses.contrastive == pytest.approx(float(golden[f"s{step}.loss.contra"]), abs=1e-4)
+        assert losses.total == pytest.approx(float(golden[f"s{step}.loss.total"]), abs=1e-4)
+    for prefix, model in (("final.", trainer.live), ("final_momentum.", trainer.averaged)):
+        state = model.state_dict()
+        for key in (key for key in golden.files if key.startswith(prefix)):
+            ours = state[golden_name(key.removeprefix(prefix))].detach()
+            np.testing.assert_allclose(ours, golden[key], atol=1e-3, err_msg=key)
+    for object_id in (1, 2, 3):
+        expected = golden[f"final_prototype.{object_id}"]
+        np.testing.assert_allclose(trainer.prototypes.by_object[object_id], expected, atol=1e-4)
+
+
+def test_moving_average_after_one_step() -> None:
+    golden, voting = (np.load(REFERENCE / f"{name}.npz") for name in ("adaptation_steps", "voting"))
+    segmenter = golden_segmenter(golden, "init.", classes=5, radius=2)
+    before = copy.deepcopy(segmenter)
+    trainer = DistillationTrainer(segmenter, AdaptationConfig.parity(), ((18, 22),))
+    trainer.step(golden_features(golden, "s0.c"), golden_target(voting, 0))
+    for start, live, mean in zip(
+        before.parameters(), trainer.live.parameters(), trainer.averaged.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mean, start + 0.01 * (live - start), atol=1e-7, rtol=1e-5)
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_published_distillation_loss_has_the_documented_range() -> None:
+    labels = FrameTarget(torch.full((2, 2), 7), None, None, None)
+    uniform, perfect = torch.full((1, 124, 2, 2), 1 / 124), torch.zeros(1, 124, 2, 2)
+    perfect[:, 7] = 1
+    assert distillation_loss(uniform, labels).item() == pytest.approx(math.log(124), abs=1e-3)
+    assert distillation_loss(perfect, labels).item() == pytest.approx(3.834, abs=1e-3)
+
+
+def test_unlabelled_pixels_count_as_nothing_but_as_pixels() -> None:
+    scores, labels = torch.randn(1, 3, 2, 2), torch.tensor([[0, 255], [255, 255]])
+    expected = F.cross_entropy(scores[:, :, 0, 0], labels[0, :1]) / 4
+    torch.testing.assert_close(distillation_loss(scores, FrameTarget(labels, None, None, None)), expected)
+
+
+def test_soft_weighted_loss_is_the_weighted_mean_of_cross_entropies() -> None:
+    scores, soft, weights = torch.randn(1, 3, 2, 2), torch.rand(3, 2, 2).softmax(0), torch.rand(2, 2)
+    per_pixel = F.cross_entropy(scores, soft[None], reduction="none")[0]
+    target = FrameTarget(soft.argmax(0), soft, weights, None)
+    torch.testing.assert_close(distillation_loss(scores, target), (per_pixel * weights).sum() / weights.sum())
+
+
+def contrast(object_ids: torch.Tensor, features: torch.Tensor) -> float:
+    scores = torch.zeros(2, *object_ids.shape)
+    return contrastive_loss(features, features, scores, object_ids, Prototypes(), 1.0).item()
+
+
+def test_one_object_has_nothing_to_contrast_with() -> None:
+    features = F.normalize(torch.randn(4, 3, 3), dim=0)
+    assert contrast(torch.ones(3, 3, dtype=torch.long), features) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("covered", [4, 2])
+def test_two_orthogonal_objects(covered: int) -> None:
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    ids[0, :covered], ids[1, :covered] = 1, 2
+    features = torch.zeros(2, 2, 4)
+    features[0, 0] = features[1, 1] = 1
+    assert contrast(ids, features) == pytest.approx(math.log(1 + math.exp(-1)) * covered / 4, abs=1e-5)
+
+
+def test_prototypes_are_averaged_half_and_half() -> None:
+    prototypes = Prototypes()
+    membership = torch.zeros(1, dtype=torch.long)
+    prototypes.update(torch.tensor([[1.0], [0.0]]), torch.ones(1), membership, [4])
+    result = prototypes.update(torch.tensor([[0.0], [1.0]]), torch.ones(1), membership, [4])
+    torch.testing.assert_close(result[0], torch.full((2,), 0.5**0.5))
+
+
+# --- the three stages on a real (random) network -----------------------------------------------------------------------
+
+
+class OwnLabels(TargetBuilder):
+    """The model's own predictions as targets, with two halves of the frame as objects: the smallest real teacher."""
+
+    def build(
+        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
+    ) -> DistillationTarget:
+        assert probabilities.shape[0] == len(clip) and probabilities.shape[2:] == reliabilities.shape[1:]
+        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
+        labels = probabilities.argmax(1)
+        ids = np.ones(labels.shape, np.int64)
+        ids[:, :, labels.shape[2] // 2 :] = 2
+        return DistillationTarget(labels, object_ids=ids, objects=2)
+
+
+class NoTargets(TargetBuilder):
+    def build(self, *_: NDArray[np.generic]) -> DistillationTarget:
+        raise NoTargetError("expected one reliable pixel, but got none")
+
+
+def clip_of(frames: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (frames, *SIZE, 3), dtype=np.uint8)
+
+
+def random_segmenter() -> TemporalSegmenter:
+    torch.manual_seed(0)
+    return TemporalSegmenter(ESPNetv2(ClassList.packaged("camvid11")).eval().requires_grad_(False))
+
+
+CONFIGS = {"parity": AdaptationConfig.parity(passes=2), "live": AdaptationConfig(passes=2)}
+
+
+@pytest.mark.parametrize("mode", CONFIGS)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_adapt_trains_the_decoder_and_not_the_encoder(mode: str, frames: int) -> None:
+    base = random_segmenter()
+    adapted, seen = copy.deepcopy(base), []
+    report = adapt(adapted, clip_of(frames), SIZE, OwnLabels(), CONFIGS[mode], seen.append)
+    assert report.succeeded and report.steps == 2 * frames == len(seen) and len(report.losses) == 2
+    assert seen[-1].fraction == 1.0
+    for name, value in adapted.model.encoder.named_parameters():
+        assert torch.equal(value, dict(base.model.encoder.named_parameters())[name]), name
+    moved = [
+        not torch.equal(*pair)
+        for pair in zip(adapted.model.decoder_parameters(), base.model.decoder_parameters(), strict=True)
+    ]
+    assert sum(moved) > 0.9 * len(moved)
+    assert not torch.equal(adapted.proj_feat[0].weight, base.proj_feat[0].weight)
+    assert torch.equal(adapted.key_layer[0].weight, base.key_layer[0].weight) == (frames == 1)
+    assert not any(parameter.requires_grad for parameter in adapted.parameters()) and not adapted.training
+
+
+def test_adaptation_does_not_depend_on_the_ones_before() -> None:
+    base = random_segmenter()
+    results = []
+    for _ in range(2):
+        adapted = copy.deepcopy(base)
+        torch.rand(3)
+        adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig.parity(passes=1))
+        results.append(adapted.state_dict())
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], msg=name)
+
+
+def test_statistics_share_moves_statistics_of_encoder_and_decoder() -> None:
+    base = random_segmenter()
+    adapted = copy.deepcopy(base)
+    adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=0, statistics_share=0.5))
+    for layer, before in (
+        (adapted.model.base_net.level1.bn, base.model.base_net.level1.bn),
+        (adapted.model.bu_br_l4[0], base.model.bu_br_l4[0]),
+    ):
+        assert not torch.equal(layer.running_mean, before.running_mean)
+
+
+def test_cancel() -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        adapt(random_segmenter(), clip_of(2), SIZE, OwnLabels(), AdaptationConfig(), cancelled=lambda: next(answers))
+
+
+def test_loss_that_is_not_a_number_stops_before_the_step() -> None:
+    segmenter = random_segmenter()
+    trainer = DistillationTrainer(segmenter, AdaptationConfig())
+    before = copy.deepcopy(segmenter.state_dict())
+    features = list(segmenter.model.encode(torch.randn(1, 3, *SIZE)))
+    features[0] = features[0] * torch.nan
+    labels = torch.zeros(SIZE[0] // 2, SIZE[1] // 2, dtype=torch.long)
+    with pytest.raises(NonFiniteLossError, match="finite"):
+        trainer.step(features, FrameTarget(labels, None, None, None))
+    for name, value in segmenter.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_effective_classes() -> None:
+    assert effective_classes(torch.zeros(2, 3, dtype=torch.long)) == pytest.approx(1)
+    assert effective_classes(torch.arange(8).repeat(5)) == pytest.approx(8)
+
+
+def test_collapsed_model_is_refused() -> None:
+    varied, flat = torch.arange(9).view(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)
+    guard_against_collapse(varied, varied)
+    guard_against_collapse(flat, varied)
+    with pytest.raises(CollapseError, match="effective classes"):
+        guard_against_collapse(varied, flat)
+
+
+class OneClass(TargetBuilder):
+    """A teacher gone wrong: everything is class 0."""
+
+    def build(
+        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
+    ) -> DistillationTarget:
+        return DistillationTarget(np.zeros(reliabilities.shape, np.int64))
+
+
+def test_adaptation_that_collapses_is_refused(city_weights: Path, camvid_clip: Path) -> None:
+    segmenter = TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}")))
+    sequence = CamVidSequence(camvid_clip)
+    clip = np.stack([sequence.image(index) for index in range(2)])
+    config = AdaptationConfig(passes=40, learning_rate=0.01)
+    with pytest.raises(CollapseError):
+        adapt(segmenter, clip, (96, 128), OneClass(), config)
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ModelSource:
+    """Random weights in a file, as a worker process would load them."""
+    path = tmp_path / "random.pth"
+    torch.save(random_segmenter().model.state_dict(), path)
+    return ModelSource(f"espnetv2:{path}")
+
+
+@pytest.mark.parametrize("mode", CONFIGS)
+def test_job_survives_pickling_and_its_state_fits_the_base(mode: str, source: ModelSource) -> None:
+    job = pickle.loads(pickle.dumps(AdaptationJob(clip_of(3), SIZE, source, TeacherConfig("flow"), CONFIGS[mode])))
+    seen: list[AdaptationProgress] = []
+    result = pickle.loads(pickle.dumps(run_job(job, seen.append)))
+    assert result.report.succeeded and result.state is not None and result.state.temporal_branch and seen
+    base = random_segmenter()
+    before = copy.deepcopy(base.state_dict())
+    adapted = result.state.apply(base)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items()), "the base was touched"
+    changed = {name for name, value in adapted.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == set(result.state.tensors)
+    assert "model.bu_dec_l4.merge_layer.3.weight" in changed
+
+
+def test_unchanged_encoder_is_shared() -> None:
+    base = random_segmenter()
+    state = AdaptedState({"model.bu_br_l4.1.weight": np.full(32, 0.5, np.float32)}, temporal_branch=False)
+    adapted = state.apply(base)
+    assert adapted.model.encoder is base.model.encoder
+    assert adapted.model.bu_br_l4[1].weight.mean() == 0.5 != base.model.bu_br_l4[1].weight.mean()
+
+
+def test_state_of_another_model() -> None:
+    with pytest.raises(ValueError, match="tensors of this model"):
+        AdaptedState({"model.bu_br_l4.1.weight": np.zeros(7, np.float32)}, False).apply(random_segmenter())
+
+
+def test_one_frame_leaves_the_temporal_branch_untrained(source: ModelSource) -> None:
+    result = run_job(AdaptationJob(clip_of(1), SIZE, source, adaptation=AdaptationConfig(passes=1)))
+    assert result.state is not None and not result.state.temporal_branch
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (AdaptationJob(clip_of(1), SIZE, ModelSource("espnetv2:/nowhere.pth")), "does not exist"),
+        (AdaptationJob(clip_of(1), SIZE, ModelSource("unknown")), "expected the model"),
+        (AdaptationJob(clip_of(1), SIZE, ModelSource(device="abacus")), "expected a torch device"),
+    ],
+)
+def test_failures_end_in_the_report(job: AdaptationJob, reason: str) -> None:
+    result = run_job(job)
+    assert result.state is None and not result.report.succeeded and reason in result.report.reason
+
+
+def test_cancelled_job(source: ModelSource) -> None:
+    result = run_job(AdaptationJob(clip_of(2), SIZE, source), cancelled=lambda: True)
+    assert result.state is None and "cancelled" in result.report.reason
+
+
+def test_no_target_is_no_adaptation() -> None:
+    with pytest.raises(NoTargetError):
+        adapt(random_segmenter(), clip_of(2), SIZE, NoTargets(), AdaptationConfig())
+
+
+@pytest.mark.parametrize("wrong", [{"passes": -1}, {"learning_rate": 0.0}, {"statistics_share": 1.1}])
+def test_bad_settings(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        AdaptationConfig(**wrong)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ditta_core.normalisation import blend_statistics
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3))
+    for layer in net:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def test_blend_of_statistics_measured_under_the_target_normalisation() -> None:
+    net, x, share = network(), torch.randn(5, 2, 9, 9) * 3 + 1, 0.3
+    first, second = net[1], net[4]
+    before = [layer.clone() for layer in (first.running_mean, first.running_var, second.running_mean, second.running_var)]
+    with torch.no_grad():
+        inner = net[0](x)
+        mean, variance = inner.mean((0, 2, 3)), inner.var((0, 2, 3))
+        normalised = (inner - mean.view(1, -1, 1, 1)) / (inner.var((0, 2, 3), correction=0).view(1, -1, 1, 1) + first.eps).sqrt()
+        deeper = net[3](normalised.relu())
+    blend_statistics(net, lambda: net(x), share)
+    torch.testing.assert_close(first.running_mean, 0.7 * before[0] + 0.3 * mean)
+    torch.testing.assert_close(first.running_var, 0.7 * before[1] + 0.3 * variance)
+    torch.testing.assert_close(second.running_mean, 0.7 * before[2] + 0.3 * deeper.mean((0, 2, 3)))
+    torch.testing.assert_close(second.running_var, 0.7 * before[3] + 0.3 * deeper.var((0, 2, 3)))
+    assert not net.training and first.momentum == 0.1 and not first.training
+
+
+def test_whole_share_takes_the_statistics_of_the_frames() -> None:
+    net, x = network(), torch.randn(4, 2, 7, 7)
+    blend_statistics(net, lambda: net(x), 1.0)
+    with torch.no_grad():
+        output = net(x)
+    assert output.mean((0, 2, 3)).abs().max() < 1e-2
+    torch.testing.assert_close(output.std((0, 2, 3), correction=0), torch.ones(3), atol=2e-2, rtol=0)
+
+
+def test_no_share_does_not_even_run() -> None:
+    net = network()
+    blend_statistics(net, lambda: pytest.fail("ran"), 0.0)
+
+
+def test_network_is_left_in_order_even_after_an_error() -> None:
+    net = network()
+    before = net[1].running_mean.clone()
+    with pytest.raises(RuntimeError):
+        blend_statistics(net, lambda: net(torch.zeros(1, 5, 9, 9)), 0.5)
+    net(torch.randn(1, 2, 9, 9))
+    assert torch.equal(net[1].running_mean, before)
+
+
+def test_share_outside_range() -> None:
+    with pytest.raises(ValueError, match="0..1"):
+        blend_statistics(network(), lambda: None, 1.2)
