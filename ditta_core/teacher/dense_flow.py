@@ -1,0 +1,172 @@
+"""The teacher that needs no weights: class probabilities carried along optical flow to neighbouring frames, averaged.
+
+A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow
+finds the same point in the frames around it, their predictions are further opinions on that point.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ditta_core.flow import (
+    Flow,
+    FlowEstimator,
+    Preset,
+    forward_backward_consistent,
+    in_frame,
+    positions,
+    warp,
+    warp_labels,
+)
+from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
+from ditta_core.teacher.object_vote import check_arguments
+
+SMALLEST_WEIGHT = 1e-6
+"""Weight of a prediction of reliability 0: it counts where there is no better one, and the average always exists."""
+
+
+SMALLEST_LINK = 0.25
+"""Two frames of which the forward-backward check confirms a smaller share do not belong together: at the cuts of a real
+street video it confirmed 0.2 to 4 % of the pixels, by chance, and within its shots never less than 52 %."""
+
+
+@dataclass(frozen=True)
+class DenseFlowConfig:
+    """Settings of :class:`DenseFlow`.
+
+    Attributes:
+        reach: a frame hears the ``reach`` frames before and after it.
+        decay: factor on the weight of a neighbour for every frame of distance, in 0..1.
+        preset: of the optical flow.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    reach: int = 3
+    decay: float = 1.0
+    preset: Preset = "medium"
+
+    def __post_init__(self) -> None:
+        if self.reach < 0:
+            raise ValueError(f"expected a reach >= 0 frames, but got {self.reach}")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"expected a decay in 0..1, but got {self.decay}")
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the pixels of a frame continue in an adjacent one.
+
+    Attributes:
+        flow: [h, w, 2], where each pixel lies there.
+        consistent: bool [h, w], which pixels the forward-backward check confirms; none at a cut of the video.
+    """
+
+    flow: Flow
+    consistent: NDArray[np.bool_]
+
+    @classmethod
+    def between(cls, there: Flow, back: Flow) -> Link:
+        """The link along the flow ``there``, of which ``back`` is the opposite."""
+        consistent = forward_backward_consistent(there, back)
+        return cls(there, consistent & (consistent.mean() >= SMALLEST_LINK))
+
+
+def certainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One minus the entropy over that of the uniform distribution: 1 for one-hot, 0 for uniform.
+
+    Unlike the reliability of stage A, which is relative to the least certain pixel of its own frame, it compares pixels
+    of different frames, and a frame that is equally certain everywhere does not count as uncertain everywhere.
+
+    Args:
+        probabilities: float32 [n, C, h, w].
+
+    Returns:
+        float32 [n, h, w] in 0..1.
+    """
+    entropy = torch.special.entr(torch.from_numpy(probabilities)).sum(1)
+    uniform = max(math.log(probabilities.shape[1]), SMALLEST_WEIGHT)
+    return (1 - entropy / uniform).clamp_(0, 1).numpy()
+
+
+class DenseFlow(TargetBuilder):
+    """Soft targets: the average of a frame's probabilities and those of its neighbours, carried along optical flow.
+
+    target_t(x) = Σ_s w_s(x) P_s(x) / Σ_s w_s(x) over the frames |s − t| <= reach, where P_s and w_s = R_s · decay^|s−t|
+    are sampled at the place of x in frame s. That place is found by chaining the flows of adjacent frames; a frame has
+    no say where a link on the way fails the forward-backward check or leaves the image. The frame itself always counts.
+
+    On street video at 15 and 25 Hz chained flow and direct flow between distant frames explain the images equally well
+    (mean grey difference 6.3 and 6.3 at three frames on CamVid), but the chain confirms more pixels (83 % and 73 %),
+    and needs 2(n − 1) flows instead of about 2·reach·n.
+
+    Why a reach of 3, chosen without labels: where the model is sure, what the third neighbour says of a pixel agrees
+    with the frame's own label at 99.8 % of the pixels (CamVid; 99.4 % on the 25 Hz video) and exists for 83 % of them;
+    at the sixth it is 99.5 % and 74 %.
+
+    The weight of a target pixel is the certainty of the averaged distribution. Nothing is tracked, so there are no
+    object ids.
+    """
+
+    def __init__(self, config: DenseFlowConfig | None = None) -> None:
+        self.config = config or DenseFlowConfig()
+
+    def build(
+        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
+    ) -> DistillationTarget:
+        """See :meth:`TargetBuilder.build`. The memory needed is three times that of ``probabilities``.
+
+        Raises:
+            NoTargetError: the averaged probabilities are uniform at every pixel of the clip.
+            ValueError: the arguments do not belong together.
+        """
+        check_arguments(clip, probabilities, reliabilities)
+        frames, _, height, width = probabilities.shape
+        weights = np.maximum(reliabilities, SMALLEST_WEIGHT, dtype=np.float32)
+        # The weights travel as one more channel beside the weighted probabilities: one warp carries both.
+        weighted = np.concatenate([probabilities * weights[:, None], weights[:, None]], 1)
+        before, after = self._links(clip, (height, width))
+
+        target = np.empty(probabilities.shape, np.float32)
+        for frame in range(frames):
+            total = weighted[frame].copy()
+            for links, direction in ((before, -1), (after, 1)):
+                path = np.zeros((height, width, 2), np.float32)
+                seen = np.ones((height, width), np.bool_)
+                for distance in range(1, self.config.reach + 1):
+                    source = frame + direction * distance
+                    if not 0 <= source < frames:
+                        break
+                    link = links[source - direction]
+                    seen &= warp_labels(link.consistent, path, outside=False)
+                    path += warp(np.ascontiguousarray(link.flow.transpose(2, 0, 1)), path)[0].transpose(1, 2, 0)
+                    seen &= in_frame(positions(path))
+                    opinion, _ = warp(weighted[source], path)
+                    total += opinion * (seen * np.float32(self.config.decay**distance))
+            np.divide(total[:-1], total[-1], out=target[frame])
+
+        confidence = certainty(target)
+        if confidence.max() < SMALLEST_WEIGHT:
+            raise NoTargetError("expected probabilities that prefer a class somewhere, but got uniform ones everywhere")
+        return DistillationTarget(labels=target.argmax(1).astype(np.int64), probabilities=target, weights=confidence)
+
+    def _links(self, clip: NDArray[np.uint8], size: tuple[int, int]) -> tuple[dict[int, Link], dict[int, Link]]:
+        """Links to the frame before and to the frame after, by the frame that they start from."""
+        if not self.config.reach:
+            return {}, {}
+        estimator = FlowEstimator(self.config.preset)
+        images = [estimator.prepare(image) for image in clip]
+        before: dict[int, Link] = {}
+        after: dict[int, Link] = {}
+        for frame in range(len(clip) - 1):
+            to_next = estimator.flow(images[frame + 1], images[frame], size)
+            to_previous = estimator.flow(images[frame], images[frame + 1], size)
+            after[frame] = Link.between(to_next, to_previous)
+            before[frame + 1] = Link.between(to_previous, to_next)
+        return before, after
