@@ -1,8 +1,8 @@
 """The warm-up: from a handful of frames to an adapted decoder (method, stages A, B and C).
 
-``run_job`` goes through the three stages. Two ways of doing it share all the code here: *parity*, the published behaviour
-with its oddities, and *live*, which encodes every frame once, keeps the network in evaluation mode and says in
-:class:`AdaptationConfig` what else it does differently and why.
+``run_job`` goes through the three stages. Two ways of doing it share all the code here: *parity*, the published
+behaviour with its oddities, and *live*, which encodes every frame once, keeps the network in evaluation mode and says
+in :class:`AdaptationConfig` what else it does differently and why.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class AdaptationConfig:
     """How the decoder is trained on the warm-up clip. The defaults are *live* mode; see :meth:`parity`.
 
     Attributes:
-        train_mode: run the whole network in training mode while adapting, the frozen backbone included: BatchNorm by the
-            clip's statistics (overwriting the running ones), dropout and drop-path active. Off, the backbone is
+        train_mode: run the whole network in training mode while adapting, the frozen backbone included: BatchNorm by
+            the clip's statistics (overwriting the running ones), dropout and drop-path active. Off, the backbone is
             deterministic and every warm-up frame is encoded once instead of in each pass.
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
@@ -302,13 +302,13 @@ class DistillationTrainer:
         self.parameters = [*segmenter.model.decoder_parameters(), *segmenter.add_on_parameters()]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         for model in (self.live, self.averaged):
             model.train(config.train_mode)
 
-    def step(self, features: Sequence[Tensor], target: FrameTarget, averaged: Sequence[Tensor] | None = None) -> StepLosses:
+    def step(
+        self, features: Sequence[Tensor], target: FrameTarget, averaged: Sequence[Tensor] | None = None
+    ) -> StepLosses:
         """One optimisation step on a clip of one or two frames, oldest first.
 
         Args:
@@ -410,8 +410,8 @@ def guard_against_collapse(base: Tensor, adapted: Tensor) -> None:
     before, after = effective_classes(base), effective_classes(adapted)
     if after < COLLAPSE * before:
         raise CollapseError(
-            f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up frames, "
-            f"but the adapted model has {after:.1f}; the base model stays"
+            f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up "
+            f"frames, but the adapted model has {after:.1f}; the base model stays"
         )
 
 
@@ -528,7 +528,7 @@ def run_job(
     progress: Callable[[AdaptationProgress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> AdaptationResult:
-    """Load the base model, adapt it, and return what changed. Whatever goes wrong ends in the report, not in a raise."""
+    """Load the base model, adapt it, return what changed. Whatever goes wrong ends in the report, not in a raise."""
     start = time.perf_counter()
 
     def failed(reason: str) -> AdaptationResult:

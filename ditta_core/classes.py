@@ -122,7 +122,9 @@ class ClassList:
         folder = resources.files("ditta_core") / "class_lists"
         file = folder / f"{name}.yaml"
         if not file.is_file():
-            known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+            known = sorted(
+                entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+            )
             raise ValueError(f"expected one of the packaged class lists {known}, but got {name!r}")
         return cls.from_yaml_value(yaml.safe_load(file.read_text(encoding="utf-8")), name)
 
@@ -187,8 +189,8 @@ class ClassMap:
         empty = [name for index, name in enumerate(classes.names) if index not in assignment]
         if empty:
             raise ValueError(
-                f"expected classes made of the model's outputs {list(source.names)}, but got {empty}, of which the model "
-                f"knows no member; correct the names or remove these classes"
+                f"expected classes made of the model's outputs {list(source.names)}, but got {empty}, of which the "
+                f"model knows no member; correct the names or remove these classes"
             )
         return cls(source, classes, assignment)
 

@@ -1,7 +1,7 @@
-"""The streaming state machine: frames in, segmentations out, while adaptations run elsewhere.
+r"""The streaming state machine: frames in, segmentations out, while adaptations run elsewhere.
 
     BASE -> COLLECTING -> ADAPTING -> ADAPTED
-                              \\-> FAILED (the last good model keeps serving)
+                              \-> FAILED (the last good model keeps serving)
 
 A frame is encoded once. The stream never waits for an adaptation: its result is swapped in between two frames.
 """
@@ -167,7 +167,9 @@ class StreamMemory:
     stamp: int
 
 
-def label_frame(model: SegmentationModel, probabilities: Tensor) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
+def label_frame(
+    model: SegmentationModel, probabilities: Tensor
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
     """Probabilities [1, C', H, W] -> class ids [H, W] and confidence uint8 [H, W]."""
     confidence, winner = probabilities[0].max(0)
     confidence_image = confidence.mul(255).round_().to(torch.uint8).cpu().numpy()
@@ -235,7 +237,8 @@ class FrameSegmenter:
         image = None
         if self.config.smoothing > 0:
             height, width = probabilities.shape[-2:]
-            image = self.flow.prepare(cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA))
+            shrunk = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+            image = self.flow.prepare(np.asarray(shrunk, np.uint8))
             if memory is not None and memory.image is not None:
                 probabilities = self.smooth(probabilities, image, memory.image, memory.probabilities)
         self.memory = StreamMemory(
@@ -348,7 +351,7 @@ class VideoSegmenter:
         self.requests.append(self.begin_warmup)
 
     def reset(self) -> None:
-        """Go back to the base model before the next frame and stay there until an adaptation is requested. Never waits."""
+        """Go back to the base model before the next frame, until an adaptation is requested. Never waits."""
         self.requests.append(lambda: self.return_to_base("base model, not adapted"))
 
     def push(self, frame: Frame) -> Segmentation:
@@ -401,8 +404,8 @@ class VideoSegmenter:
             self.restart(f"the clock jumped back by {behind:.3f} s")
         elif behind > 0:
             raise FrameRejected(
-                f"expected a frame not older than the last one, but got one {behind:.3f} s older; check that the images "
-                f"of one camera only arrive, in order"
+                f"expected a frame not older than the last one, but got one {behind:.3f} s older; check that images of "
+                f"one camera only arrive, in order"
             )
 
     def restart(self, reason: str) -> None:
@@ -438,9 +441,7 @@ class VideoSegmenter:
             return
         clip, self.clip = np.stack(self.clip), []
         self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
-        self.runner.submit(
-            AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation)
-        )
+        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation))
         self.take_news()
 
     def take_news(self) -> None:

@@ -1,4 +1,4 @@
-"""The temporal add-on: every pixel looks for itself in a window of the previous frame and takes the logits it had there.
+"""The temporal add-on: every pixel looks itself up in a window of the previous frame and takes the logits found there.
 
 The published form scores all pixels against all pixels and masks what lies outside the window; here only the window is
 ever computed (method, section 2). Maps are [N, channels, h, w].
@@ -125,7 +125,7 @@ class TemporalSegmenter(nn.Module):
         return TemporalMemory(self.key_layer(self.pool(embedding)), self.pool(logits))
 
     def recall(self, embedding: Tensor, memory: TemporalMemory) -> Tensor:
-        """Logits of the temporal branch, [1, C, h', w'] at the add-on's stride, for a frame's embedding [1, D, h, w]."""
+        """Logits of the temporal branch, [1, C, h', w'] at the add-on's stride, for an embedding [1, D, h, w]."""
         query = self.query_layer(self.pool(embedding))
         return local_attention(query, memory.key, memory.logits, self.radius)
 

@@ -1,8 +1,8 @@
 """Blending of BatchNorm statistics between the training data and the warm-up frames.
 
-Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020: the mean
-and variance of every layer become (1 − s)·source + s·target. Nothing is learned and no label is needed; on video from
-another camera than the training data this is worth more than any other single step.
+Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020: the
+mean and variance of every layer become (1 − s)·source + s·target. Nothing is learned and no label is needed; on video
+from another camera than the training data this is worth more than any other single step.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
 
     The target's statistics are taken in one pass in which every layer normalises by the batch itself, and blended only
     afterwards. Blending each layer before the next one sees its output looks more consistent, but measures every deeper
-    layer through half-shifted ones: on CamVid with Cityscapes weights, 30 % then gives 62.0 mIoU and 84.8 VC8 instead of
-    64.4 and 91.1.
+    layer through half-shifted ones: on CamVid with Cityscapes weights, 30 % then gives 62.0 mIoU and 84.8 VC8 instead
+    of 64.4 and 91.1.
 
     Args:
         module: in evaluation mode; changed in place.
@@ -36,7 +36,11 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
     if share == 0:
         return
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
-    source = [(layer.running_mean.clone(), layer.running_var.clone(), layer.momentum) for layer in layers]
+    statistics = [
+        statistic for layer in layers for statistic in (layer.running_mean, layer.running_var) if statistic is not None
+    ]
+    source = [statistic.clone() for statistic in statistics]
+    momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.train()
         layer.momentum = 1.0  # the running statistics become those of the one batch
@@ -44,8 +48,8 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
         with torch.no_grad():
             forward()
     finally:
-        for layer, (mean, variance, momentum) in zip(layers, source, strict=True):
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.eval()
             layer.momentum = momentum
-            layer.running_mean.copy_(mean.lerp(layer.running_mean, share))
-            layer.running_var.copy_(variance.lerp(layer.running_var, share))
+        for statistic, before in zip(statistics, source, strict=True):
+            statistic.copy_(before.lerp(statistic, share))

@@ -38,7 +38,9 @@ class Frame:
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise ValueError(f"expected a uint8 RGB image [H, W, 3], but got {self.image.dtype} {list(self.image.shape)}")
+            raise ValueError(
+                f"expected a uint8 RGB image [H, W, 3], but got {self.image.dtype} {list(self.image.shape)}"
+            )
         if 0 in self.image.shape:
             raise ValueError(f"expected an image with pixels, but got an empty one of size {list(self.image.shape)}")
 
@@ -56,7 +58,7 @@ class Segmentation:
         class_ids: uint8 (uint16 above 255 classes) [H, W]; 255 (65535) is unlabelled.
         confidence: uint8 [H, W], probability of the winning class, 0..255 for 0..1.
         generation: 0 for the base model, then one more for every adapted model that went live.
-        fused_share: share of pixels (0..1) in which the temporal branch had a say; 0 where only the frame branch was used.
+        fused_share: share of pixels (0..1) in which the temporal branch had a say; 0 for the frame branch alone.
         latency_ms: milliseconds spent per stage, keyed by stage name.
     """
 

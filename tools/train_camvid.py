@@ -1,13 +1,13 @@
-"""Train the packaged ``camvid`` model: ESPNetv2 s=2.0 from the Cityscapes weights to CamVid's 11 classes.
+r"""Train the packaged ``camvid`` model: ESPNetv2 s=2.0 from the Cityscapes weights to CamVid's 11 classes.
 
-    python tools/train_camvid.py --data ../shared/data/camvid/train \\
+    python tools/train_camvid.py --data ../shared/data/camvid/train \
         --start ../shared/weights/espnetv2_s_2.0_city_1024x512.pth --out ditta_core/weights/camvid.safetensors
 
 One fixed recipe, nothing chosen on the evaluation clip. The classifier starts from the Cityscapes classifier (mean over
 the members of each CamVid class), so training starts at a useful model. AdamW, decoder 5x the encoder's rate, cosine
-schedule with warm-up, square-root class balancing, random flip, scale, crop, brightness, contrast, gamma and colour cast
-(adaptation is there for what is left), weights averaged exponentially over steps. ``--hold-out`` trains without every
-tenth frame's neighbourhood and prints the score there, for changing the recipe.
+schedule with warm-up, square-root class balancing, random flip, scale, crop, brightness, contrast, gamma and colour
+cast (adaptation is there for what is left), weights averaged exponentially over steps. ``--hold-out`` leaves the last
+ten of every fifty frames out of the training and prints the score on them, for changing the recipe.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def starting_model(path: str) -> ESPNetv2:
 def augment(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Image and labels [H, W] -> float32 0..255 and labels at INPUT_SIZE, flipped, scaled, cropped and re-lit at random."""
+    """Image and labels [H, W] -> float32 0..255 and labels at INPUT_SIZE; flip, scale, crop and light at random."""
     height, width = INPUT_SIZE
     scale = float(np.exp(random.uniform(math.log(0.75), math.log(1.7))))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -158,9 +158,12 @@ def main() -> None:
                     mean.lerp_(value, 1 - decay) if mean.is_floating_point() else mean.copy_(value)
             total += loss.item()
             step += 1
-        line = f"epoch {epoch + 1} loss {total / max(1, len(order) // arguments.batch):.4f} {time.perf_counter() - start:.0f} s"
+        mean_loss = total / (len(training) // arguments.batch)
+        line = f"epoch {epoch + 1} loss {mean_loss:.4f} {time.perf_counter() - start:.0f} s"
         if held_out and (epoch % 5 == 4 or epoch + 1 == arguments.epochs):
-            line += f" held-out mIoU {score(averaged, [images[i] for i in held_out], [labels[i] for i in held_out]):.2f}"
+            line += (
+                f" held-out mIoU {score(averaged, [images[i] for i in held_out], [labels[i] for i in held_out]):.2f}"
+            )
         print(line, flush=True)
         save_file(
             {key: value.contiguous() for key, value in averaged.state_dict().items()},

@@ -105,11 +105,17 @@ class SegmentationModel(nn.Module):
             input_size: (H, W) of the network input, multiples of ``size_multiple``.
             device: where the result lies.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != tuple(input_size):
-            # antialias: what PIL's bilinear does, so that shrinking a large camera image does not alias.
-            pixels = F.interpolate(pixels, input_size, mode="bilinear", align_corners=False, antialias=True)
-        return pixels.div_(255.0).sub_(self.mean).div_(self.std)
+            # Antialiased and rounded to whole numbers, which is what PIL's resize did in training and in the published
+            # figures: unrounded, the Cityscapes weights score 59.8 instead of 59.1 mIoU on CamVid. The CPU resizes
+            # uint8 as it is and rounds; CUDA cannot.
+            if pixels.device.type != "cpu":
+                pixels = pixels.float()
+            pixels = F.interpolate(pixels, tuple(input_size), mode="bilinear", align_corners=False, antialias=True)
+            if pixels.is_floating_point():
+                pixels = pixels.round()
+        return pixels.float().div_(255.0).sub_(self.mean).div_(self.std)
 
     def input_size(self, image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Network input (H, W) for an image: longest side ``long_side``, aspect kept, sides rounded to multiples.

@@ -33,9 +33,7 @@ class ConvBNAct(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(channels_out)
         self.act = nn.PReLU(channels_out)
 
@@ -91,7 +89,7 @@ def branch_dilations(receptive_limit: int) -> list[int]:
 
 
 class EESP(nn.Module):
-    """Extremely efficient spatial pyramid unit: one projection read by four dilated branches, fused as a running sum."""
+    """Extremely efficient spatial pyramid unit: four dilated branches read one projection, fused as a running sum."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, receptive_limit: int) -> None:
         super().__init__()
@@ -235,10 +233,11 @@ class EfficientPyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.projection_layer(x)
-        size = x.shape[-2:]
+        size = x.shape[2], x.shape[3]
         branches = []
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
-            scaled = [max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size]
+            height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
+            scaled = height, width
             if scale > 1:
                 y = convolution(F.interpolate(x, scaled, mode="bilinear", align_corners=True))
                 y = F.adaptive_avg_pool2d(y, size)
@@ -331,8 +330,8 @@ def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPN
         known = {20: "cityscapes19", 21: "voc21", 11: "camvid11"}
         if outputs not in known:
             raise ValueError(
-                f"expected {sorted(known)} outputs (Cityscapes, Pascal VOC, CamVid), but {path} has {outputs}; pass its "
-                f"class list"
+                f"expected {sorted(known)} outputs (Cityscapes, Pascal VOC, CamVid), but {path} has {outputs}; pass "
+                f"its class list"
             )
         class_list = ClassList.packaged(known[outputs])
     model = ESPNetv2(class_list, outputs, pyramid_width)

@@ -50,4 +50,5 @@ def load_model(source: ModelSource) -> SegmentationModel:
     if source.classes:
         model.set_classes(ClassMap.between(model.outputs, ClassList.parse(source.classes)))
     # Depthwise convolutions of this size run about twice as fast on a CPU with the channels innermost.
-    return model.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    return model.to(device).eval().requires_grad_(False)

@@ -56,5 +56,3 @@ def golden_segmenter(archive: np.lib.npyio.NpzFile, prefix: str, classes: int, r
 def golden_features(archive: np.lib.npyio.NpzFile, prefix: str) -> list[Tensor]:
     """The four feature levels of a clip, finest first."""
     return [torch.from_numpy(archive[f"{prefix}{level}"]) for level in (1, 2, 3, 4)]
-
-

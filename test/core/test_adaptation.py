@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from core_models import REFERENCE, golden_features, golden_name, golden_segmenter
 from numpy.typing import NDArray
 
-from core_models import REFERENCE, golden_features, golden_name, golden_segmenter
 from ditta_core.adaptation import (
     AdaptationConfig,
     AdaptationJob,
@@ -132,7 +132,7 @@ def test_prototypes_are_averaged_half_and_half() -> None:
     torch.testing.assert_close(result[0], torch.full((2,), 0.5**0.5))
 
 
-# --- the three stages on a real (random) network -----------------------------------------------------------------------
+# --- the three stages on a real (random) network ---
 
 
 class OwnLabels(TargetBuilder):

@@ -138,7 +138,9 @@ def test_adapted_stream_equals_the_published_pairwise_form(source: ModelSource) 
         ours = stream.segment(frame_at(index), SIZE, generation=1)
         fused.append(ours.fused_share)
         first = max(index - 1, 0)
-        pixels = base.model.preprocess(np.stack([image_at(i) for i in range(first, index + 1)]), SIZE, torch.device("cpu"))
+        pixels = base.model.preprocess(
+            np.stack([image_at(i) for i in range(first, index + 1)]), SIZE, torch.device("cpu")
+        )
         with torch.no_grad():
             frame, temporal, _ = base.decode_clip(base.model.encode(pixels))
             probabilities = base.model.enlarge_logits(frame, SIZE).softmax(1)
@@ -158,7 +160,9 @@ def test_smoothing_steadies_noise_on_a_moving_scene(city_weights: Path, camvid_c
         stream = FrameSegmenter(TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}"))), config, False)
         previous, changed = None, 0.0
         for index in range(6):  # a standing camera: the same frame under fresh noise
-            noisy = np.clip(sequence_images[0] + random.normal(0, 20, sequence_images[0].shape), 0, 255).astype(np.uint8)
+            noisy = np.clip(sequence_images[0] + random.normal(0, 20, sequence_images[0].shape), 0, 255).astype(
+                np.uint8
+            )
             labels = stream.segment(Frame(noisy, index * SECOND // 10), (240, 320), 0).class_ids
             if previous is not None:
                 changed += float(np.mean(labels != previous))
@@ -178,13 +182,13 @@ def test_wide_gap_skips_fusion(source: ModelSource, gap: float) -> None:
     assert torch.equal(stream.memory.probabilities, alone.memory.probabilities) == (gap > 0.5)
 
 
-# --- what goes wrong ---------------------------------------------------------------------------------------------------
+# --- what goes wrong ---
 
 
 def test_late_frame_is_rejected_and_the_stream_goes_on(source: ModelSource) -> None:
     stream = engine(source, ManualRunner())
     stream.push(frame_at(5))
-    with pytest.raises(FrameRejected, match="0.100 s older"):
+    with pytest.raises(FrameRejected, match=r"0\.100 s older"):
         stream.push(frame_at(4))
     stream.push(frame_at(6))
     assert stream.status.collected == 2
@@ -283,7 +287,9 @@ def test_requests_and_status_never_wait_for_a_frame(source: ModelSource) -> None
     stream = engine(source, ManualRunner())
     stream.push(frame_at(0))
     with stream.lock:  # as while a frame is being segmented
-        caller = threading.Thread(target=lambda: [stream.request_adaptation(), stream.reset(), stream.poll(), stream.status])
+        caller = threading.Thread(
+            target=lambda: [stream.request_adaptation(), stream.reset(), stream.poll(), stream.status]
+        )
         start = time.perf_counter()
         caller.start()
         caller.join(5)

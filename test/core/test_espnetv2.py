@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from core_models import REFERENCE
 from safetensors.torch import save_file
 
-from core_models import REFERENCE
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2, branch_dilations, load_espnetv2
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from core_models import REFERENCE, HeadOnly, golden_features, golden_segmenter
 from torch import Tensor
 
-from core_models import REFERENCE, HeadOnly, golden_features, golden_segmenter
 from ditta_core.fusion import TemporalSegmenter, local_attention
 
 
@@ -20,7 +20,9 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, radius: int) -> T
     return (scores.softmax(-1) @ value.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(count, -1, height, width)
 
 
-@pytest.mark.parametrize(("height", "width", "radius"), [(6, 7, 2), (1, 1, 5), (8, 16, 5), (19, 33, 5), (40, 3, 3), (9, 9, 0)])
+@pytest.mark.parametrize(
+    ("height", "width", "radius"), [(6, 7, 2), (1, 1, 5), (8, 16, 5), (19, 33, 5), (40, 3, 3), (9, 9, 0)]
+)
 def test_window_equals_dense(height: int, width: int, radius: int) -> None:
     torch.manual_seed(height * width)
     query, key = torch.randn(2, 2, 5, height, width)

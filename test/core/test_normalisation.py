@@ -20,11 +20,15 @@ def network() -> nn.Sequential:
 def test_blend_of_statistics_measured_under_the_target_normalisation() -> None:
     net, x, share = network(), torch.randn(5, 2, 9, 9) * 3 + 1, 0.3
     first, second = net[1], net[4]
-    before = [layer.clone() for layer in (first.running_mean, first.running_var, second.running_mean, second.running_var)]
+    before = [
+        layer.clone() for layer in (first.running_mean, first.running_var, second.running_mean, second.running_var)
+    ]
     with torch.no_grad():
         inner = net[0](x)
         mean, variance = inner.mean((0, 2, 3)), inner.var((0, 2, 3))
-        normalised = (inner - mean.view(1, -1, 1, 1)) / (inner.var((0, 2, 3), correction=0).view(1, -1, 1, 1) + first.eps).sqrt()
+        normalised = (inner - mean.view(1, -1, 1, 1)) / (
+            inner.var((0, 2, 3), correction=0).view(1, -1, 1, 1) + first.eps
+        ).sqrt()
         deeper = net[3](normalised.relu())
     blend_statistics(net, lambda: net(x), share)
     torch.testing.assert_close(first.running_mean, 0.7 * before[0] + 0.3 * mean)
@@ -58,5 +62,5 @@ def test_network_is_left_in_order_even_after_an_error() -> None:
 
 
 def test_share_outside_range() -> None:
-    with pytest.raises(ValueError, match="0..1"):
+    with pytest.raises(ValueError, match=r"0\.\.1"):
         blend_statistics(network(), lambda: None, 1.2)

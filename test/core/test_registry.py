@@ -41,7 +41,7 @@ def test_what_cannot_be_loaded(source: ModelSource, message: str) -> None:
         load_model(source)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_cityscapes_weights_reach_the_independently_measured_figures(city_weights: Path, camvid_clip: Path) -> None:
     """59.12 mIoU and 80.35 wIoU on all frames, by argmax over the outputs first and the class map after it."""
     model, sequence = load_model(ModelSource(f"espnetv2:{city_weights}")), CamVidSequence(camvid_clip)
@@ -54,7 +54,7 @@ def test_cityscapes_weights_reach_the_independently_measured_figures(city_weight
     assert 100 * confusion.weighted_iou() == pytest.approx(80.35, abs=0.2)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_packaged_model_keeps_its_promise(camvid_clip: Path) -> None:
     """At least 65 mIoU on the clip that it was never trained on (MODEL_CARD.md has the figures)."""
     model, sequence = load_model(ModelSource()), CamVidSequence(camvid_clip)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.stats
 import torch
+from core_models import REFERENCE
 
 from ditta_core.reliability import blend_branches, reliability
-from core_models import REFERENCE
 
 
 def test_golden() -> None:
