@@ -61,11 +61,28 @@ class TargetBuilder(ABC):
         """
 
 
+def check_arguments(
+    clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
+) -> None:
+    """Raise a ValueError unless the three arguments of :meth:`TargetBuilder.build` belong together."""
+    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
+        raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
+    if probabilities.ndim != 4 or len(probabilities) != len(clip) or 0 in probabilities.shape:
+        raise ValueError(
+            f"expected probabilities [{len(clip)}, C, h, w] for a clip of {len(clip)} frames, but got "
+            f"{list(probabilities.shape)}"
+        )
+    expected = (len(clip), *probabilities.shape[2:])
+    if reliabilities.shape != expected:
+        raise ValueError(f"expected reliabilities {list(expected)}, but got {list(reliabilities.shape)}")
+
+
 class MaskTracker(ABC):
     """Follows prompted objects through a clip that lies in memory, frame by frame, in either direction.
 
     The order of calls: ``start`` with a clip; then, for each pass, ``reset``, and any number of ``add_object`` on one
-    frame and ``propagate`` from that frame to its neighbour.
+    frame and ``propagate`` from that frame to its neighbour. All objects are on one frame at any time. Masks are given
+    in the order in which the objects were added, ``{}`` where there are none.
     """
 
     accepts_late_objects: bool = True
@@ -87,7 +104,8 @@ class MaskTracker(ABC):
         """Register an object on ``frame`` by one positive point (row, column) or by its mask (which may be empty).
 
         Raises:
-            ValueError: neither or both were given, the point lies outside the frame, or the frame outside the clip.
+            ValueError: neither or both were given, the mask has another size than the frame, the point lies outside it,
+                or the frame outside the clip.
         """
 
     @abstractmethod
@@ -96,7 +114,7 @@ class MaskTracker(ABC):
 
     @abstractmethod
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        """Follow all objects from ``frame`` to the next frame (the one before, in reverse) and return their masks there.
+        """Follow all objects from ``frame`` to the next (in reverse: the one before) and return their masks there.
 
         Raises:
             ValueError: there is no such frame.

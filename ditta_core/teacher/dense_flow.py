@@ -23,8 +23,7 @@ from ditta_core.flow import (
     warp,
     warp_labels,
 )
-from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
-from ditta_core.teacher.object_vote import check_arguments
+from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder, check_arguments
 
 SMALLEST_WEIGHT = 1e-6
 """Weight of a prediction of reliability 0: it counts where there is no better one, and the average always exists."""

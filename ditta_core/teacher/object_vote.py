@@ -13,7 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.teacher.base import DistillationTarget, Mask, MaskTracker, NoTargetError, TargetBuilder
+from ditta_core.teacher.base import (
+    DistillationTarget,
+    Mask,
+    MaskTracker,
+    NoTargetError,
+    TargetBuilder,
+    check_arguments,
+)
 
 Tracks = list[dict[int, Mask]]
 """For every frame the masks of the objects that are followed there, by object id, in the tracker's order."""
@@ -62,22 +69,6 @@ class Prompt:
     frame: int
     object_id: int
     point: tuple[int, int]
-
-
-def check_arguments(
-    clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
-) -> None:
-    """Raise a ValueError unless the three arguments of :meth:`TargetBuilder.build` belong together."""
-    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
-        raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
-    if probabilities.ndim != 4 or len(probabilities) != len(clip) or 0 in probabilities.shape:
-        raise ValueError(
-            f"expected probabilities [{len(clip)}, C, h, w] for a clip of {len(clip)} frames, but got "
-            f"{list(probabilities.shape)}"
-        )
-    expected = (len(clip), *probabilities.shape[2:])
-    if reliabilities.shape != expected:
-        raise ValueError(f"expected reliabilities {list(expected)}, but got {list(reliabilities.shape)}")
 
 
 def dilate(mask: Mask, margin: int) -> Mask:
