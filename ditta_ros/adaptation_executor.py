@@ -1,0 +1,117 @@
+"""The executor of everything about adaptation: it takes in its news and answers ``~/adapt`` and ``~/reset``.
+
+Three threads of the node's process keep out of each other's way:
+
+- the *stream's executor* takes images from the middleware, and serves lifecycle, parameters and diagnostics;
+- the *inference thread* belongs to no executor: it takes the newest image from a mailbox and publishes the masks;
+- the *adaptation executor* here. It waits neither for an image of some megabytes to be taken over nor for a model to be
+  loaded by ``configure``, so that its services answer at once, always.
+
+In rclpy an executor serves whole nodes; a callback group cannot go to another executor than the rest of its node. A
+``MultiThreadedExecutor`` over one node would answer services in time as well, but rebuilds its wait set for every
+callback of every group and keeps threads for work that there seldom is. So the adaptation executor spins a small hidden
+node of its own, whose services carry the names of the main node's private ones, remappings included.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+POLL_SECONDS = 0.1
+
+
+class BackgroundExecutor:
+    """An rclpy executor for one node in a thread of its own.
+
+    Attributes:
+        ended: set when the thread has ended.
+        error: what ended it, where that was an exception from a callback.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+        self._node = node
+        self._stopping = False
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            while not self._stopping:
+                self._executor.spin_once()
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def stop(self) -> None:
+        """Let the callback that runs come to its end, then stop."""
+        # Executor.shutdown does not wait for the thread that spins, and frees what that thread is using.
+        self._stopping = True
+        self._executor.wake()
+        self._thread.join()
+        self._executor.remove_node(self._node)
+        self._executor.shutdown()
+
+
+class AdaptationExecutor:
+    """Polls ten times a second and answers ``~/adapt`` and ``~/reset``, in a thread of its own.
+
+    Args:
+        node: whose private services they are.
+        poll: takes in news of the adaptation; must not wait.
+        adapt, reset: carry out a request and return the answer; raise ValueError where they cannot. Must not wait.
+    """
+
+    def __init__(
+        self, node: Node, poll: Callable[[], None], adapt: Callable[[], str], reset: Callable[[], str]
+    ) -> None:
+        self._logger = node.get_logger()
+        self._poll = poll
+        # A leading underscore hides the node from listings; global arguments would rename it to the main node's name.
+        self._node = Node(
+            f"_{node.get_name()}_adaptation",
+            namespace=node.get_namespace(),
+            context=node.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        for name, action in (("~/adapt", adapt), ("~/reset", reset)):
+            self._node.create_service(Trigger, node.resolve_service_name(name), self._service(action))
+        # Steady, since simulated time may stand still.
+        self._node.create_timer(POLL_SECONDS, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._executor = BackgroundExecutor(self._node, "adaptation executor")
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._executor.stop()
+        self._node.destroy_node()
+
+    def _service(self, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message = action()
+                response.success = True
+            except ValueError as error:
+                response.message = str(error)
+            return response
+
+        return answer
+
+    def _on_timer(self) -> None:
+        try:
+            self._poll()
+        except Exception as error:  # whatever an adaptation came back with, the next request must be answered
+            self._logger.error(f"the news of the adaptation could not be taken in: {type(error).__name__}: {error}")

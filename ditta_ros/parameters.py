@@ -1,0 +1,308 @@
+"""Every parameter of the node once: name, type, default, range, description, and when it may change.
+
+The fields of :class:`NodeParameters` are the one source. Declaration and validation, ``config/ditta.yaml`` and the
+table in the README are made from them.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any, cast
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from ditta_core.adaptation import AdaptationConfig
+from ditta_core.engine import EngineConfig, warmup_length
+from ditta_core.segmentation.registry import ModelSource
+from ditta_core.teacher import TeacherConfig
+
+Value = bool | int | float | str
+
+
+class Change(Enum):
+    """When a parameter may be changed."""
+
+    ANY_TIME = "any time"
+    UNCONFIGURED = "while unconfigured"
+    NEVER = "at start only"
+
+
+def parameter(
+    default: Value,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    change: Change = Change.UNCONFIGURED,
+) -> Any:
+    """A field of :class:`NodeParameters` with what ROS has to know of it."""
+    metadata = {"description": description, "choices": choices, "change": change, "range": (minimum, maximum)}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """The values of all parameters."""
+
+    image_topic: str = parameter("/camera/image_raw", "Topic of the camera images, sensor_msgs/Image.")
+    image_reliability: str = parameter(
+        "best_effort",
+        "Reliability asked of the camera. best_effort receives from every publisher; reliable loses no frame, but "
+        "receives nothing from a best-effort publisher.",
+        choices=("best_effort", "reliable"),
+    )
+    input_timeout: float = parameter(
+        3.0,
+        "Seconds without an image after which a warning names the cause.",
+        minimum=0.1,
+        maximum=3600.0,
+        change=Change.ANY_TIME,
+    )
+    model: str = parameter("camvid", "The model: camvid (packaged) or espnetv2:<weight file>.")
+    classes: str = parameter(
+        "",
+        "Classes to publish, a subset or merge of the model's by name: YAML text such as "
+        "'[road, {obstacle: [car, pedestrian]}]', a .yaml file or the name of a packaged list. Empty: the model's own.",
+    )
+    device: str = parameter("cpu", "Device of torch, such as cpu or cuda:0.")
+    long_side: int = parameter(
+        480, "Longest side of the network input in pixels. 0: that of the image.", minimum=0, maximum=8192
+    )
+    input_width: int = parameter(
+        0, "Width of the network input in pixels, together with input_height. 0: by long_side.", minimum=0, maximum=8192
+    )
+    input_height: int = parameter(
+        0, "Height of the network input in pixels, together with input_width. 0: by long_side.", minimum=0, maximum=8192
+    )
+    adapt_on_start: bool = parameter(
+        True, "Whether the first frames are a warm-up. Otherwise the service ~/adapt starts one."
+    )
+    warmup_frames: int = parameter(10, "Frames of a warm-up.", minimum=1, maximum=1000)
+    warmup_ratio: int = parameter(
+        0,
+        "Frames of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
+        minimum=0,
+        maximum=100,
+    )
+    expected_frames: int = parameter(
+        0, "Frames of the whole video, where known; only for warmup_ratio.", minimum=0, maximum=2**31 - 1
+    )
+    teacher: str = parameter(
+        "flow",
+        "What the warm-up learns from: flow (predictions propagated along optical flow) or object_vote:flow (the "
+        "published vote over tracked objects, tracked by flow).",
+    )
+    mode: str = parameter(
+        "live",
+        "live: made for a stream. parity: the published behaviour, oddities included (set smoothing to 0 too).",
+        choices=("live", "parity"),
+    )
+    passes: int = parameter(5, "Passes over the warm-up frames.", minimum=1, maximum=1000)
+    learning_rate: float = parameter(1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0)
+    seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1)
+    reliability_threshold: float = parameter(
+        0.8,
+        "Pixels less reliable than this take the temporal branch into account. 0: every frame on its own.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    smoothing: float = parameter(
+        0.7,
+        "Share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    max_fusion_gap: float = parameter(
+        0.5,
+        "Seconds between two stamps above which the later frame is segmented on its own.",
+        minimum=0.0,
+        maximum=3600.0,
+    )
+    max_clock_jump: float = parameter(
+        1.0,
+        "Seconds. A stamp further back than this starts over (a looped bag); one less far back is rejected as late.",
+        minimum=0.0,
+        maximum=3600.0,
+    )
+    threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
+    adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
+    adaptation_niceness: int = parameter(
+        10, "Niceness of the adaptation's process; the higher, the more it yields to inference.", minimum=0, maximum=19
+    )
+    overlay_rate: float = parameter(
+        5.0, "Overlay images per second at the most.", minimum=0.1, maximum=1000.0, change=Change.ANY_TIME
+    )
+    overlay_opacity: float = parameter(
+        0.5, "Share of the class colours in the overlay.", minimum=0.0, maximum=1.0, change=Change.ANY_TIME
+    )
+    autostart: bool = parameter(True, "Whether the node configures and activates itself at start.", change=Change.NEVER)
+
+    def __post_init__(self) -> None:
+        for spec in PARAMETERS:
+            spec.check(getattr(self, spec.name))
+
+    def engine_config(self) -> EngineConfig:
+        """How the stream is segmented.
+
+        Raises:
+            ValueError: two parameters do not go together.
+        """
+        if bool(self.input_width) != bool(self.input_height):
+            raise ValueError(
+                f"expected both input_width and input_height, or neither, but got {self.input_width} and "
+                f"{self.input_height}"
+            )
+        if self.warmup_ratio and not self.expected_frames:
+            raise ValueError(
+                f"expected expected_frames with a warmup_ratio of {self.warmup_ratio} %, but got 0; give the length of "
+                f"the video, or warmup_frames instead of the ratio"
+            )
+        frames = warmup_length(self.expected_frames, self.warmup_ratio) if self.warmup_ratio else self.warmup_frames
+        return EngineConfig(
+            warmup_frames=frames,
+            adapt_on_start=self.adapt_on_start,
+            long_side=self.long_side,
+            input_size=(self.input_height, self.input_width) if self.input_height else None,
+            reliability_threshold=self.reliability_threshold,
+            smoothing=self.smoothing,
+            max_fusion_gap=self.max_fusion_gap,
+            max_clock_jump=self.max_clock_jump,
+            exact=self.mode == "parity",
+        )
+
+    def adaptation_config(self) -> AdaptationConfig:
+        """How the decoder is trained."""
+        make = AdaptationConfig.parity if self.mode == "parity" else AdaptationConfig
+        return make(passes=self.passes, learning_rate=self.learning_rate, seed=self.seed)
+
+    def teacher_config(self) -> TeacherConfig:
+        """What it learns from."""
+        return TeacherConfig(self.teacher)
+
+    def model_source(self) -> ModelSource:
+        """Which model."""
+        return ModelSource(self.model, self.classes, self.device)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter.
+
+    Attributes:
+        range: least and greatest value, None for no bound.
+        choices: the values there are; empty for any.
+    """
+
+    name: str
+    default: Value
+    description: str
+    range: tuple[float | None, float | None]
+    choices: tuple[str, ...]
+    change: Change
+
+    @property
+    def values(self) -> str:
+        """The values there are, in words; empty for any."""
+        low, high = self.range
+        if self.choices:
+            return ", ".join(self.choices)
+        return "" if low is None or high is None else f"{low:g} to {high:.10g}"
+
+    def check(self, value: Value) -> None:
+        """Compare a value with the range or the choices.
+
+        Raises:
+            ValueError: it lies outside.
+        """
+        low, high = self.range
+        inside = (not self.choices or value in self.choices) and (
+            low is None or high is None or low <= float(value) <= high
+        )
+        if not inside:
+            raise ValueError(f"expected {self.values} for the parameter {self.name}, but got {value!r}")
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What ROS tools show of it."""
+        descriptor = ParameterDescriptor(
+            name=self.name,
+            description=self.description,
+            additional_constraints=f"One of {self.values}." if self.choices else "",
+            read_only=self.change is Change.NEVER,
+        )
+        low, high = self.range
+        if isinstance(self.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif isinstance(self.default, int) and not isinstance(self.default, bool):
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        return descriptor
+
+
+PARAMETERS = tuple(
+    ParameterSpec(each.name, cast(Value, each.default), **each.metadata) for each in fields(NodeParameters)
+)
+
+
+def declare(node: Node) -> NodeParameters:
+    """Declare all parameters on a node and return their values.
+
+    Raises:
+        rclpy.exceptions.ParameterException, ValueError: a value from outside has the wrong type or lies out of range.
+    """
+    for spec in PARAMETERS:
+        node.declare_parameter(spec.name, spec.default, spec.descriptor())
+    return NodeParameters(**{spec.name: node.get_parameter(spec.name).value for spec in PARAMETERS})
+
+
+def changed(current: NodeParameters, changes: Iterable[tuple[str, Value]], configured: bool) -> NodeParameters:
+    """The parameters after a change at run time; names that are none of ours are left to others.
+
+    Args:
+        configured: whether the node has read the parameters that it reads when it is configured.
+
+    Raises:
+        ValueError: a value lies outside its range, or the parameter cannot be changed now.
+    """
+    specs = {spec.name: spec for spec in PARAMETERS}
+    ours: dict[str, Any] = {name: value for name, value in changes if name in specs}
+    for name in ours:
+        if configured and specs[name].change is Change.UNCONFIGURED:
+            raise ValueError(
+                f"the parameter {name} is read when the node is configured; clean the node up (deactivate, cleanup), "
+                f"set it, and configure it again"
+            )
+    return replace(current, **ours)
+
+
+# --- documentation --------------------------------------------------------------------------------------------------
+
+
+def yaml_value(value: Value) -> str:
+    """A value as YAML that ROS reads with the same type."""
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def markdown_table() -> str:
+    """The parameters as the table of the README."""
+    lines = ["| parameter | default | values | changes | what it is |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{spec.name}` | `{yaml_value(spec.default)}` | {spec.values} | {spec.change.value} | {spec.description} |"
+        for spec in PARAMETERS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parameters_file() -> str:
+    """The text of ``config/ditta.yaml``: every parameter with its description and default."""
+    lines = ["# Every parameter of the node with its default. Copy, change, and pass it as params_file.", "/**:"]
+    lines.append("  ros__parameters:")
+    for spec in PARAMETERS:
+        values = f" ({spec.values})" if spec.values else ""
+        lines += textwrap.wrap(f"{spec.description}{values}", 110, initial_indent="    # ", subsequent_indent="    # ")
+        lines.append(f"    {spec.name}: {yaml_value(spec.default)}")
+    return "\n".join(lines) + "\n"

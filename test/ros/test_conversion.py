@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import sys
+import time
+from array import array
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nst
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ditta_core.classes import ClassList
+from ditta_ros.conversion import ENCODINGS, ConversionError, frame_of, image_message, label_image, overlay, rgb_image
+
+SIDES = st.integers(1, 9)
+PADDING = st.integers(0, 7)
+
+# Where red, green and blue stand in a pixel, told independently of OpenCV.
+CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "rgba": (0, 1, 2), "bgra": (2, 1, 0), "mono": (0, 0, 0)}
+BAYER = {"rggb": "rggb", "bggr": "bggr", "gbrg": "gbrg", "grbg": "grbg"}
+YUV = {"yuv422": "uyvy", "uyvy": "uyvy", "yuv422_yuy2": "yuyv", "yuyv": "yuyv"}
+
+
+def header(seconds: int = 12, nanoseconds: int = 345, frame_id: str = "camera") -> Header:
+    made = Header(frame_id=frame_id)
+    made.stamp.sec, made.stamp.nanosec = seconds, nanoseconds
+    return made
+
+
+def message(encoding: str, rows: list[bytes], width: int, padding: bytes = b"", big_endian: bool = False) -> Image:
+    """An image whose rows are followed by padding bytes."""
+    data = b"".join(row + padding for row in rows)
+    return Image(
+        header=header(),
+        height=len(rows),
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(big_endian),
+        step=len(rows[0]) + len(padding),
+        data=array("B", data),
+    )
+
+
+@st.composite
+def raw_images(draw: st.DrawFn, bytes_per_pixel: int, least: int = 1, even: bool = False) -> tuple[Any, int, bytes]:
+    """Rows of random bytes, their width in pixels, and random padding."""
+    height, width = draw(st.integers(least, 9)), draw(st.integers(least, 9))
+    width += width % 2 if even else 0
+    row = st.binary(min_size=width * bytes_per_pixel, max_size=width * bytes_per_pixel)
+    return draw(st.lists(row, min_size=height, max_size=height)), width, draw(st.binary(max_size=7))
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+@given(data=st.data())
+def test_8_bit_encodings_are_read_byte_by_byte(name: str, data: st.DataObject) -> None:
+    channels = len(name) if name != "mono" else 1
+    rows, width, padding = data.draw(raw_images(channels))
+    image = rgb_image(message(f"{name}8", rows, width, padding))
+    expected = [[[row[x * channels + c] for c in CHANNELS[name]] for x in range(width)] for row in rows]
+    assert image.dtype == np.uint8
+    assert image.tolist() == expected
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("name", CHANNELS)
+@given(data=st.data())
+def test_16_bit_encodings_honour_the_byte_order(name: str, big_endian: bool, data: st.DataObject) -> None:
+    channels = len(name) if name != "mono" else 1
+    rows, width, padding = data.draw(raw_images(2 * channels))
+    image = rgb_image(message(f"{name}16", rows, width, padding, big_endian))
+
+    def value(row: bytes, x: int, channel: int) -> int:
+        start = 2 * (x * channels + channel)
+        return round(int.from_bytes(row[start : start + 2], "big" if big_endian else "little") * 255 / 65535)
+
+    assert image.tolist() == [[[value(row, x, c) for c in CHANNELS[name]] for x in range(width)] for row in rows]
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+@given(data=st.data())
+def test_bayer_keeps_what_was_measured(pattern: str, data: st.DataObject) -> None:
+    rows, width, padding = data.draw(raw_images(1, least=3))
+    image = rgb_image(message(f"bayer_{pattern}8", rows, width, padding))
+    assert image.shape == (len(rows), width, 3)
+    for y in range(1, len(rows) - 1):  # the border is copied from its neighbours
+        for x in range(1, width - 1):
+            color = pattern[2 * (y % 2) + x % 2]
+            assert image[y, x, "rgb".index(color)] == rows[y][x]
+
+
+@pytest.mark.parametrize("pattern", BAYER)
+@given(color=st.tuples(*[st.integers(0, 255)] * 3), height=st.integers(3, 8), width=st.integers(3, 8))
+def test_bayer_of_one_color_is_that_color(pattern: str, color: tuple[int, ...], height: int, width: int) -> None:
+    rows = [bytes(color["rgb".index(pattern[2 * (y % 2) + x % 2])] for x in range(width)) for y in range(height)]
+    image = rgb_image(message(f"bayer_{pattern}8", rows, width))
+    assert (image == color).all()
+
+
+@pytest.mark.parametrize("name", YUV)
+@given(data=st.data())
+def test_yuv_is_bt601_of_limited_range(name: str, data: st.DataObject) -> None:
+    rows, width, padding = data.draw(raw_images(2, least=2, even=True))
+    image = rgb_image(message(name, rows, width, padding))
+    order = YUV[name]
+    first_luma = order.index("y")
+    for y, row in enumerate(rows):
+        for x in range(width):
+            pair = row[4 * (x // 2) : 4 * (x // 2) + 4]
+            luma = 1.164383 * (max(pair[first_luma + 2 * (x % 2)], 16) - 16)
+            u, v = pair[order.index("u")] - 128, pair[order.index("v")] - 128
+            expected = (luma + 1.596027 * v, luma - 0.391762 * u - 0.812968 * v, luma + 2.017232 * u)
+            assert np.abs(image[y, x] - np.clip(expected, 0, 255)).max() <= 1.01
+
+
+@given(nst.arrays(np.uint8, st.tuples(SIDES, SIDES)) | nst.arrays(np.uint16, st.tuples(SIDES, SIDES)), st.booleans())
+def test_label_images_come_back_as_they_were(labels: NDArray[Any], transposed: bool) -> None:
+    labels = labels.T if transposed else labels
+    original = header()
+    published = image_message(labels, original)
+    assert published.header == original
+    assert published.encoding == {1: "mono8", 2: "mono16"}[labels.itemsize]
+    assert (published.height, published.width) == labels.shape
+    assert published.step == labels.shape[1] * labels.itemsize
+    assert bool(published.is_bigendian) == (sys.byteorder == "big")
+    received = label_image(published)
+    assert received.dtype == labels.dtype
+    np.testing.assert_array_equal(received, labels)
+
+
+@given(nst.arrays(np.uint16, st.tuples(SIDES, SIDES)), st.binary(max_size=5))
+def test_wide_label_images_of_the_other_byte_order_are_read(labels: NDArray[np.uint16], padding: bytes) -> None:
+    rows = [row.astype(">u2").tobytes() for row in labels]
+    received = label_image(message("mono16", rows, labels.shape[1], padding, big_endian=True))
+    np.testing.assert_array_equal(received, labels)
+    assert received.dtype.isnative
+
+
+@given(nst.arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))))
+def test_color_images_come_back_as_they_were(image: NDArray[np.uint8]) -> None:
+    frame = frame_of(image_message(image, header(12, 345, "left")))
+    np.testing.assert_array_equal(frame.image, image)
+    assert frame.stamp == 12_000_000_345
+    assert frame.frame_id == "left"
+
+
+def test_rgb_is_not_copied_padded_or_not() -> None:
+    for padding in (b"", b"abc"):
+        original = message("rgb8", [bytes(range(12))] * 4, 4, padding)
+        assert np.shares_memory(frame_of(original).image, np.frombuffer(original.data, np.uint8))
+
+
+def test_publishing_takes_no_check_of_every_value() -> None:
+    # rclpy takes 160 ms to look at every byte of an image of this size, so a tenth of that tells the two ways apart.
+    labels = np.zeros((720, 1280), np.uint8)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        image_message(labels, header())
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.016
+
+
+def changed(**changes: Any) -> Image:
+    made = message("rgb8", [bytes(12)] * 4, 4)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        (changed(encoding="jpeg"), r"expected one of the encodings \['bayer_bggr8', .*'yuyv'\], but got 'jpeg'"),
+        (changed(encoding=""), r"but got ''"),
+        (changed(step=11), r"expected a step of at least 12 bytes for 4 pixels of rgb8, but got 11"),
+        (changed(encoding="rgba8"), r"expected a step of at least 16 bytes for 4 pixels of rgba8, but got 12"),
+        (changed(height=5), r"expected 60 bytes for 5 rows of 12 bytes, but got 48"),
+        (changed(data=array("B")), r"expected 48 bytes for 4 rows of 12 bytes, but got 0"),
+        (changed(width=2**32 - 1), r"expected a step of at least 12884901885 bytes"),
+        (changed(height=0, width=0), r"expected an image with pixels, but got one of 0×0"),
+        (changed(height=0), r"expected an image with pixels, but got one of 4×0"),
+        (message("uyvy", [bytes(6)] * 2, 3), r"expected an even width for uyvy, but got 3"),
+    ],
+)
+def test_bad_images_are_told_apart(bad: Image, expected: str) -> None:
+    with pytest.raises(ConversionError, match=expected):
+        frame_of(bad)
+
+
+@given(
+    st.sampled_from(sorted(ENCODINGS)),
+    *[st.integers(0, 6)] * 2,
+    st.integers(0, 60),
+    st.integers(0, 400),
+)
+def test_nothing_but_frames_and_conversion_errors_comes_out(
+    encoding: str, height: int, width: int, step: int, size: int
+) -> None:
+    image = Image(height=height, width=width, step=step, encoding=encoding, data=array("B", bytes(size)))
+    try:
+        frame = frame_of(image)
+    except ConversionError:
+        return
+    assert frame.size == (height, width)
+
+
+def test_label_image_wants_one_channel() -> None:
+    with pytest.raises(ConversionError, match="expected a label image in mono8 or mono16, but got 'rgb8'"):
+        label_image(message("rgb8", [bytes(12)], 4))
+
+
+def test_image_message_wants_an_image() -> None:
+    with pytest.raises(ValueError, match=r"expected uint8 or uint16 \[H, W\] or uint8 \[H, W, 3\], but got float64"):
+        image_message(np.zeros((2, 2)), header())
+    with pytest.raises(ValueError, match=r"but got uint8 \(2, 2, 4\)"):
+        image_message(np.zeros((2, 2, 4), np.uint8), header())
+
+
+@pytest.mark.parametrize(("dtype", "unlabelled"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_overlay_mixes_colors_and_leaves_unlabelled_pixels_alone(dtype: type, unlabelled: int) -> None:
+    classes = ClassList(("a", "b"), ((200, 0, 0), (0, 100, 0)), (("a",), ("b",)))
+    image = np.full((1, 3, 3), 100, np.uint8)
+    mixed = overlay(image, np.array([[0, 1, unlabelled]], dtype), classes, 0.25)
+    assert mixed.tolist() == [[[125, 75, 75], [75, 100, 75], [100, 100, 100]]]

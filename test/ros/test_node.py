@@ -1,0 +1,337 @@
+"""The real node as a process, and a camera in another process, over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_harness import BEST_EFFORT, RELIABLE, NodeProcess, Probe, wait_until
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from ditta_core.classes import ClassList
+from ditta_ros.conversion import label_image, stamp_of
+
+StartNode = Callable[..., NodeProcess]
+
+STREAM, ADAPTATION = "ditta: stream", "ditta: adaptation"
+
+
+def change_state(probe: Probe, transition: int) -> bool:
+    """Ask for a lifecycle transition; whether it succeeded."""
+    client = probe.node.create_client(ChangeState, "/ditta/change_state")
+    assert client.wait_for_service(20)
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return probe.result(client.call_async(request)).success
+
+
+def lifecycle_state(probe: Probe) -> str:
+    """The state of the lifecycle."""
+    client = probe.node.create_client(GetState, "/ditta/get_state")
+    assert client.wait_for_service(20)
+    return probe.result(client.call_async(GetState.Request())).current_state.label
+
+
+def set_parameter(probe: Probe, name: str, value: float | int | str) -> str:
+    """Set a parameter; the reason why it was refused, empty where it was not."""
+    fields: dict[type, tuple[str, int]] = {
+        float: ("double_value", ParameterType.PARAMETER_DOUBLE),
+        int: ("integer_value", ParameterType.PARAMETER_INTEGER),
+        str: ("string_value", ParameterType.PARAMETER_STRING),
+    }
+    field, kind = fields[type(value)]
+    client = probe.node.create_client(SetParameters, "/ditta/set_parameters")
+    assert client.wait_for_service(20)
+    parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+    (result,) = probe.result(client.call_async(SetParameters.Request(parameters=[parameter]))).results
+    return "" if result.successful else result.reason
+
+
+def stamps(messages: list[Image]) -> list[int]:
+    return [stamp_of(message.header) for message in messages]
+
+
+def diagnostic(probe: Probe, name: str, text: str) -> Any:
+    """Wait for a diagnostic whose message has this text, and return it."""
+
+    def found() -> Any:
+        status = probe.diagnostics.get(name)
+        return status if status is not None and text in status.message else None
+
+    return wait_until(found, f"a diagnostic {name} with {text!r}; the last was {probe.diagnostics.get(name)}")
+
+
+def values(status: Any) -> dict[str, str]:
+    return {each.key: each.value for each in status.values}
+
+
+def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> None:
+    start_node()
+    probe.film()
+    adapted = probe.wait_for_state("ADAPTED")
+    probe.wait_for_masks()
+    probe.hold()
+
+    assert adapted["generation"] == 1
+    assert adapted["collected"] == adapted["warmup_frames"] == 4
+    assert adapted["progress"] == 1.0
+    assert len(adapted["losses"]) == 20
+    assert adapted["adaptation_seconds"] > 0
+    order = list(dict.fromkeys(state["state"] for state in probe.states))
+    assert order == ["BASE", "COLLECTING", "ADAPTING", "ADAPTED"]
+    published = [state["published"] for state in probe.states if state["state"] == "ADAPTING"]
+    assert max(published) >= min(published) + 5, "masks while adapting"
+    assert any(0 < state["progress"] < 1 for state in probe.states if state["state"] == "ADAPTING")
+
+    assert len(probe.masks) > 10
+    for mask in probe.masks:
+        image = probe.sent[stamp_of(mask.header)]
+        assert mask.header == image.header
+        assert (mask.encoding, mask.height, mask.width) == ("mono8", image.height, image.width)
+        assert label_image(mask).max() < 11
+    assert stamps(probe.masks) == sorted(stamps(probe.masks))
+    assert set(stamps(probe.confidences)) <= set(probe.sent)
+    assert probe.confidences[-1].encoding == "mono8"
+    assert label_image(probe.confidences[-1]).std() > 0
+
+    camvid = ClassList.packaged("camvid11")
+    (classes,) = probe.classes
+    assert [each["id"] for each in classes] == [*range(11), 255]
+    assert [each["name"] for each in classes] == [*camvid.names, "unlabelled"]
+    assert [tuple(each["color"]) for each in classes[:-1]] == list(camvid.colors)
+
+    stream = values(diagnostic(probe, STREAM, "Hz in"))
+    last = wait_until(lambda: probe.state if probe.state["received"] == len(probe.sent) else None, "all counted", 5)
+    assert last["received"] == last["published"] + last["dropped"] + last["rejected"]
+    assert float(stream["input rate (Hz)"]) == pytest.approx(10, abs=4)
+    for stage in ("wait", "convert", "segment", "publish", "total", "encode", "decode"):
+        assert 0 < float(stream[f"latency {stage} p50 (ms)"]) <= float(stream[f"latency {stage} p95 (ms)"])
+    status = diagnostic(probe, ADAPTATION, "adapted to 4 frames")
+    assert (values(status)["state"], values(status)["generation"]) == ("ADAPTED", "1")
+
+
+def test_services_are_answered_in_time(probe: Probe, start_node: StartNode) -> None:
+    start_node(adapt_on_start=False, long_side=480)
+    assert probe.clients["adapt"].wait_for_service(30)
+    probe.film()
+    probe.wait_for_masks()
+    assert probe.state["state"] == "BASE"
+    seconds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        assert probe.call("reset").success
+        seconds.append(time.perf_counter() - start)
+        time.sleep(0.05)
+    assert median(seconds) < 0.1
+
+    mark = len(probe.states)
+    answer = probe.call("adapt")
+    assert (answer.success, answer.message) == (True, "adapting to the next 4 images")
+    probe.wait_for_state("ADAPTED", mark)
+    probe.wait_for_masks()
+    mark = len(probe.states)
+    assert probe.call("reset").success
+    assert probe.wait_for_state("BASE", mark)["generation"] == 0
+    probe.wait_for_masks()
+
+
+def old(probe: Probe) -> Header:
+    """A header one tenth of a second older than the last mask."""
+    header = Header(frame_id="camera_optical_frame")
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_of(probe.masks[-1].header) - 10**8, 10**9)
+    return header
+
+
+def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: StartNode) -> None:
+    node = start_node(adapt_on_start=False)
+    probe.film()
+    probe.wait_for_masks()
+    bad: list[tuple[Callable[[], dict[str, Any]], str]] = [
+        (lambda: {"encoding": "jpeg"}, "expected one of the encodings"),
+        (lambda: {"step": 95}, "expected a step of at least 288 bytes for 96 pixels of rgb8, but got 95"),
+        (lambda: {"data": array("B", bytes(7))}, "expected 18432 bytes for 64 rows of 288 bytes, but got 7"),
+        (lambda: {"height": 0, "width": 0}, "expected an image with pixels, but got one of 0×0"),
+        (lambda: {"header": old(probe)}, "expected a frame not older than the last one"),
+    ]
+    for number, (changes, reason) in enumerate(bad, start=1):
+        probe.hold()
+        rejected = len(probe.masks)
+        probe.send(**changes())
+        status = diagnostic(probe, STREAM, reason)
+        assert status.level == DiagnosticStatus.WARN
+        assert values(status)["rejected"] == str(number)
+        assert len(probe.masks) == rejected
+        probe.film()
+        probe.wait_for_masks()
+
+    mark = len(probe.states)
+    probe.size = (80, 80)
+    state = wait_until(
+        lambda: next((s for s in probe.states[mark:] if "the resolution changed" in s["message"]), None),
+        "a restart by the change of resolution",
+    )
+    assert "from (64, 96) to (80, 80)" in state["message"]
+    assert {(mask.height, mask.width) for mask in probe.wait_for_masks(6)[-3:]} == {(80, 80)}
+    diagnostic(probe, STREAM, "Hz in")
+    assert "image rejected: expected one of the encodings" in node.output
+    assert "Traceback" not in node.output
+
+
+def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_node: StartNode) -> None:
+    start_node(adapt_on_start=False)
+    received: dict[str, list[Image]] = {"best effort": [], "reliable": []}
+    probe.subscribe(Image, "/ditta/semantic", received["best effort"].append, BEST_EFFORT)
+    probe.subscribe(Image, "/ditta/semantic", received["reliable"].append, RELIABLE)
+    probe.film()
+    probe.wait_for_masks(10)
+    probe.hold()
+    wait_until(lambda: len(received["reliable"]) == len(received["best effort"]) == len(probe.masks), "all masks", 5)
+    assert stamps(received["best effort"]) == stamps(received["reliable"]) == stamps(probe.masks)
+
+
+def test_overlay_comes_at_its_rate_to_those_who_listen(probe: Probe, start_node: StartNode) -> None:
+    start_node(adapt_on_start=False, overlay_rate=2.0, overlay_opacity=1.0, classes="[road, {rest: [sky, tree]}]")
+    overlays: list[Image] = []
+    probe.subscribe(Image, "/ditta/overlay", overlays.append)
+    probe.film()
+    probe.wait_for_masks(20)
+    assert 2 <= len(overlays) <= 6
+    overlay = overlays[-1]
+    assert (overlay.encoding, overlay.height, overlay.width) == ("rgb8", 64, 96)
+    labels = label_image(next(mask for mask in probe.masks if mask.header == overlay.header))
+    assert set(np.unique(labels)) <= {0, 1, 255}
+    (classes,) = probe.classes
+    assert [each["name"] for each in classes] == ["road", "rest", "unlabelled"]
+    image = probe.sent[stamp_of(overlay.header)]
+    pixels = np.frombuffer(overlay.data, np.uint8).reshape(64, 96, 3)
+    expected = np.frombuffer(image.data, np.uint8).reshape(64, 96, 3).copy()
+    for each in classes[:-1]:
+        expected[labels == each["id"]] = each["color"]
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_killed_worker_costs_no_mask(probe: Probe, start_node: StartNode) -> None:
+    node = start_node()
+    probe.film()
+    probe.wait_for_state("ADAPTING")
+    os.kill(node.worker(), signal.SIGKILL)
+    failed = probe.wait_for_state("FAILED")
+    assert "killed by SIGKILL" in failed["message"]
+    assert failed["generation"] == 0
+    assert diagnostic(probe, ADAPTATION, "killed by SIGKILL").level == DiagnosticStatus.WARN
+    probe.wait_for_masks()
+    mark = len(probe.states)
+    assert probe.call("adapt").success
+    assert probe.wait_for_state("ADAPTED", mark)["generation"] == 1
+    assert probe.state["rejected"] == 0
+
+
+def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
+    start_node(adapt_on_start=False, autostart=False)
+    probe.film()
+    assert lifecycle_state(probe) == "unconfigured"
+    answer = probe.call("adapt")
+    assert not answer.success
+    assert answer.message == "expected an active node, but it is unconfigured; configure and activate it first"
+    for _ in range(2):
+        assert change_state(probe, Transition.TRANSITION_CONFIGURE)
+        assert lifecycle_state(probe) == "inactive"
+        assert "but it is inactive" in probe.call("reset").message
+        assert change_state(probe, Transition.TRANSITION_ACTIVATE)
+        probe.wait_for_masks()
+        assert "passes is read when the node is configured" in set_parameter(probe, "passes", 2)
+        assert "out of range" in set_parameter(probe, "overlay_rate", 0.0)
+        assert "read-only" in set_parameter(probe, "autostart", "no")
+        assert set_parameter(probe, "overlay_rate", 3.0) == ""
+        assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
+        time.sleep(0.2)
+        masks = len(probe.masks)
+        time.sleep(0.5)
+        assert len(probe.masks) == masks
+        assert change_state(probe, Transition.TRANSITION_CLEANUP)
+        assert set_parameter(probe, "passes", 2) == ""
+    assert change_state(probe, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert lifecycle_state(probe) == "finalized"
+
+
+def test_a_missing_model_fails_configure_and_can_be_corrected(
+    probe: Probe, start_node: StartNode, tmp_path: Path
+) -> None:
+    node = start_node(model=f"espnetv2:{tmp_path / 'missing.pth'}", adapt_on_start=False)
+    status = diagnostic(probe, STREAM, "missing.pth does not exist")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "could not configure: expected a weight file, but" in node.output
+    assert "Traceback" not in node.output
+    assert lifecycle_state(probe) == "unconfigured"
+    for name, value, reason in (
+        ("model", "camvid", ""),
+        ("classes", "[road, unicorn]", "['unicorn'], of which the model knows no member"),
+    ):
+        assert set_parameter(probe, name, value) == ""
+        if reason:
+            assert not change_state(probe, Transition.TRANSITION_CONFIGURE)
+            assert reason in diagnostic(probe, STREAM, reason).message
+    assert set_parameter(probe, "classes", "") == ""
+    assert change_state(probe, Transition.TRANSITION_CONFIGURE)
+    assert change_state(probe, Transition.TRANSITION_ACTIVATE)
+    probe.film()
+    probe.wait_for_masks()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"passes": 0}, "passes out of range. Min: 1, Max: 1000, value: 0"),
+        ({"mode": "fast"}, "expected live, parity for the parameter mode, but got 'fast'"),
+        ({"smoothing": "much"}, "expecting type 'DOUBLE'"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_node_with_a_message(
+    start_node: StartNode, parameters: dict[str, Any], message: str
+) -> None:
+    node = start_node(**parameters)
+    assert node.process.wait(30) == 2
+    assert message in node.output
+    assert "Traceback" not in node.output
+
+
+def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: StartNode) -> None:
+    start_node(image_reliability="reliable", image_topic="/front/image", input_timeout=1.0, adapt_on_start=False)
+    status = diagnostic(probe, STREAM, "no image on /front/image: nobody publishes it")
+    assert status.level == DiagnosticStatus.WARN
+    assert status.message.endswith("Topics with images: /camera/image_raw")
+    camera = probe.node.create_publisher(
+        Image, "/front/image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    )
+    status = diagnostic(probe, STREAM, "expected a QoS that satisfies (reliable, volatile)")
+    assert "/probe offers (best_effort, volatile); set image_reliability to best_effort" in status.message
+    probe.node.destroy_publisher(camera)
+    probe.node.create_publisher(Image, "/front/image", RELIABLE)
+    diagnostic(probe, STREAM, "though a publisher matches: it sends nothing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: signal.Signals) -> None:
+    node = start_node()
+    probe.film()
+    probe.wait_for_masks()
+    worker = node.worker()
+    node.process.send_signal(number)
+    node.process.send_signal(number)  # as ros2 launch does
+    assert node.process.wait(15) == 0
+    assert "Traceback" not in node.output
+    assert not Path(f"/proc/{worker}").exists()

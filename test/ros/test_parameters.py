@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from rcl_interfaces.msg import ParameterType
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from ditta_core.adaptation import AdaptationConfig
+from ditta_ros.parameters import (
+    PARAMETERS,
+    Change,
+    NodeParameters,
+    ParameterSpec,
+    Value,
+    changed,
+    declare,
+    markdown_table,
+    parameters_file,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+RANGED = [spec for spec in PARAMETERS if spec.range != (None, None)]
+
+
+def make_node(**overrides: Value) -> Node:
+    return Node("parameters", parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+
+
+@pytest.fixture
+def node(ros: None) -> Iterator[Node]:
+    node = make_node()
+    yield node
+    node.destroy_node()
+
+
+def test_declared_as_in_the_table(node: Node) -> None:
+    assert declare(node) == NodeParameters()
+    kinds = {
+        bool: ParameterType.PARAMETER_BOOL,
+        int: ParameterType.PARAMETER_INTEGER,
+        float: ParameterType.PARAMETER_DOUBLE,
+        str: ParameterType.PARAMETER_STRING,
+    }
+    for spec in PARAMETERS:
+        descriptor = node.describe_parameter(spec.name)
+        assert descriptor.type == kinds[type(spec.default)]
+        assert descriptor.description == spec.description
+        assert descriptor.read_only == (spec.change is Change.NEVER)
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert [(each.from_value, each.to_value) for each in ranges] == ([spec.range] if spec in RANGED else [])
+        for choice in spec.choices:
+            assert choice in descriptor.additional_constraints
+
+
+@pytest.mark.usefixtures("ros")
+def test_values_from_outside_are_read() -> None:
+    node = make_node(model="espnetv2:weights.pth", passes=7, smoothing=0.25, adapt_on_start=False)
+    expected = replace(NodeParameters(), model="espnetv2:weights.pth", passes=7, smoothing=0.25, adapt_on_start=False)
+    assert declare(node) == expected
+    node.destroy_node()
+
+
+@pytest.mark.usefixtures("ros")
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"passes": 0}, r"passes out of range.*Min: 1.*value: 0"),
+        ({"smoothing": 1.5}, r"smoothing out of range.*Max: 1\.0, value: 1\.5"),
+        ({"passes": "five"}, r"passes.*STRING.*INTEGER"),
+        ({"mode": "fast"}, r"expected live, parity for the parameter mode, but got 'fast'"),
+    ],
+)
+def test_wrong_values_from_outside_are_named(overrides: dict[str, Value], expected: str) -> None:
+    node = make_node(**overrides)
+    with pytest.raises((ParameterException, ValueError), match=expected):
+        declare(node)
+    node.destroy_node()
+
+
+@pytest.mark.parametrize("spec", RANGED, ids=lambda spec: spec.name)
+def test_bounds_belong_to_the_range(spec: ParameterSpec) -> None:
+    low, high = spec.range
+    assert low is not None
+    assert high is not None
+    kind = type(spec.default)
+    for value in (low, high, spec.default):
+        assert getattr(NodeParameters(**{spec.name: kind(value)}), spec.name) == kind(value)
+    for value in (low - 1, high + 1):
+        with pytest.raises(ValueError, match=rf"expected .* to .* for the parameter {spec.name}, but got"):
+            NodeParameters(**{spec.name: kind(value)})
+
+
+def test_not_a_number_is_in_no_range() -> None:
+    with pytest.raises(ValueError, match="smoothing"):
+        NodeParameters(smoothing=float("nan"))
+
+
+def test_change_at_run_time() -> None:
+    current = NodeParameters()
+    assert changed(current, [("overlay_rate", 2.0), ("use_sim_time", True)], configured=True).overlay_rate == 2.0
+    assert changed(current, [("passes", 3)], configured=False).passes == 3
+    with pytest.raises(ValueError, match="passes is read when the node is configured; clean the node up"):
+        changed(current, [("passes", 3)], configured=True)
+    with pytest.raises(ValueError, match=r"expected 0\.1 to 1000 for the parameter overlay_rate, but got 0\.0"):
+        changed(current, [("overlay_rate", 0.0)], configured=True)
+
+
+def test_configurations_carry_the_values() -> None:
+    parameters = NodeParameters(
+        model="espnetv2:x.pth",
+        classes="[road]",
+        device="cuda:1",
+        long_side=320,
+        warmup_frames=7,
+        adapt_on_start=False,
+        teacher="object_vote:flow",
+        passes=2,
+        learning_rate=0.01,
+        seed=1,
+        reliability_threshold=0.5,
+        smoothing=0.1,
+        max_fusion_gap=0.2,
+        max_clock_jump=3.0,
+    )
+    source = parameters.model_source()
+    assert (source.name, source.classes, source.device) == ("espnetv2:x.pth", "[road]", "cuda:1")
+    engine = parameters.engine_config()
+    assert (engine.long_side, engine.input_size, engine.warmup_frames) == (320, None, 7)
+    assert (engine.adapt_on_start, engine.exact) == (False, False)
+    assert (engine.reliability_threshold, engine.smoothing) == (0.5, 0.1)
+    assert (engine.max_fusion_gap, engine.max_clock_jump) == (0.2, 3.0)
+    assert parameters.adaptation_config() == AdaptationConfig(passes=2, learning_rate=0.01, seed=1)
+    assert parameters.teacher_config().name == "object_vote:flow"
+
+
+def test_parity_is_the_published_behaviour() -> None:
+    parameters = NodeParameters(mode="parity", passes=3)
+    assert parameters.adaptation_config() == AdaptationConfig.parity(passes=3)
+    assert parameters.engine_config().exact
+
+
+def test_warmup_by_ratio_is_the_papers() -> None:
+    assert NodeParameters(warmup_ratio=10, expected_frames=71).engine_config().warmup_frames == 7
+    with pytest.raises(ValueError, match="expected expected_frames with a warmup_ratio of 10 %, but got 0"):
+        NodeParameters(warmup_ratio=10).engine_config()
+
+
+def test_input_size_needs_both_sides() -> None:
+    assert NodeParameters(input_width=640, input_height=352).engine_config().input_size == (352, 640)
+    with pytest.raises(ValueError, match="expected both input_width and input_height, or neither, but got 640 and 0"):
+        NodeParameters(input_width=640).engine_config()
+
+
+def test_parameters_file_is_that_of_the_table() -> None:
+    text = (ROOT / "config" / "ditta.yaml").read_text(encoding="utf-8")
+    assert text == parameters_file()
+    assert yaml.safe_load(text)["/**"]["ros__parameters"] == asdict(NodeParameters())
+
+
+def test_ros_reads_the_parameters_file(ros: None) -> None:
+    context = rclpy.Context()
+    context.init(["--ros-args", "--params-file", str(ROOT / "config" / "ditta.yaml")])
+    node = Node("anything", context=context)
+    assert declare(node) == NodeParameters()
+    node.destroy_node()
+    context.shutdown()
+
+
+def test_markdown_table_has_one_row_per_parameter() -> None:
+    head, rule, *rows = markdown_table().splitlines()
+    assert {line.count("|") for line in (head, rule, *rows)} == {6}
+    assert [row.split("`")[1] for row in rows] == [spec.name for spec in PARAMETERS]
