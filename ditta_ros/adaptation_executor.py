@@ -21,6 +21,7 @@ from collections.abc import Callable
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 POLL_SECONDS = 0.1
@@ -38,7 +39,7 @@ class BackgroundExecutor:
         self.ended = threading.Event()
         self.error: Exception | None = None
         self._node = node
-        self._stopping = False
+        self._stopping: Future[None] = Future()
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
@@ -46,8 +47,7 @@ class BackgroundExecutor:
 
     def _spin(self) -> None:
         try:
-            while not self._stopping:
-                self._executor.spin_once()
+            self._executor.spin_until_future_complete(self._stopping)
         except ExternalShutdownException:
             pass
         except Exception as error:
@@ -57,9 +57,8 @@ class BackgroundExecutor:
 
     def stop(self) -> None:
         """Let the callback that runs come to its end, then stop."""
-        # Executor.shutdown does not wait for the thread that spins, and frees what that thread is using.
-        self._stopping = True
-        self._executor.wake()
+        # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
+        self._stopping.set_result(None)
         self._thread.join()
         self._executor.remove_node(self._node)
         self._executor.shutdown()

@@ -76,7 +76,11 @@ class DittaNode(LifecycleNode):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("ditta", **arguments)
-        self.parameters = declare(self)
+        try:
+            self.parameters = declare(self)
+        except Exception:
+            super().destroy_node()
+            raise
         self._engine: VideoSegmenter | None = None
         self._subscription: Subscription[Image] | None = None
         self._inference: threading.Thread | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
@@ -31,11 +32,12 @@ BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = 30.0) -> Any:
     """Wait for a condition and return what it returned; fail, saying for what was waited, when the time is up."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout} s in vain for {what}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout} s in vain for {what() if callable(what) else what}")
         time.sleep(0.01)
     return result
 
@@ -152,7 +154,7 @@ class Probe:
         """Wait until a state is among those heard of, the first ``since`` left out, and return it."""
         return wait_until(
             lambda: next((state for state in self.states[since:] if state["state"] == name), None),
-            f"the state {name} after {self.state}",
+            lambda: f"the state {name}; the last was {self.state}",
             timeout,
         )
 

@@ -93,6 +93,15 @@ def test_stopping_waits_for_the_callback_that_runs(node: Node) -> None:
     assert executor.error is None
 
 
+def test_stops_where_nothing_ever_happens(node: Node) -> None:
+    executor = BackgroundExecutor(node, "background")
+    time.sleep(0.2)
+    stopper = threading.Thread(target=executor.stop, daemon=True)
+    stopper.start()
+    stopper.join(10)
+    assert executor.ended.is_set()
+
+
 def test_an_exception_ends_it_and_is_kept(node: Node) -> None:
     def fail() -> None:
         raise RuntimeError("broken callback")
