@@ -172,12 +172,12 @@ class DittaNode(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = self.parameters
-        config = parameters.engine_config()
         threads = parameters.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         source = parameters.model_source()
         model = load_model(source)
+        config = parameters.engine_config(model.size_multiple)
         runner = ProcessRunner(parameters.adaptation_threads, parameters.adaptation_niceness)
         engine = VideoSegmenter(
             source, config, parameters.adaptation_config(), parameters.teacher_config(), runner, self._on_event, model

@@ -133,7 +133,11 @@ class NodeParameters:
     threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
     adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
     adaptation_niceness: int = parameter(
-        10, "Niceness of the adaptation's process; the higher, the more it yields to inference.", minimum=0, maximum=19
+        5,
+        "Niceness of the adaptation's process; the higher, the more it yields. Where inference keeps all cores busy, 5 "
+        "leaves it a quarter of a core, 10 a tenth.",
+        minimum=0,
+        maximum=19,
     )
     overlay_rate: float = parameter(
         5.0, "Overlay images per second at the most.", minimum=0.1, maximum=1000.0, change=Change.ANY_TIME
@@ -147,16 +151,24 @@ class NodeParameters:
         for spec in PARAMETERS:
             spec.check(getattr(self, spec.name))
 
-    def engine_config(self) -> EngineConfig:
+    def engine_config(self, size_multiple: int = 1) -> EngineConfig:
         """How the stream is segmented.
 
+        Args:
+            size_multiple: of which the sides of the model's input must be multiples.
+
         Raises:
-            ValueError: two parameters do not go together.
+            ValueError: two parameters do not go together, or with the model.
         """
         if bool(self.input_width) != bool(self.input_height):
             raise ValueError(
                 f"expected both input_width and input_height, or neither, but got {self.input_width} and "
                 f"{self.input_height}"
+            )
+        if self.input_width % size_multiple or self.input_height % size_multiple:
+            raise ValueError(
+                f"expected input_width and input_height in multiples of {size_multiple} for the model {self.model}, "
+                f"but got {self.input_width} and {self.input_height}"
             )
         if self.warmup_ratio and not self.expected_frames:
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy.parameter
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -24,7 +25,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ditta_core.classes import ClassList
+from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import label_image, stamp_of
+from ditta_ros.node import DittaNode
 
 StartNode = Callable[..., NodeProcess]
 
@@ -324,6 +327,28 @@ def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: Sta
     probe.node.destroy_publisher(camera)
     probe.node.create_publisher(Image, "/front/image", RELIABLE)
     diagnostic(probe, STREAM, "though a publisher matches: it sends nothing")
+
+
+def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> None:
+    overrides = {"long_side": 96, "threads": 1, "adapt_on_start": False}
+    node = DittaNode(
+        parameter_overrides=[rclpy.parameter.Parameter(name, value=value) for name, value in overrides.items()]
+    )
+    executor = BackgroundExecutor(node, "node")
+    probe.film()
+    probe.wait_for_masks()
+    engine = node._engine
+    assert engine is not None
+    whole, engine.live = engine.live, None  # type: ignore[assignment]
+    status = diagnostic(probe, STREAM, "the engine failed at an image: AttributeError: 'NoneType'")
+    assert status.level == DiagnosticStatus.ERROR
+    assert int(values(status)["rejected"]) > 0
+    assert probe.call("reset").success  # makes a new one
+    probe.wait_for_masks()
+    diagnostic(probe, STREAM, "Hz in")
+    assert engine.live is not whole
+    executor.stop()
+    node.destroy_node()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

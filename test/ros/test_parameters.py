@@ -153,9 +153,11 @@ def test_warmup_by_ratio_is_the_papers() -> None:
 
 
 def test_input_size_needs_both_sides() -> None:
-    assert NodeParameters(input_width=640, input_height=352).engine_config().input_size == (352, 640)
+    assert NodeParameters(input_width=640, input_height=352).engine_config(16).input_size == (352, 640)
+    with pytest.raises(ValueError, match=r"in multiples of 16 for the model camvid, but got 640 and 360"):
+        NodeParameters(input_width=640, input_height=360).engine_config(16)
     with pytest.raises(ValueError, match="expected both input_width and input_height, or neither, but got 640 and 0"):
-        NodeParameters(input_width=640).engine_config()
+        NodeParameters(input_width=640).engine_config(16)
 
 
 def test_parameters_file_is_that_of_the_table() -> None:
