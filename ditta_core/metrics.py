@@ -209,6 +209,11 @@ class Motion:
         return cls(backward, forward_backward_consistent(backward, estimator.flow(current, previous, size)))
 
 
+CUT_SHARE = 0.1
+"""Share of trusted pixels below which two frames show different scenes: at most 0.05 across the cuts of a film, and at
+least 0.3 within its scenes, two frames apart."""
+
+
 def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float:
     """Share of the trusted pixels whose label is the one that the flow carries there from the frame before.
 
@@ -229,3 +234,52 @@ def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float
     # What lies outside the previous frame is not trusted, so that its label never counts.
     carried = warp_labels(previous, motion.flow, outside=0)
     return share((carried == current) & motion.trusted, motion.trusted)
+
+
+class MaskQuality:
+    """All measures of one stream of masks, fed frame by frame.
+
+    Where frames are missing in between, ``video_consistency.end_clip()`` keeps a window from reaching across the gap.
+
+    Attributes:
+        confusion, video_consistency: of the labelled frames.
+        flow_consistencies: one per pair of frames; NaN across a cut.
+
+    Args:
+        classes: number of classes.
+        windows: lengths of the windows of video consistency.
+    """
+
+    def __init__(self, classes: int, windows: Sequence[int] = (8, 16)) -> None:
+        self.confusion = ConfusionMatrix(classes)
+        self.video_consistency = VideoConsistency(windows)
+        self.flow_consistencies: list[float] = []
+        self._agreeing = 0.0
+        self._trusted = 0
+        self._previous: Labels | None = None
+
+    def update(self, prediction: Labels, motion: Motion | None = None, ground_truth: Labels | None = None) -> None:
+        """Add the next frame.
+
+        Args:
+            prediction: class ids [H, W].
+            motion: since the frame given before; None for the first.
+            ground_truth: class ids [H, W], where the frame is labelled.
+        """
+        if motion is not None and self._previous is not None:
+            score = flow_consistency(self._previous, prediction, motion)
+            trusted = int(np.count_nonzero(motion.trusted))
+            # Across a cut, next to no pixel passes the check, and what does is chance.
+            self.flow_consistencies.append(score if trusted >= CUT_SHARE * prediction.size else float("nan"))
+            if trusted:
+                self._agreeing += score * trusted
+                self._trusted += trusted
+        if ground_truth is not None:
+            self.confusion.update(ground_truth, prediction)
+            self.video_consistency.update(ground_truth, prediction)
+        self._previous = prediction.copy()
+
+    @property
+    def flow_consistency(self) -> float:
+        """Over the trusted pixels of all pairs of frames together; NaN without one."""
+        return self._agreeing / self._trusted if self._trusted else float("nan")

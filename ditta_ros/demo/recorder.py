@@ -1,0 +1,74 @@
+"""The demo's recorder: writes down every mask and every state of the node, with the time it arrived."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from ditta_ros.adaptation_executor import BackgroundExecutor
+from ditta_ros.conversion import label_image, stamp_of
+from ditta_ros.demo.control import Commands, tell
+from ditta_ros.demo.recording import ArrivedMask, JsonLines, NodeState, Recording
+
+MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
+MASKS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Recorder:
+    """Subscribes to the node and writes everything into a recording."""
+
+    def __init__(self, node: Node, recording: Recording, masks: JsonLines, states: JsonLines) -> None:
+        self.node = node
+        self.recording = recording
+        self.masks = masks
+        self.states = states
+        self.count = 0
+        node.create_subscription(Image, MASK_TOPIC, self.take_mask, MASKS)
+        node.create_subscription(String, STATE_TOPIC, self.take_state, STATES)
+
+    def take_mask(self, message: Image) -> None:
+        """Keep a mask."""
+        mask = ArrivedMask(stamp_of(message.header), time.monotonic())
+        self.recording.write_mask(mask.stamp, label_image(message))
+        self.masks.add(mask)
+        self.count += 1
+
+    def take_state(self, message: String) -> None:
+        """Keep a state, and pass it on to the demo with the number of masks so far."""
+        values = json.loads(message.data)
+        self.states.add(NodeState.of(values, time.monotonic()))
+        tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, **values)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run as a process."""
+    parser = argparse.ArgumentParser(description="record masks and states of the node")
+    parser.add_argument("recording", type=Path)
+    options = parser.parse_args(arguments)
+    rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    recording = Recording(options.recording)
+    node = Node("recorder")
+    with JsonLines(recording.masks_file) as masks, JsonLines(recording.states_file) as states:
+        recorder = Recorder(node, recording, masks, states)
+        executor = BackgroundExecutor(recorder.node, "recorder")
+        commands = Commands()
+        while not commands.quit.wait(0.1) and not executor.ended.is_set():
+            pass
+        executor.stop()
+    node.destroy_node()
+    rclpy.shutdown()
+    if executor.error is not None:
+        raise executor.error
+
+
+if __name__ == "__main__":
+    main()

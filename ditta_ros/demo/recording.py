@@ -1,0 +1,162 @@
+"""What the camera and the recorder leave on disk, and how it is read again.
+
+    frames.jsonl      one line per image published
+    masks.jsonl       one line per mask that arrived
+    states.jsonl      one line per message on /ditta/state
+    masks/<stamp>.png the label images, lossless
+
+Times are seconds of the monotonic clock, which all processes of a machine share; stamps are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.types import State
+
+
+@dataclass(frozen=True)
+class PublishedFrame:
+    """One image that the camera published.
+
+    Attributes:
+        round: which time the sequence was played, from 0.
+        index: of the frame in the sequence.
+        stamp: of its header.
+        time: just before it was published.
+    """
+
+    round: int
+    index: int
+    stamp: int
+    time: float
+
+
+@dataclass(frozen=True)
+class ArrivedMask:
+    """One mask that arrived.
+
+    Attributes:
+        stamp: of its header: that of the image it answers.
+        time: of its arrival.
+    """
+
+    stamp: int
+    time: float
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the node said on /ditta/state.
+
+    Attributes:
+        time: of its arrival.
+        state, generation, collected, warmup_frames, progress, message, dropped, received: as the node says them.
+        adaptation_seconds: of the last adaptation that ended; None before.
+    """
+
+    time: float
+    state: State
+    generation: int
+    collected: int
+    warmup_frames: int
+    progress: float
+    message: str
+    adaptation_seconds: float | None
+    dropped: int
+    received: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], time: float) -> NodeState:
+        """From the JSON of the message; what else is in it is passed over."""
+        names = (
+            "generation",
+            "collected",
+            "warmup_frames",
+            "progress",
+            "message",
+            "adaptation_seconds",
+            "dropped",
+            "received",
+        )
+        return cls(time=time, state=State(values["state"]), **{name: values[name] for name in names})
+
+
+class JsonLines:
+    """A file to which records are added as lines of JSON, each one complete on disk before the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, record: PublishedFrame | ArrivedMask | NodeState) -> None:
+        """Add a record."""
+        values = asdict(record)
+        if isinstance(record, NodeState):
+            values["state"] = record.state.value
+        self._file.write(json.dumps(values) + "\n")
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The values of all lines; none where there is no such file."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+
+class Recording:
+    """The folder of one run.
+
+    Args:
+        folder: is made where it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.frames_file = folder / "frames.jsonl"
+        self.masks_file = folder / "masks.jsonl"
+        self.states_file = folder / "states.jsonl"
+        self.masks_folder = folder / "masks"
+        self.masks_folder.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
+        for path in (self.frames_file, self.masks_file, self.states_file, *self.masks_folder.glob("*.png")):
+            path.unlink(missing_ok=True)
+
+    def frames(self) -> list[PublishedFrame]:
+        """All images published, in order."""
+        return [PublishedFrame(**values) for values in read_json_lines(self.frames_file)]
+
+    def masks(self) -> list[ArrivedMask]:
+        """All masks, in the order of their arrival."""
+        return [ArrivedMask(**values) for values in read_json_lines(self.masks_file)]
+
+    def states(self) -> list[NodeState]:
+        """Everything that the node said of its state, in order."""
+        return [NodeState.of(values, values["time"]) for values in read_json_lines(self.states_file)]
+
+    def write_mask(self, stamp: int, class_ids: NDArray[Any]) -> None:
+        """Keep a label image, uint8 or uint16 [H, W]."""
+        cv2.imwrite(str(self.masks_folder / f"{stamp}.png"), class_ids, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+    def read_mask(self, stamp: int) -> NDArray[Any]:
+        """The label image of a stamp."""
+        return np.asarray(cv2.imread(str(self.masks_folder / f"{stamp}.png"), cv2.IMREAD_UNCHANGED))
