@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,17 +71,10 @@ class AdaptationConfig:
             raise ValueError(f"expected a statistics share in 0..1, but got {self.statistics_share}")
 
     @classmethod
-    def parity(cls, *, passes: int = 5, learning_rate: float = 1e-3, seed: int = 5123) -> AdaptationConfig:
-        """The published behaviour."""
-        return cls(
-            train_mode=True,
-            probability_loss=True,
-            full_resolution=True,
-            statistics_share=0.0,
-            passes=passes,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
+    def parity(cls, **settings: Any) -> AdaptationConfig:
+        """The published behaviour, with ``settings`` of one's own."""
+        published = {"train_mode": True, "probability_loss": True, "full_resolution": True, "statistics_share": 0.0}
+        return cls(**{**published, **settings})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ table in the README are made from them.
 
 from __future__ import annotations
 
+import html
 import json
 import textwrap
 from collections.abc import Iterable
@@ -103,6 +104,12 @@ class NodeParameters:
         "live: made for a stream. parity: the published behaviour, oddities included (set smoothing to 0 too).",
         choices=("live", "parity"),
     )
+    statistics_share: float = parameter(
+        0.3,
+        "Share of the warm-up's BatchNorm statistics blended into the model's, in live mode. 0: none, 1: theirs alone.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     passes: int = parameter(5, "Passes over the warm-up frames.", minimum=1, maximum=1000)
     learning_rate: float = parameter(1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0)
     seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1)
@@ -190,8 +197,10 @@ class NodeParameters:
 
     def adaptation_config(self) -> AdaptationConfig:
         """How the decoder is trained."""
-        make = AdaptationConfig.parity if self.mode == "parity" else AdaptationConfig
-        return make(passes=self.passes, learning_rate=self.learning_rate, seed=self.seed)
+        optimiser: dict[str, Any] = {"passes": self.passes, "learning_rate": self.learning_rate, "seed": self.seed}
+        if self.mode == "parity":
+            return AdaptationConfig.parity(**optimiser)
+        return AdaptationConfig(statistics_share=self.statistics_share, **optimiser)
 
     def teacher_config(self) -> TeacherConfig:
         """What it learns from."""
@@ -303,7 +312,8 @@ def markdown_table() -> str:
     """The parameters as the table of the README."""
     lines = ["| parameter | default | values | changes | what it is |", "|---|---|---|---|---|"]
     lines += [
-        f"| `{spec.name}` | `{yaml_value(spec.default)}` | {spec.values} | {spec.change.value} | {spec.description} |"
+        f"| `{spec.name}` | `{yaml_value(spec.default)}` | {spec.values} | {spec.change.value} | "
+        f"{html.escape(spec.description, quote=False)} |"
         for spec in PARAMETERS
     ]
     return "\n".join(lines) + "\n"

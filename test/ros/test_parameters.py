@@ -179,3 +179,9 @@ def test_markdown_table_has_one_row_per_parameter() -> None:
     head, rule, *rows = markdown_table().splitlines()
     assert {line.count("|") for line in (head, rule, *rows)} == {6}
     assert [row.split("`")[1] for row in rows] == [spec.name for spec in PARAMETERS]
+
+
+def test_table_of_the_readme_is_made_from_the_same_source() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, after = text.split("<!-- parameters -->\n")
+    assert after.split("<!-- end of parameters -->")[0] == markdown_table()
