@@ -152,9 +152,6 @@ def main(arguments: list[str] | None = None) -> int:
     if util.find_spec("rclpy") is None:
         print(f"ditta {options.command}: {WITHOUT_ROS}", file=sys.stderr)
         return 2
-    # Before torch is imported, for this process and those it starts: threads that spin while they wait for each other
-    # take 40 times as long for a frame where another process, such as an adaptation, has one of two cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if options.command == "demo":
         return run_demo_command(options)
     from ditta_ros.node import main as node_main
