@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import copy
-import math
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from core_models import REFERENCE, golden_features, golden_name, golden_segmenter
 from numpy.typing import NDArray
 
@@ -20,12 +18,8 @@ from ditta_core.adaptation import (
     Cancelled,
     CollapseError,
     DistillationTrainer,
-    FrameTarget,
     NonFiniteLossError,
-    Prototypes,
     adapt,
-    contrastive_loss,
-    distillation_loss,
     effective_classes,
     guard_against_collapse,
     run_job,
@@ -33,6 +27,7 @@ from ditta_core.adaptation import (
 from ditta_core.classes import ClassList
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.losses import FrameTarget
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
@@ -79,57 +74,6 @@ def test_moving_average_after_one_step() -> None:
         before.parameters(), trainer.live.parameters(), trainer.averaged.parameters(), strict=True
     ):
         torch.testing.assert_close(mean, start + 0.01 * (live - start), atol=1e-7, rtol=1e-5)
-
-
-# --- losses ----------------------------------------------------------------------------------------------------------
-
-
-def test_published_distillation_loss_has_the_documented_range() -> None:
-    labels = FrameTarget(torch.full((2, 2), 7), None, None, None)
-    uniform, perfect = torch.full((1, 124, 2, 2), 1 / 124), torch.zeros(1, 124, 2, 2)
-    perfect[:, 7] = 1
-    assert distillation_loss(uniform, labels).item() == pytest.approx(math.log(124), abs=1e-3)
-    assert distillation_loss(perfect, labels).item() == pytest.approx(3.834, abs=1e-3)
-
-
-def test_unlabelled_pixels_count_as_nothing_but_as_pixels() -> None:
-    scores, labels = torch.randn(1, 3, 2, 2), torch.tensor([[0, 255], [255, 255]])
-    expected = F.cross_entropy(scores[:, :, 0, 0], labels[0, :1]) / 4
-    torch.testing.assert_close(distillation_loss(scores, FrameTarget(labels, None, None, None)), expected)
-
-
-def test_soft_weighted_loss_is_the_weighted_mean_of_cross_entropies() -> None:
-    scores, soft, weights = torch.randn(1, 3, 2, 2), torch.rand(3, 2, 2).softmax(0), torch.rand(2, 2)
-    per_pixel = F.cross_entropy(scores, soft[None], reduction="none")[0]
-    target = FrameTarget(soft.argmax(0), soft, weights, None)
-    torch.testing.assert_close(distillation_loss(scores, target), (per_pixel * weights).sum() / weights.sum())
-
-
-def contrast(object_ids: torch.Tensor, features: torch.Tensor) -> float:
-    scores = torch.zeros(2, *object_ids.shape)
-    return contrastive_loss(features, features, scores, object_ids, Prototypes(), 1.0).item()
-
-
-def test_one_object_has_nothing_to_contrast_with() -> None:
-    features = F.normalize(torch.randn(4, 3, 3), dim=0)
-    assert contrast(torch.ones(3, 3, dtype=torch.long), features) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize("covered", [4, 2])
-def test_two_orthogonal_objects(covered: int) -> None:
-    ids = torch.zeros(2, 4, dtype=torch.long)
-    ids[0, :covered], ids[1, :covered] = 1, 2
-    features = torch.zeros(2, 2, 4)
-    features[0, 0] = features[1, 1] = 1
-    assert contrast(ids, features) == pytest.approx(math.log(1 + math.exp(-1)) * covered / 4, abs=1e-5)
-
-
-def test_prototypes_are_averaged_half_and_half() -> None:
-    prototypes = Prototypes()
-    membership = torch.zeros(1, dtype=torch.long)
-    prototypes.update(torch.tensor([[1.0], [0.0]]), torch.ones(1), membership, [4])
-    result = prototypes.update(torch.tensor([[0.0], [1.0]]), torch.ones(1), membership, [4])
-    torch.testing.assert_close(result[0], torch.full((2,), 0.5**0.5))
 
 
 # --- the three stages on a real (random) network ---
