@@ -20,8 +20,8 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
 
     The target's statistics are taken in one pass in which every layer normalises by the batch itself, and blended only
     afterwards. Blending each layer before the next one sees its output looks more consistent, but measures every deeper
-    layer through half-shifted ones: on CamVid with Cityscapes weights, 30 % then gives 62.0 mIoU and 84.8 VC8 instead
-    of 64.4 and 91.1.
+    layer through half-shifted ones: with Cityscapes weights and ten warm-up frames at 30 %, the mIoU on three drives of
+    CamVid's training part changes by +4.2, +0.7 and +2.6 this way, and by +3.3, −9.9 and −1.8 that way.
 
     Args:
         module: in evaluation mode; changed in place.
