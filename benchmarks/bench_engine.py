@@ -41,7 +41,12 @@ def test_fused_stream_against_frame_by_frame(compare: Any, images: np.ndarray) -
 
 
 def test_live_adaptation_against_parity(compare: Any, images: np.ndarray) -> None:
-    """The same clip, teacher and passes: features once and losses at the logits' size, against the published way."""
+    """The same clip, teacher and passes: features once and losses at the logits' size, against parity."""
     live = AdaptationJob(images[:4], SIZE, ModelSource(), TeacherConfig("flow"), AdaptationConfig(passes=2))
     parity = replace(live, adaptation=AdaptationConfig.parity(passes=2))
-    compare(lambda: run_job(live), lambda: run_job(parity), rounds=3)
+
+    def adapted(job: AdaptationJob) -> None:
+        report = run_job(job).report
+        assert report.succeeded, report.reason
+
+    compare(lambda: adapted(live), lambda: adapted(parity), rounds=3)

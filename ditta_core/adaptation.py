@@ -387,9 +387,11 @@ def adapt(
                 raise Cancelled("the adaptation was cancelled")
             first = max(index - 1, 0)
             if config.train_mode:
+                window = pixels[first : index + 1]
                 with torch.no_grad():
-                    window = pixels[first : index + 1]
-                    live, averaged = (model.model.encode(window) for model in (trainer.live, trainer.averaged))
+                    live = trainer.live.model.encode(window)
+                    # The averaged model serves the prototypes alone; without objects there are none.
+                    averaged = None if target.object_ids is None else trainer.averaged.model.encode(window)
             else:
                 live = averaged = tuple(level[first : index + 1] for level in features)
             total += trainer.step(live, FrameTarget.of(target, index, device), averaged).total

@@ -152,7 +152,7 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-            if not torch.isfinite(norm):  # seen once in 750 steps, under bfloat16: one such step would end the training
+            if not torch.isfinite(norm):  # 3 of 540 steps under bfloat16; one such step would end the training
                 print(f"step {step} left out: its gradient is not finite", flush=True)
                 continue
             optimizer.step()
