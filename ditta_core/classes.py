@@ -223,3 +223,14 @@ class ClassMap:
         if self.channels > len(self.classes):
             ids[channel_ids == len(self.classes)] = 65535 if wide else UNLABELLED
         return ids
+
+
+def translate_labels(labels: ClassList, published: ClassList) -> NDArray[np.uint8]:
+    """For each label 0..255 the published class id, or unlabelled.
+
+    Raises:
+        ValueError: a published class is none of the labels'.
+    """
+    lookup = np.full(256, UNLABELLED, np.uint8)
+    lookup[: len(labels)] = ClassMap.between(labels, published).assignment
+    return lookup

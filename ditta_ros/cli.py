@@ -103,7 +103,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def run_demo_command(options: argparse.Namespace) -> int:
     """Run the demo and print what came out."""
     try:
-        from ditta_core.report import summary_text
+        from ditta_core.report.demo import summary_text
         from ditta_ros.demo.demo import DemoError, DemoOptions, default_video, run_demo
     except ImportError as error:
         print(f"ditta demo: {error}: pip install 'ditta_ros[demo]' (from a checkout: '.[demo]')", file=sys.stderr)

@@ -12,15 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.classes import ClassList, ClassMap
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.engine import segment_frame
 from ditta_core.flow import FlowEstimator
 from ditta_core.metrics import MaskQuality, Motion
-from ditta_core.report import OverlayVideo, RgbImage, compose_panels, tint
+from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, tint
 from ditta_core.segmentation.base import SegmentationModel
-from ditta_core.types import UNLABELLED, State
-from ditta_ros.demo.recording import NodeState, PublishedFrame, Recording
+from ditta_core.types import State
+from ditta_ros.replay.recording import NodeState, PublishedFrame, Recording
 
 
 class StateHistory:
@@ -70,17 +69,6 @@ class FrameByFrame:
             class_ids, _ = segment_frame(self.model, image, self.input_size)
             cv2.imwrite(str(path), class_ids, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
-
-
-def translate_labels(labels: ClassList, published: ClassList) -> NDArray[np.uint8]:
-    """For each label 0..255 the published class id, or unlabelled.
-
-    Raises:
-        ValueError: a published class is none of the labels'.
-    """
-    lookup = np.full(256, UNLABELLED, np.uint8)
-    lookup[: len(labels)] = ClassMap.between(labels, published).assignment
-    return lookup
 
 
 @dataclass

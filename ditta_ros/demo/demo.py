@@ -17,10 +17,13 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from ditta_core import report
+from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.video import open_sequence
 from ditta_core.engine import EngineConfig
+from ditta_core.report import demo as report
+from ditta_core.report.pictures import Still
+from ditta_core.report.tables import percent
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import State
@@ -30,12 +33,11 @@ from ditta_ros.demo.comparison import (
     Panels,
     StateHistory,
     compare,
-    translate_labels,
     write_overlay,
 )
-from ditta_ros.demo.processes import ProcessDied, Processes
-from ditta_ros.demo.recording import ArrivedMask, NodeState, PublishedFrame, Recording
 from ditta_ros.parameters import NodeParameters
+from ditta_ros.replay.processes import ProcessDied, Processes
+from ditta_ros.replay.recording import ArrivedMask, NodeState, PublishedFrame, Recording
 
 READY_SECONDS = 90.0
 """How long the node may take to load its model and to find the camera."""
@@ -157,10 +159,10 @@ class Stream:
         self.node = processes.start(
             "node", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), steered=False
         )
-        self.recorder = processes.start("recorder", "ditta_ros.demo.recorder", str(recording.folder))
+        self.recorder = processes.start("recorder", "ditta_ros.replay.recorder", str(recording.folder))
         pace = ["--lockstep"] if options.lockstep else []
         self.camera = processes.start(
-            "camera", "ditta_ros.demo.camera", str(options.sequence), str(recording.folder), *pace
+            "camera", "ditta_ros.replay.camera", str(options.sequence), str(recording.folder), *pace
         )
         self.matched = False
         self.ready = False
@@ -298,7 +300,7 @@ def write_report(
 
     summary = summarize(options, sequence, config, input_size, frames, masks, messages, history, comparison)
     stills = [
-        report.Still(panels.draw(frame, history.at(arrivals[frame.stamp])), f"frame {frame.index} of the last pass")
+        Still(panels.draw(frame, history.at(arrivals[frame.stamp])), f"frame {frame.index} of the last pass")
         for frame in (compared[round(place)] for place in np.linspace(0, len(compared) - 1, STILLS + 2)[1:-1])
     ]
     cv2.imwrite(str(options.out / "preview.png"), cv2.cvtColor(stills[STILLS // 2].image, cv2.COLOR_RGB2BGR))
@@ -356,7 +358,7 @@ def summarize(
         ),
         compared_frames=comparison.frames,
         consistency=report.Consistency(
-            report.percent(comparison.source.flow_consistency), report.percent(comparison.ditta.flow_consistency)
+            percent(comparison.source.flow_consistency), percent(comparison.ditta.flow_consistency)
         ),
         accuracy=accuracy,
         configuration={

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ditta_core.classes import ClassList, ClassMap
+from ditta_core.classes import ClassList, ClassMap, translate_labels
 from ditta_core.types import UNLABELLED
 
 CITY = ClassList.packaged("cityscapes19")
@@ -94,3 +94,12 @@ def test_class_of_which_the_model_knows_nothing() -> None:
 def test_colorize() -> None:
     colored = CAMVID.colorize(np.array([[3, UNLABELLED]], np.uint8))
     assert colored.tolist() == [[[128, 64, 128], [0, 0, 0]]]
+
+
+def test_labels_in_the_published_classes() -> None:
+    labels = ClassList.packaged("camvid11")
+    np.testing.assert_array_equal(translate_labels(labels, labels)[[0, 10, 11, 255]], [0, 10, 255, 255])
+    merged = translate_labels(labels, ClassList.parse("[road, {moving: [car, pedestrian, bicyclist]}]"))
+    np.testing.assert_array_equal(merged[[3, 8, 9, 10, 0]], [0, 1, 1, 1, 255])
+    with pytest.raises(ValueError, match="zebra"):
+        translate_labels(labels, ClassList.parse("[road, zebra]"))

@@ -29,17 +29,16 @@ from sensor_msgs.msg import Image
 from sklearn import metrics as sklearn_metrics
 from std_msgs.msg import String
 
-from ditta_core.classes import ClassList
 from ditta_core.datasets.video import open_sequence
 from ditta_core.engine import segment_frame
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.types import State
 from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import image_message, rgb_image, stamp_of
-from ditta_ros.demo.comparison import StateHistory, translate_labels
+from ditta_ros.demo.comparison import StateHistory
 from ditta_ros.demo.demo import default_video
-from ditta_ros.demo.processes import Child, ProcessDied, free_domain
-from ditta_ros.demo.recording import NodeState, Recording
+from ditta_ros.replay.processes import Child, ProcessDied, free_domain
+from ditta_ros.replay.recording import NodeState, Recording
 
 FRAMES = 6
 RATE = 10  # Hz, of a folder of images
@@ -130,7 +129,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
     def start(events: Events, name: str, *arguments: str) -> Child:
         log = tmp_path / f"{name}.log"
-        children.append(Child(name, f"ditta_ros.demo.{name}", arguments, os.environ, log, events.queue))
+        children.append(Child(name, f"ditta_ros.replay.{name}", arguments, os.environ, log, events.queue))
         return children[-1]
 
     yield start
@@ -226,15 +225,6 @@ def test_the_state_at_a_time() -> None:
     assert [change.state.value for change in history.changes] == ["BASE", "ADAPTING", "ADAPTED"]
     expected = {0.0: State.BASE, 2.9: State.BASE, 3.0: State.ADAPTING, 4.9: State.ADAPTING, 9.0: State.ADAPTED}
     assert {time: history.at(time) for time in expected} == expected
-
-
-def test_labels_in_the_published_classes() -> None:
-    labels = ClassList.packaged("camvid11")
-    np.testing.assert_array_equal(translate_labels(labels, labels)[[0, 10, 11, 255]], [0, 10, 255, 255])
-    merged = translate_labels(labels, ClassList.parse("[road, {moving: [car, pedestrian, bicyclist]}]"))
-    np.testing.assert_array_equal(merged[[3, 8, 9, 10, 0]], [0, 1, 1, 1, 255])
-    with pytest.raises(ValueError, match="zebra"):
-        translate_labels(labels, ClassList.parse("[road, zebra]"))
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class Processes:
         self.children: list[Child] = []
 
     def start(self, name: str, module: str, *arguments: str, steered: bool = True) -> Child:
-        """Start a module; ``steered`` ones speak the protocol of :mod:`ditta_ros.demo.control`."""
+        """Start a module; ``steered`` ones speak the protocol of :mod:`ditta_ros.replay.control`."""
         log = self.folder / f"{name}.log"
         child = Child(name, module, arguments, self.environment, log, self.events if steered else None)
         self.children.append(child)

@@ -15,8 +15,8 @@ from std_msgs.msg import String
 
 from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import label_image, stamp_of
-from ditta_ros.demo.control import Commands, tell
-from ditta_ros.demo.recording import ArrivedMask, JsonLines, NodeState, Recording
+from ditta_ros.replay.control import Commands, tell
+from ditta_ros.replay.recording import ArrivedMask, JsonLines, NodeState, Recording
 
 MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
 MASKS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)

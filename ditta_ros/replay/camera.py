@@ -21,8 +21,8 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.video import open_sequence
 from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import image_message, stamp_of
-from ditta_ros.demo.control import Commands, tell
-from ditta_ros.demo.recording import JsonLines, PublishedFrame, Recording
+from ditta_ros.replay.control import Commands, tell
+from ditta_ros.replay.recording import JsonLines, PublishedFrame, Recording
 
 FRAME_ID = "camera"
 PAUSE_SECONDS = 2.0

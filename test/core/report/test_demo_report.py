@@ -15,24 +15,21 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.metrics import MaskQuality
-from ditta_core.report import (
+from ditta_core.report.demo import (
     Accuracy,
     AccuracyComparison,
     Consistency,
     DemoSummary,
     Latency,
-    OverlayVideo,
     PhaseLatencies,
-    Still,
     Timeline,
-    compose_panels,
     draw_timeline,
-    percent,
     quality_table,
     summary_text,
-    tint,
     write_html,
 )
+from ditta_core.report.pictures import OverlayVideo, Still, compose_panels, tint
+from ditta_core.report.tables import percent
 from ditta_core.types import State
 
 CLASSES = ClassList.of_names(["road", "sky <clear>"])
