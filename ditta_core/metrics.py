@@ -36,6 +36,11 @@ def mean_of_valid(values: Sequence[float]) -> float:
     return float(np.mean(valid)) if valid else float("nan")
 
 
+def percent(share: float) -> float | None:
+    """A share 0..1 in percent; None for NaN."""
+    return None if np.isnan(share) else 100 * share
+
+
 class ConfusionMatrix:
     """Counts of (ground truth, prediction) over all labelled pixels of all frames given to it.
 
@@ -244,6 +249,7 @@ class MaskQuality:
     Attributes:
         confusion, video_consistency: of the labelled frames.
         flow_consistencies: one per pair of frames; NaN across a cut.
+        trusted, agreeing: pixels of all pairs whose flow is trusted and, of these, those whose label agrees.
 
     Args:
         classes: number of classes.
@@ -254,8 +260,8 @@ class MaskQuality:
         self.confusion = ConfusionMatrix(classes)
         self.video_consistency = VideoConsistency(windows)
         self.flow_consistencies: list[float] = []
-        self._agreeing = 0.0
-        self._trusted = 0
+        self.agreeing = 0.0
+        self.trusted = 0
         self._previous: Labels | None = None
 
     def update(self, prediction: Labels, motion: Motion | None = None, ground_truth: Labels | None = None) -> None:
@@ -272,8 +278,8 @@ class MaskQuality:
             # Across a cut, next to no pixel passes the check, and what does is chance.
             self.flow_consistencies.append(score if trusted >= CUT_SHARE * prediction.size else float("nan"))
             if trusted:
-                self._agreeing += score * trusted
-                self._trusted += trusted
+                self.agreeing += score * trusted
+                self.trusted += trusted
         if ground_truth is not None:
             self.confusion.update(ground_truth, prediction)
             self.video_consistency.update(ground_truth, prediction)
@@ -282,4 +288,4 @@ class MaskQuality:
     @property
     def flow_consistency(self) -> float:
         """Over the trusted pixels of all pairs of frames together; NaN without one."""
-        return self._agreeing / self._trusted if self._trusted else float("nan")
+        return self.agreeing / self.trusted if self.trusted else float("nan")
