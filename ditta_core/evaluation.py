@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList, translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.flow import FlowEstimator
-from ditta_core.metrics import ConfusionMatrix, Labels, MaskQuality, Motion, mean_of_valid
+from ditta_core.metrics import ConfusionMatrix, Labels, MaskQuality, Motion, mean_of_valid, percent
 from ditta_core.types import UNLABELLED
 
 Protocol = Literal["w2f", "whole"]
