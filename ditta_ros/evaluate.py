@@ -1,0 +1,349 @@
+"""`ditta evaluate`: methods over bags, labelled folders or videos, by the published protocol."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditta_core.corruptions import Corruption
+from ditta_core.datasets.open import FORMATS, open_sequences
+from ditta_core.methods.registry import METHODS
+from ditta_core.report.evaluation import results_table, to_json, write_report
+from tqdm import tqdm
+
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.excerpt import Excerpt
+from ditta_core.evaluation import WINDOWS
+from ditta_core.methods.base import MethodSetup
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.teacher import TeacherConfig
+from ditta_core.trials import (
+    EvaluationOptions,
+    FinishedEvaluation,
+    Trial,
+    TrialRecord,
+    TrialStore,
+    check_sequences,
+    collect,
+    plan,
+    run_here,
+    run_on_ray,
+    run_trial,
+    unfinished,
+)
+from ditta_ros.arguments import number_list, size, split_list
+
+if TYPE_CHECKING:
+    pass
+
+NODE = "node"
+"""The method that is the running node, with --live."""
+
+QUICK_FRAMES, QUICK_LONG_SIDE = 50, 320
+
+
+def add_evaluate_parser(commands: Any) -> None:
+    """Describe the command."""
+    methods = "\n".join(f"  {name:<22}{METHODS[name].description}" for name in METHODS)
+    parser = commands.add_parser(
+        "evaluate",
+        help="accuracy and steadiness of DiTTA and its rivals on labelled video or a bag",
+        description="Warm up on the first frames of every video, freeze, and measure the rest: the same frames for all "
+        "methods in one run.\nAn interrupted run goes on where it stopped when the same command is given again.",
+        epilog=f"methods:\n{methods}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is evaluated")
+    what.add_argument("input", nargs="+", type=Path, help="bag, labelled folder, folder of such, or video file")
+    what.add_argument(
+        "--format", choices=("auto", "bag", *FORMATS[1:]), default="auto", help="of a folder (default: auto)"
+    )
+    what.add_argument("--split", help="of a data set that has several, such as val")
+    what.add_argument("--frame-rate", type=float, metavar="HZ", help="of a folder; default that of the data set")
+    what.add_argument("--max-frames", type=int, metavar="N", help="only the first N frames of every video")
+    what.add_argument("--image-topic", metavar="TOPIC", help="of a bag (default: the only one)")
+    what.add_argument("--ground-truth-topic", metavar="TOPIC", help="of a bag (default: /ground_truth/semantic)")
+    what.add_argument(
+        "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
+    )
+    what.add_argument("--model", default="camvid", help="camvid or espnetv2:<weight file> (default: camvid)")
+    what.add_argument("--classes", default="", help="classes to compare in: YAML text, a .yaml file or a packaged list")
+    what.add_argument("--device", default="cpu", help="of torch (default: cpu)")
+    what.add_argument("--teacher", default="flow", help="flow or object_vote:flow (default: flow)")
+    network = what.add_mutually_exclusive_group()
+    network.add_argument("--input-size", type=size, metavar="WxH", help="network input")
+    network.add_argument("--long-side", type=int, metavar="PIXELS", help="of the network input (default: 480)")
+
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--method",
+        type=split_list,
+        default=("source", "ditta"),
+        metavar="A,B",
+        help="see below (default: source,ditta)",
+    )
+    how.add_argument(
+        "--warmup-ratio", type=number_list, metavar="10,25,50", help="percent of each video's frames (default: 10)"
+    )
+    how.add_argument(
+        "--whole-video", action="store_true", help="measure all frames; the unadapted method serves the warm-up"
+    )
+    how.add_argument(
+        "--corruption",
+        type=split_list,
+        default=(),
+        metavar="NAME:SEVERITY",
+        help="fog, low_light, noise, motion_blur, rain, jpeg, contrast with severity 1 to 5, several with commas; "
+        "'clean' for none (default)",
+    )
+    how.add_argument("--repeats", type=int, default=1, metavar="N", help="with successive seeds (default: 1)")
+    how.add_argument("--seed", type=int, default=5123, help="of adaptations and corruptions (default: 5123)")
+    how.add_argument(
+        "--vc-windows",
+        type=number_list,
+        default=WINDOWS,
+        metavar="8,16",
+        help="windows that every run must be able to fill; 0 for none (default: 8,16)",
+    )
+    how.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a first look: {QUICK_FRAMES} frames of every video, network input of {QUICK_LONG_SIDE} pixels, ratio 10, "
+        "where not given otherwise; its numbers compare with each other only",
+    )
+
+    where = parser.add_argument_group("where it runs")
+    where.add_argument("--threads", type=int, help="of torch per process (default: one per core)")
+    where.add_argument("--engine", choices=("here", "ray"), default="here", help="this process, or a Ray cluster")
+    where.add_argument("--workers", type=int, default=2, metavar="N", help="processes on Ray (default: 2)")
+    where.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster (default: a local one)")
+    where.add_argument(
+        "--live",
+        action="store_true",
+        help=f"replay in time against the running node in another process, as the method '{NODE}'",
+    )
+    where.add_argument("--rate", type=float, default=1.0, help="of the replay, live (default: 1.0, as recorded)")
+    where.add_argument("--lockstep", action="store_true", help="live, but every frame waits for the mask of the last")
+
+    out = parser.add_argument_group("what comes out")
+    out.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
+    out.add_argument("--report", type=Path, metavar="DIR", help="report.html, plots, overlay video, results.json")
+    out.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/evaluation"),
+        metavar="DIR",
+        help="where finished parts of a run wait for its end (default: runs/evaluation)",
+    )
+    out.add_argument("--fresh", action="store_true", help="do not go on with an interrupted run: begin anew")
+
+
+# --- from arguments to what is evaluated ---------------------------------------------------------------------------
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path looks like a rosbag2."""
+    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
+
+
+def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
+    """The videos of all inputs.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
+        ValueError: a path holds nothing that can be evaluated.
+    """
+    sequences: list[VideoSequence] = []
+    for path in options.input:
+        if options.format == "bag" or (options.format == "auto" and is_bag(path)):
+            from ditta_ros.bag import BagSequence
+
+            sequences.append(BagSequence(path, options.image_topic, options.ground_truth_topic, options.slop))
+        else:
+            sequences += open_sequences(path, options.format, options.frame_rate, options.split)
+    if options.max_frames is not None:
+        sequences = [Excerpt(sequence, options.max_frames) for sequence in sequences]
+    return sequences
+
+
+def apply_quick(options: argparse.Namespace) -> None:
+    """Fill in what was not given: the values of a quick look, or the usual ones."""
+    if options.max_frames is None and options.quick:
+        options.max_frames = QUICK_FRAMES
+    if options.long_side is None:
+        options.long_side = QUICK_LONG_SIDE if options.quick else 480
+    if options.warmup_ratio is None:
+        options.warmup_ratio = (10,)
+    if options.threads is None:
+        options.threads = os.cpu_count() or 1
+
+
+def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
+    """What is compared.
+
+    Raises:
+        ValueError: a method or a corruption is unknown, or a number is out of its range.
+    """
+    methods = tuple(options.method)
+    if options.live:
+        methods = (*(name for name in methods if name != NODE), NODE)
+    known = [*METHODS, NODE] if options.live else list(METHODS)
+    unknown = [name for name in methods if name not in known]
+    if unknown:
+        raise ValueError(f"expected methods of {known}, but got {unknown}")
+    corruptions = [None if name == "clean" else Corruption.parse(name) for name in options.corruption]
+    width_height = options.input_size
+    return EvaluationOptions(
+        methods=methods,
+        setup=MethodSetup(
+            source=ModelSource(options.model, options.classes, options.device),
+            teacher=TeacherConfig(options.teacher),
+            input_size=None if width_height is None else (width_height[1], width_height[0]),
+            long_side=options.long_side,
+            seed=options.seed,
+        ),
+        warmup_ratios=tuple(options.warmup_ratio),
+        whole_video=options.whole_video,
+        corruptions=tuple(corruptions) or (None,),
+        repeats=options.repeats,
+        windows=tuple(window for window in options.vc_windows if window),
+        threads=options.threads,
+    )
+
+
+def configuration(
+    options: argparse.Namespace, evaluation: EvaluationOptions, sequences: Sequence[VideoSequence]
+) -> dict[str, Any]:
+    """What it takes to repeat the run, as JSON values."""
+    setup = evaluation.setup
+    return {
+        "command": shlex.join(["ditta", *sys.argv[1:]]),
+        "inputs": [str(path) for path in options.input],
+        "videos": {sequence.name: len(sequence) for sequence in sequences},
+        "methods": list(evaluation.methods),
+        "warmup_ratios": list(evaluation.warmup_ratios),
+        "protocol": "whole" if evaluation.whole_video else "w2f",
+        "corruptions": [None if corruption is None else str(corruption) for corruption in evaluation.corruptions],
+        "repeats": evaluation.repeats,
+        "seed": setup.seed,
+        "model": setup.source.name,
+        "classes": setup.source.classes,
+        "device": setup.source.device,
+        "teacher": setup.teacher.name,
+        "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
+        "long_side": None if setup.input_size is not None else setup.long_side,
+        "quick": options.quick,
+        "threads": evaluation.threads,
+        "live": {"rate": options.rate, "lockstep": options.lockstep} if options.live else None,
+    }
+
+
+def fingerprint(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
+    """Names everything that the numbers depend on, so that a run never goes on with parts of another one."""
+    digest = hashlib.sha256(json.dumps({**config, "command": "", "inputs": []}, sort_keys=True).encode())
+    for sequence in sequences:
+        digest.update(f"{type(sequence).__name__} {sequence.name} {len(sequence)} {sequence.frame_rate}".encode())
+        digest.update(sequence.image(0).tobytes())
+    weights = Path(setup.source.name.partition(":")[2] or ".").expanduser()
+    for file in (weights, Path(setup.source.classes).expanduser()):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    for package in ("ditta_core", "ditta_ros"):
+        for file in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
+    """Run what is not done yet, and pool it.
+
+    Raises:
+        ValueError, OSError: an argument or an input is not what it should be.
+        KeyboardInterrupt: what was done is kept for the next run.
+    """
+    apply_quick(options)
+    evaluation = evaluation_options(options)
+    sequences = open_inputs(options)
+    model = load_model(evaluation.setup.source)
+    check_sequences(evaluation, sequences, model)
+    config = configuration(options, evaluation, sequences)
+    store = TrialStore(options.work / fingerprint(config, sequences, evaluation.setup))
+    if options.fresh:
+        store.remove()
+        store = TrialStore(store.folder)
+    planned = plan(evaluation, sequences, lambda name: name == NODE or METHODS[name].uses_warmup)
+    waiting = unfinished(planned, store)
+    every = {trial.key: trial for row in planned for repeat in row.trials for trial, _ in repeat}
+    if len(waiting) < len(every):
+        print(f"going on with {store.folder}: {len(every) - len(waiting)} of {len(every)} trials are done")
+    total, done = sum(trial.steps for trial in every.values()), sum(trial.steps for trial in waiting)
+    with tqdm(total=total, initial=total - done, unit="frame", smoothing=0.05, dynamic_ncols=True) as bar:
+        for trial, record in run_trials(options, evaluation, waiting, model, bar):
+            store.put(trial, record)
+    return collect(evaluation, planned, store, model, config)
+
+
+def run_trials(
+    options: argparse.Namespace,
+    evaluation: EvaluationOptions,
+    trials: Sequence[Trial],
+    model: SegmentationModel,
+    bar: Any,
+) -> Iterator[tuple[Trial, TrialRecord]]:
+    """Run trials where they were asked to run."""
+    if options.engine == "ray":
+        for trial, record in run_on_ray(
+            trials, evaluation.setup, evaluation.threads, options.workers, options.ray_address
+        ):
+            bar.update(trial.steps)
+            yield trial, record
+        return
+
+    def run(trial: Trial, model: SegmentationModel, step: Any) -> TrialRecord:
+        bar.set_description(trial.key.replace("/", " "))
+        if trial.method == NODE:
+            return run_node(trial, model, live_options(options), step)
+        return run_trial(trial, model, step)
+
+    yield from run_here(trials, model, evaluation.threads, run, bar.update)
+
+
+def run_evaluate_command(options: argparse.Namespace) -> int:
+    """Evaluate, print the table, write what was asked for.
+
+    Returns:
+        Exit code: 0, or 2 for an argument or an input that is not what it should be, 130 after Ctrl-C.
+    """
+    try:
+        finished = evaluate(options)
+    except KeyboardInterrupt:
+        print(
+            f"ditta evaluate: interrupted; what is done is kept in {options.work}, and the same command goes on with it",
+            file=sys.stderr,
+        )
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"ditta evaluate: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{results_table(finished.result).to_text()}")
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(to_json(finished.result), encoding="utf-8")
+    if options.report is not None:
+        sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
+        with tqdm(unit="picture", desc="report", dynamic_ncols=True) as bar:
+            write_report(finished.result, sequences, finished.mask, options.report, bar.update)
+        print(f"report: {options.report / 'report.html'}")
+    finished.store.remove()
+    return 0
