@@ -116,8 +116,8 @@ def add_evaluate_parser(commands: Any) -> None:
     how.add_argument(
         "--quick",
         action="store_true",
-        help=f"a first look: {QUICK_FRAMES} frames of every video, network input of {QUICK_LONG_SIDE} pixels, ratio 10, "
-        "where not given otherwise; its numbers compare with each other only",
+        help=f"a first look, where not given otherwise: {QUICK_FRAMES} frames of every video, network input of "
+        f"{QUICK_LONG_SIDE} pixels; its numbers compare with each other only",
     )
 
     where = parser.add_argument_group("where it runs")
@@ -329,7 +329,7 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
         finished = evaluate(options)
     except KeyboardInterrupt:
         print(
-            f"ditta evaluate: interrupted; what is done is kept in {options.work}, and the same command goes on with it",
+            f"ditta evaluate: interrupted; what is done is kept in {options.work}: the same command goes on with it",
             file=sys.stderr,
         )
         return 130
