@@ -10,10 +10,10 @@ ARGS ?=
 
 # A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
 ifdef ROS_DISTRO
-EXTRAS := demo,test
+EXTRAS := demo,evaluate,ray,test
 CONSTRAINTS := $(VENV)/constraints.txt
 else
-EXTRAS := ros,demo,test
+EXTRAS := ros,demo,evaluate,ray,test
 CONSTRAINTS := constraints.txt
 endif
 

