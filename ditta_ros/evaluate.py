@@ -1,4 +1,4 @@
-"""`ditta evaluate`: methods over bags, labelled folders or videos, by the published protocol."""
+"""What `ditta evaluate` does: methods over bags, labelled folders or videos, by the published protocol."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditta_core.corruptions import Corruption
-from ditta_core.datasets.open import FORMATS, open_sequences
 from ditta_core.methods.registry import METHODS
 from ditta_core.report.evaluation import results_table, to_json, write_report
 from tqdm import tqdm
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
-from ditta_core.evaluation import WINDOWS
+from ditta_core.datasets.open import open_sequences
 from ditta_core.methods.base import MethodSetup
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
@@ -39,111 +38,15 @@ from ditta_core.trials import (
     run_trial,
     unfinished,
 )
-from ditta_ros.arguments import number_list, size, split_list
+from ditta_ros.evaluate_command import LONG_SIDE, NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 
 if TYPE_CHECKING:
     pass
 
-NODE = "node"
-"""The method that is the running node, with --live."""
 
-QUICK_FRAMES, QUICK_LONG_SIDE = 50, 320
-
-
-def add_evaluate_parser(commands: Any) -> None:
-    """Describe the command."""
-    methods = "\n".join(f"  {name:<22}{METHODS[name].description}" for name in METHODS)
-    parser = commands.add_parser(
-        "evaluate",
-        help="accuracy and steadiness of DiTTA and its rivals on labelled video or a bag",
-        description="Warm up on the first frames of every video, freeze, and measure the rest: the same frames for all "
-        "methods in one run.\nAn interrupted run goes on where it stopped when the same command is given again.",
-        epilog=f"methods:\n{methods}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is evaluated")
-    what.add_argument("input", nargs="+", type=Path, help="bag, labelled folder, folder of such, or video file")
-    what.add_argument(
-        "--format", choices=("auto", "bag", *FORMATS[1:]), default="auto", help="of a folder (default: auto)"
-    )
-    what.add_argument("--split", help="of a data set that has several, such as val")
-    what.add_argument("--frame-rate", type=float, metavar="HZ", help="of a folder; default that of the data set")
-    what.add_argument("--max-frames", type=int, metavar="N", help="only the first N frames of every video")
-    what.add_argument("--image-topic", metavar="TOPIC", help="of a bag (default: the only one)")
-    what.add_argument("--ground-truth-topic", metavar="TOPIC", help="of a bag (default: /ground_truth/semantic)")
-    what.add_argument(
-        "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
-    )
-    what.add_argument("--model", default="camvid", help="camvid or espnetv2:<weight file> (default: camvid)")
-    what.add_argument("--classes", default="", help="classes to compare in: YAML text, a .yaml file or a packaged list")
-    what.add_argument("--device", default="cpu", help="of torch (default: cpu)")
-    what.add_argument("--teacher", default="flow", help="flow or object_vote:flow (default: flow)")
-    network = what.add_mutually_exclusive_group()
-    network.add_argument("--input-size", type=size, metavar="WxH", help="network input")
-    network.add_argument("--long-side", type=int, metavar="PIXELS", help="of the network input (default: 480)")
-
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--method",
-        type=split_list,
-        default=("source", "ditta"),
-        metavar="A,B",
-        help="see below (default: source,ditta)",
-    )
-    how.add_argument(
-        "--warmup-ratio", type=number_list, metavar="10,25,50", help="percent of each video's frames (default: 10)"
-    )
-    how.add_argument(
-        "--whole-video", action="store_true", help="measure all frames; the unadapted method serves the warm-up"
-    )
-    how.add_argument(
-        "--corruption",
-        type=split_list,
-        default=(),
-        metavar="NAME:SEVERITY",
-        help="fog, low_light, noise, motion_blur, rain, jpeg, contrast with severity 1 to 5, several with commas; "
-        "'clean' for none (default)",
-    )
-    how.add_argument("--repeats", type=int, default=1, metavar="N", help="with successive seeds (default: 1)")
-    how.add_argument("--seed", type=int, default=5123, help="of adaptations and corruptions (default: 5123)")
-    how.add_argument(
-        "--vc-windows",
-        type=number_list,
-        default=WINDOWS,
-        metavar="8,16",
-        help="windows that every run must be able to fill; 0 for none (default: 8,16)",
-    )
-    how.add_argument(
-        "--quick",
-        action="store_true",
-        help=f"a first look, where not given otherwise: {QUICK_FRAMES} frames of every video, network input of "
-        f"{QUICK_LONG_SIDE} pixels; its numbers compare with each other only",
-    )
-
-    where = parser.add_argument_group("where it runs")
-    where.add_argument("--threads", type=int, help="of torch per process (default: one per core)")
-    where.add_argument("--engine", choices=("here", "ray"), default="here", help="this process, or a Ray cluster")
-    where.add_argument("--workers", type=int, default=2, metavar="N", help="processes on Ray (default: 2)")
-    where.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster (default: a local one)")
-    where.add_argument(
-        "--live",
-        action="store_true",
-        help=f"replay in time against the running node in another process, as the method '{NODE}'",
-    )
-    where.add_argument("--rate", type=float, default=1.0, help="of the replay, live (default: 1.0, as recorded)")
-    where.add_argument("--lockstep", action="store_true", help="live, but every frame waits for the mask of the last")
-
-    out = parser.add_argument_group("what comes out")
-    out.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
-    out.add_argument("--report", type=Path, metavar="DIR", help="report.html, plots, overlay video, results.json")
-    out.add_argument(
-        "--work",
-        type=Path,
-        default=Path("runs/evaluation"),
-        metavar="DIR",
-        help="where finished parts of a run wait for its end (default: runs/evaluation)",
-    )
-    out.add_argument("--fresh", action="store_true", help="do not go on with an interrupted run: begin anew")
+def describe_methods() -> str:
+    """Every method in a line."""
+    return "\n".join(f"{name:<22}{METHODS[name].description}" for name in METHODS)
 
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
@@ -179,7 +82,7 @@ def apply_quick(options: argparse.Namespace) -> None:
     if options.max_frames is None and options.quick:
         options.max_frames = QUICK_FRAMES
     if options.long_side is None:
-        options.long_side = QUICK_LONG_SIDE if options.quick else 480
+        options.long_side = QUICK_LONG_SIDE if options.quick else LONG_SIDE
     if options.warmup_ratio is None:
         options.warmup_ratio = (10,)
     if options.threads is None:
@@ -272,6 +175,8 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
         ValueError, OSError: an argument or an input is not what it should be.
         KeyboardInterrupt: what was done is kept for the next run.
     """
+    if not options.input:
+        raise ValueError("expected at least one bag, folder or video to evaluate, but got none")
     apply_quick(options)
     evaluation = evaluation_options(options)
     sequences = open_inputs(options)
@@ -319,23 +224,8 @@ def run_trials(
     yield from run_here(trials, model, evaluation.threads, run, bar.update)
 
 
-def run_evaluate_command(options: argparse.Namespace) -> int:
-    """Evaluate, print the table, write what was asked for.
-
-    Returns:
-        Exit code: 0, or 2 for an argument or an input that is not what it should be, 130 after Ctrl-C.
-    """
-    try:
-        finished = evaluate(options)
-    except KeyboardInterrupt:
-        print(
-            f"ditta evaluate: interrupted; what is done is kept in {options.work}: the same command goes on with it",
-            file=sys.stderr,
-        )
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"ditta evaluate: {error}", file=sys.stderr)
-        return 2
+def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> None:
+    """Print the table, write what was asked for, and forget the parts of the run."""
     print(f"\n{results_table(finished.result).to_text()}")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -346,4 +236,3 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
             write_report(finished.result, sequences, finished.mask, options.report, bar.update)
         print(f"report: {options.report / 'report.html'}")
     finished.store.remove()
-    return 0
