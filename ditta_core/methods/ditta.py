@@ -1,0 +1,83 @@
+"""DiTTA as a method of the evaluation, and what is left of it without one of its parts.
+
+The adaptation job and the frame segmenter are those of the engine; only the stream's waiting is left out, so that the
+job sees exactly the warm-up frames and the frame after them meets the adapted model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
+from ditta_core.engine import EngineConfig
+from ditta_core.methods.stream import StreamMethod
+from ditta_core.types import AdaptationReport, Frame
+
+
+class DiTTA(StreamMethod):
+    """Live mode, exactly what the node does by default.
+
+    Statistics blended, decoder trained towards the teacher's targets in five passes, then frozen; the temporal branch
+    helps where the reliability is below 0.8, and the probabilities are averaged along optical flow with a share of 0.7
+    of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
+
+    Attributes:
+        adaptation: of the warm-up; the seed is that of the setup.
+    """
+
+    uses_warmup = True
+    config = EngineConfig()
+    adaptation: ClassVar[AdaptationConfig] = AdaptationConfig()
+
+    def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
+        self.reset()
+        clip = np.stack([frame.image for frame in warmup])
+        adaptation = replace(self.adaptation, seed=self.setup.seed)
+        result = run_job(
+            AdaptationJob(clip, self.input_size(warmup[-1]), self.setup.source, self.setup.teacher, adaptation)
+        )
+        if result.state is not None:
+            self.serve(result.state.apply(self.base), result.state.temporal_branch, generation=1)
+        return result.report
+
+
+class DiTTAParity(DiTTA):
+    """The published behaviour with its oddities: losses on probabilities, network in training mode, no averaging.
+
+    The published inference looks at a frame with the one before it, so that the first frame after the warm-up has the
+    last warm-up frame in its temporal memory.
+    """
+
+    config = EngineConfig(exact=True, smoothing=0.0)
+    adaptation = AdaptationConfig.parity()
+
+    def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
+        report = super().prepare(warmup)
+        if report.succeeded:
+            self.observe(warmup[-1])
+        return report
+
+
+class DiTTANoFusion(DiTTA):
+    """Live mode without anything temporal after the warm-up: neither temporal branch nor averaging."""
+
+    config = EngineConfig(reliability_threshold=0.0, smoothing=0.0)
+
+
+class DiTTANoContrastive(DiTTA):
+    """Live mode without the contrastive loss, which a teacher that tracks no objects, such as ``flow``, has not anyway."""
+
+    adaptation = AdaptationConfig(contrastive=False)
+
+
+class DiTTANoDistillation(DiTTA):
+    """Live mode without a training step.
+
+    Blended statistics and averaging are left; the temporal branch is untrained and therefore off.
+    """
+
+    adaptation = AdaptationConfig(passes=0)

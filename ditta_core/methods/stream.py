@@ -1,0 +1,37 @@
+"""What methods that segment with the engine share: its frame segmenter over the model that is serving."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ditta_core.engine import EngineConfig, FrameSegmenter
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.methods.base import Method, MethodSetup
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame, Segmentation
+
+
+class StreamMethod(Method):
+    """Segments frame after frame with :class:`~ditta_core.engine.FrameSegmenter`, as the node does.
+
+    Attributes:
+        config: how; the sizes in it are not used, ``setup`` has them.
+    """
+
+    config: ClassVar[EngineConfig]
+
+    def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
+        super().__init__(setup, model)
+        self.base = TemporalSegmenter(model)
+        self.serve(self.base)
+
+    def serve(self, segmenter: TemporalSegmenter, temporal_branch: bool = False, generation: int = 0) -> None:
+        """Go on with this model from the next frame on, with nothing left of earlier frames."""
+        self.stream = FrameSegmenter(segmenter, self.config, temporal_branch)
+        self.generation = generation
+
+    def observe(self, frame: Frame) -> Segmentation:
+        return self.stream.segment(frame, self.input_size(frame), self.generation)
+
+    def reset(self) -> None:
+        self.serve(self.base)
