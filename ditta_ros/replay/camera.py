@@ -1,7 +1,7 @@
-"""The demo's camera: plays a sequence on an image topic, again and again, until it is told to play it a last time.
+"""The camera: plays stretches of a sequence on an image topic, and on request the simulated clock that goes with them.
 
-Every round begins two seconds after the last one ended, by the stamps as by the clock, so that the node takes the first
-frame for what it is: not the successor of the last.
+Between two stretches it holds. The clock runs while frames are played and never ahead of them, so that whoever lives by
+it sees no time pass in which no frame could come.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from pathlib import Path
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.video import open_sequence
 from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import image_message, stamp_of
-from ditta_ros.replay.control import Commands, tell
+from ditta_ros.replay.control import Commands, Stretch, tell
 from ditta_ros.replay.recording import JsonLines, PublishedFrame, Recording
 
 FRAME_ID = "camera"
-PAUSE_SECONDS = 2.0
-ANSWER_SECONDS = 10.0
-"""How long the camera waits for a mask in lockstep. A rejected frame never gets one."""
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+CLOCK = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+CLOCK_SECONDS = 0.04
+"""Between two messages on /clock, of simulated time or of real time, whichever is less."""
+CLOCK_STEP = 100_000_000
+"""Longest step of simulated time, nanoseconds."""
+POLL_SECONDS = 0.1
 
 
 class Answers:
@@ -44,10 +47,74 @@ class Answers:
             self._newest = max(self._newest, stamp_of(mask.header))
             self._changed.notify()
 
-    def wait_for(self, stamp: int) -> bool:
-        """Wait for the mask of an image or a later one; whether it came in time."""
+    def wait_for(self, stamp: int, seconds: float, stopped: threading.Event) -> bool:
+        """Wait for the mask of an image or a later one, until it is there, the time is up or the stretch broken off.
+
+        Returns:
+            Whether the mask is there.
+        """
+        deadline = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(lambda: self._newest >= stamp, ANSWER_SECONDS)
+            while self._newest < stamp and not stopped.is_set() and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, POLL_SECONDS))
+            return self._newest >= stamp
+
+
+class SimulatedClock:
+    """Publishes /clock: where it stands, again and again, also while it stands still.
+
+    Args:
+        node: publishes it.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = node.create_publisher(Clock, "/clock", CLOCK)
+        self._lock = threading.Lock()
+        self._now: int | None = None  # no time before the first frame is known
+        self._begin = self._end = 0
+        self._since = 0.0
+        self._rate = 1.0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+        self._thread.start()
+
+    def run(self, begin: int, end: int, rate: float) -> None:
+        """Set the clock, and let it run.
+
+        Args:
+            begin: where it stands now, nanoseconds.
+            end: where it stops.
+            rate: simulated seconds per second.
+        """
+        with self._lock:
+            self._begin, self._end, self._rate = begin, end, rate
+            self._since = time.monotonic()
+            self._advance(begin)
+
+    def close(self) -> None:
+        """Stop publishing."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(CLOCK_SECONDS / max(self._rate, 1.0)):
+            with self._lock:
+                if self._now is not None:
+                    passed = round((time.monotonic() - self._since) * self._rate * 1e9)
+                    self._advance(min(self._begin + passed, self._end))
+
+    def _advance(self, now: int) -> None:
+        """Go to a time in steps that are never too long, however late this thread or the frame is."""
+        while self._now is not None and now - self._now > CLOCK_STEP:
+            self._now += CLOCK_STEP
+            self._publish(self._now)
+        self._now = now
+        self._publish(now)
+
+    def _publish(self, now: int) -> None:
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(now, 1_000_000_000)
+        self._publisher.publish(message)
 
 
 class Camera:
@@ -55,12 +122,12 @@ class Camera:
 
     Args:
         node: publishes them.
-        sequence: gives the frames and their rate.
+        sequence: gives the frames and their stamps.
         frames: where every published frame is written down.
-        commands: say when to begin, when to play the last round, and when to end.
-        lockstep: wait for the mask of a frame before the next one is sent. Otherwise frames come at their rate, whoever
-            can follow.
-        topics: of the images and, for lockstep, of the masks.
+        commands: say what to play, and when to end.
+        answered: whether to listen to the masks, without which nothing can be played in lockstep.
+        clock: is set to the stamp of every frame; None without simulated time.
+        topics: of the images and of the masks.
     """
 
     def __init__(
@@ -69,90 +136,91 @@ class Camera:
         sequence: VideoSequence,
         frames: JsonLines,
         commands: Commands,
-        lockstep: bool,
+        answered: bool,
+        clock: SimulatedClock | None = None,
         topics: tuple[str, str] = ("/camera/image_raw", "/ditta/semantic"),
     ) -> None:
         self.node = node
         self.sequence = sequence
         self.frames = frames
         self.commands = commands
-        self.period = 1 / sequence.frame_rate
+        self.clock = clock
         self.publisher = node.create_publisher(Image, topics[0], RELIABLE)
-        self.answers = Answers() if lockstep else None
+        self.answers = Answers() if answered else None
         if self.answers is not None:
             node.create_subscription(Image, topics[1], self.answers.take, RELIABLE)
         self.mask_topic = topics[1]
 
     def matched(self) -> bool:
-        """Whether somebody listens, and in lockstep, answers."""
+        """Whether somebody listens, and where masks are waited for, answers."""
         heard = self.publisher.get_subscription_count() > 0
         return heard and (self.answers is None or self.node.count_publishers(self.mask_topic) > 0)
 
     def run(self) -> None:
-        """Tell when the camera is matched, wait for the command to play, and play until the end."""
+        """Tell when the camera is matched, and play what is asked for until the end."""
         while not self.matched():
             if self.commands.quit.wait(0.05):
                 return
         tell(matched=True)
-        self.commands.play.wait()
-        stamp, number = time.time_ns(), 0
-        while not self.commands.quit.is_set():
-            last = self.commands.finish.is_set()
-            tell(round=number, last=last)
-            stamp = self.play(number, stamp, last)
-            if last:
-                tell(done=True)
-                self.commands.quit.wait()
-            stamp += round(PAUSE_SECONDS * 1e9)
-            number += 1
-            self.commands.quit.wait(PAUSE_SECONDS)
+        while (stretch := self.commands.next_stretch()) is not None:
+            tell(played=self.play(stretch))
 
-    def play(self, number: int, begin: int, last: bool) -> int:
-        """Play one round; break off when a command asks for it.
-
-        Args:
-            number: of the round.
-            begin: stamp of its first frame.
-            last: whether it is the last, which only ``quit`` breaks off.
+    def play(self, stretch: Stretch) -> int:
+        """Play a stretch.
 
         Returns:
-            The stamp that the next frame would have.
+            Index of the frame at which it was broken off; the end of the stretch where it was not.
         """
         due = time.monotonic()
-        for index in range(len(self.sequence)):
+        for index in range(stretch.first, stretch.end):
             image = self.sequence.image(index)
-            if self.commands.quit.wait(max(due - time.monotonic(), 0)) or (self.commands.finish.is_set() and not last):
-                return begin + self.sequence.stamp(index)
-            stamp = begin + self.sequence.stamp(index)
+            stamp = stretch.begin + self.sequence.stamp(index)
+            following = index + 1 < stretch.end
+            until = stretch.begin + self.sequence.stamp(index + 1) - 1 if following else stamp
             header = Header(frame_id=FRAME_ID)
             header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
             message = image_message(image, header)
+            if self.commands.stopped.wait(max(due - time.monotonic(), 0)):
+                return index
+            if self.clock is not None:
+                self.clock.run(stamp, until, stretch.rate)
             now = time.monotonic()
             self.publisher.publish(message)
-            self.frames.add(PublishedFrame(number, index, stamp, now))
+            self.frames.add(PublishedFrame(stretch.round, index, stamp, now, due))
             tell(sent=index + 1)
-            due += self.period
-            if self.answers is not None:
-                if not self.answers.wait_for(stamp):
-                    self.node.get_logger().warning(f"no mask for frame {index} within {ANSWER_SECONDS} s: going on")
+            due += (until + 1 - stamp) / 1e9 / stretch.rate
+            if stretch.answer_seconds is not None:
+                self.wait_for_answer(index, stamp, stretch.answer_seconds)
                 due = max(due, time.monotonic())
-        return begin + self.sequence.stamp(len(self.sequence))
+        return stretch.end
+
+    def wait_for_answer(self, index: int, stamp: int, seconds: float) -> None:
+        """Wait for the mask of a frame; warn where it does not come."""
+        if self.answers is None:
+            raise ValueError("expected a camera that listens to the masks, but this one does not; start it --answered")
+        if not self.answers.wait_for(stamp, seconds, self.commands.stopped) and not self.commands.stopped.is_set():
+            self.node.get_logger().warning(f"no mask for frame {index} within {seconds:g} s: going on")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run as a process."""
     parser = argparse.ArgumentParser(description="play a sequence as a camera")
-    parser.add_argument("sequence", type=Path)
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("--lockstep", action="store_true")
+    parser.add_argument("recording", type=Path, help="folder with the pickled sequence; takes what was published")
+    parser.add_argument("--answered", action="store_true", help="listen to the masks, for playing in lockstep")
+    parser.add_argument("--clock", action="store_true", help="publish simulated time")
     options = parser.parse_args(arguments)
+    recording = Recording(options.recording)
+    sequence = recording.read_sequence()
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
     node = Node("camera")
     executor = BackgroundExecutor(node, "camera")
+    clock = SimulatedClock(node) if options.clock else None
     try:
-        with JsonLines(Recording(options.recording).frames_file) as frames:
-            Camera(node, open_sequence(options.sequence), frames, Commands(), options.lockstep).run()
+        with JsonLines(recording.frames_file) as frames:
+            Camera(node, sequence, frames, Commands(), options.answered, clock).run()
     finally:
+        if clock is not None:
+            clock.close()
         executor.stop()
         node.destroy_node()
         rclpy.shutdown()
