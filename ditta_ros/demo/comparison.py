@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,26 +18,7 @@ from ditta_core.metrics import MaskQuality, Motion
 from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, tint
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import State
-from ditta_ros.replay.recording import NodeState, PublishedFrame, Recording
-
-
-class StateHistory:
-    """Which state the node was in when.
-
-    Args:
-        messages: what it said, in order, at least one message.
-    """
-
-    def __init__(self, messages: Sequence[NodeState]) -> None:
-        self.changes = [messages[0]]
-        for message in messages[1:]:
-            if message.state is not self.changes[-1].state:
-                self.changes.append(message)
-        self._times = [change.time for change in self.changes]
-
-    def at(self, time: float) -> State:
-        """The state at a time; before the first message, the first."""
-        return self.changes[max(bisect_right(self._times, time) - 1, 0)].state
+from ditta_ros.replay.recording import PublishedFrame, Recording
 
 
 class FrameByFrame:

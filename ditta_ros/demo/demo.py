@@ -14,12 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.video import open_sequence
+from ditta_core.datasets.open import open_sequence
 from ditta_core.engine import EngineConfig
 from ditta_core.report import demo as report
 from ditta_core.report.pictures import Still
@@ -31,16 +30,17 @@ from ditta_ros.demo.comparison import (
     Comparison,
     FrameByFrame,
     Panels,
-    StateHistory,
     compare,
     write_overlay,
 )
 from ditta_ros.parameters import NodeParameters
-from ditta_ros.replay.processes import ProcessDied, Processes
-from ditta_ros.replay.recording import ArrivedMask, NodeState, PublishedFrame, Recording
+from ditta_ros.replay.control import Stretch
+from ditta_ros.replay.processes import Processes, ReplayError
+from ditta_ros.replay.recording import ArrivedMask, NodeState, PublishedFrame, Recording, StateHistory
+from ditta_ros.replay.stream import ANSWER_SECONDS, Stream
 
-READY_SECONDS = 90.0
-"""How long the node may take to load its model and to find the camera."""
+PAUSE_SECONDS = 2.0
+"""Between two rounds."""
 SETTLE_SECONDS = 2.5
 """How long the recorder goes on after the last image: the node tells its counters once a second."""
 STILLS = 3
@@ -133,13 +133,14 @@ def run_demo(options: DemoOptions) -> report.DemoSummary:
         )
     model = load_model(parameters.model_source())
     recording = Recording(options.out / "recording")
-    recording.clear()
-    params_file = options.out / "node.yaml"
-    params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}), encoding="utf-8")
     try:
         with Processes(options.out / "log") as processes:
-            Stream(processes, options, recording, params_file, len(sequence)).run()
-    except ProcessDied as error:
+            params_file = options.out / "node.yaml"
+            stream = Stream(processes, sequence, recording, params_file, values, answered=options.lockstep)
+            stream.wait_until_ready()
+            with progress_bar(len(sequence), "playing") as bar:
+                Rounds(stream, options, sequence, bar).play()
+    except ReplayError as error:
         raise DemoError(str(error)) from error
     return write_report(options, sequence, model, config, recording)
 
@@ -147,108 +148,78 @@ def run_demo(options: DemoOptions) -> report.DemoSummary:
 # --- while it plays ------------------------------------------------------------------------------------------------
 
 
-class Stream:
-    """The camera, the node and the recorder, from their start to the last mask."""
+class Rounds:
+    """Plays the sequence again and again until the node is adapted, then once more from the beginning.
 
-    def __init__(
-        self, processes: Processes, options: DemoOptions, recording: Recording, params_file: Path, frames: int
-    ) -> None:
-        self.processes = processes
+    Every round begins two seconds after the last one ended, by the stamps as by the clock, so that the node takes the
+    first frame for what it is: not the successor of the last.
+    """
+
+    def __init__(self, stream: Stream, options: DemoOptions, sequence: VideoSequence, bar: tqdm[Any]) -> None:
+        self.stream = stream
         self.options = options
-        self.frames = frames
-        self.node = processes.start(
-            "node", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), steered=False
-        )
-        self.recorder = processes.start("recorder", "ditta_ros.replay.recorder", str(recording.folder))
-        pace = ["--lockstep"] if options.lockstep else []
-        self.camera = processes.start(
-            "camera", "ditta_ros.replay.camera", str(options.sequence), str(recording.folder), *pace
-        )
-        self.matched = False
-        self.ready = False
+        self.sequence = sequence
+        self.bar = bar
+        self.deadline = time.monotonic() + options.timeout
         self.round = 0
-        self.sent = 0
-        self.done = False
-        self.masks = 0
-        self.state = State.BASE
-        self.message = ""
-        self.progress = 0.0
+        self.begin = time.time_ns()
+        self.state: State | None = None
 
-    def run(self) -> None:
-        """Play until the node is adapted, then once more from the beginning.
+    def play(self) -> None:
+        """Play all rounds, and wait for the last masks.
 
         Raises:
-            DemoError: the node did not get ready, or did not adapt in time.
+            DemoError: the node did not adapt, or not in time.
             ProcessDied: one of the processes has.
         """
-        self.wait_until_ready()
-        self.camera.send("play")
-        deadline = time.monotonic() + self.options.timeout
-        finishing = False
-        state = None
-        with progress_bar(self.frames, "playing") as bar:
-            while not self.done:
-                if self.state is not state:
-                    state = self.state
-                    bar.write(f"{state.value:<10}  {self.message}")
-                self.take_event()
-                self.show(bar)
-                if self.state is State.FAILED:
-                    raise DemoError(f"the adaptation failed: {self.message}")
-                if self.state is State.ADAPTED and not finishing:
-                    self.camera.send("finish")
-                    finishing = True
-                if not finishing and time.monotonic() > deadline:
-                    raise DemoError(
-                        f"the adaptation did not finish within {self.options.timeout:g} s: the node is "
-                        f"{self.state.value}, {self.message}; {self.masks} masks came out. Give it more time with "
-                        f"--timeout, or less to do with --warmup-frames or --input-size"
-                    )
-        end = time.monotonic() + SETTLE_SECONDS
+        last = False
+        while not last:
+            last = self.stream.state is State.ADAPTED
+            self.play_round(last)
+            self.watch_for(SETTLE_SECONDS if last else PAUSE_SECONDS)
+
+    def play_round(self, last: bool) -> None:
+        """Play one round; all but the last are broken off as soon as the node is adapted."""
+        answer_seconds = ANSWER_SECONDS if self.options.lockstep else None
+        self.stream.play(Stretch(0, len(self.sequence), self.begin, 1.0, answer_seconds, self.round))
+        stopping = last
+        while self.stream.playing:
+            self.watch()
+            if not stopping and self.stream.state is State.ADAPTED:
+                self.stream.stop()
+                stopping = True
+        if self.stream.sent:
+            seconds = 1 / self.sequence.frame_rate + PAUSE_SECONDS
+            self.begin += self.sequence.stamp(self.stream.sent - 1) + round(seconds * 1e9)
+            self.round += 1
+
+    def watch_for(self, seconds: float) -> None:
+        """Watch for a while."""
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.take_event()
+            self.watch()
 
-    def wait_until_ready(self) -> None:
-        """Wait until the node has its model, hears the camera, and is heard by the recorder."""
-        deadline = time.monotonic() + READY_SECONDS
-        while not (self.matched and self.ready):
-            self.take_event()
-            if time.monotonic() > deadline:
-                raise DemoError(
-                    f"the node was not ready within {READY_SECONDS:g} s; the end of {self.node.log}:\n"
-                    f"{self.node.last_words()}"
-                )
-
-    def take_event(self) -> None:
-        """Take in what a process tells."""
-        event = self.processes.next_event()
-        if event is None:
-            return
-        name, values = event
-        if name == "recorder":
-            self.ready = values["ready"]
-            self.masks = values["masks"]
-            self.state = State(values["state"])
-            self.message = values["message"]
-            self.progress = values["progress"]
-        elif "matched" in values:
-            self.matched = True
-        elif "round" in values:
-            self.round = values["round"]
-            self.sent = 0
-        elif "sent" in values:
-            self.sent = values["sent"]
-        else:
-            self.done = True
-
-    def show(self, bar: tqdm[Any]) -> None:
-        """Show how far it is."""
-        share = f" {self.progress:.0%}" if self.state is State.ADAPTING else ""
-        bar.set_description(f"pass {self.round + 1} {self.state.value}{share}", refresh=False)
-        bar.set_postfix_str(f"{self.masks} masks", refresh=False)
-        if self.sent < bar.n:
-            bar.reset(self.frames)
-        bar.update(self.sent - bar.n)
+    def watch(self) -> None:
+        """Take in what a process tells, show it, and see whether the demo can still succeed."""
+        stream = self.stream
+        stream.take_event()
+        if stream.state is not self.state:
+            self.state = stream.state
+            self.bar.write(f"{self.state.value:<10}  {stream.message}")
+        share = f" {stream.progress:.0%}" if stream.state is State.ADAPTING else ""
+        self.bar.set_description(f"pass {self.round + 1} {stream.state.value}{share}", refresh=False)
+        self.bar.set_postfix_str(f"{stream.masks} masks", refresh=False)
+        if stream.sent < self.bar.n:
+            self.bar.reset(len(self.sequence))
+        self.bar.update(stream.sent - self.bar.n)
+        if stream.state is State.FAILED:
+            raise DemoError(f"the adaptation failed: {stream.message}")
+        if stream.state is not State.ADAPTED and time.monotonic() > self.deadline:
+            raise DemoError(
+                f"the adaptation did not finish within {self.options.timeout:g} s: the node is {stream.state.value}, "
+                f"{stream.message}; {stream.masks} masks came out. Give it more time with --timeout, or less to do "
+                f"with --warmup-frames or --input-size"
+            )
 
 
 def progress_bar(total: int, description: str) -> tqdm[Any]:

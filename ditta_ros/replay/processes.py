@@ -1,4 +1,4 @@
-"""The demo's processes: started in isolation, watched, and ended together, whatever happens."""
+"""The processes of a replay: started in isolation, watched, and ended together, whatever happens."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ END_SECONDS = 10.0
 """How long a process may take to come to its end."""
 
 
-class ProcessDied(RuntimeError):
-    """A process of the demo ended by itself; the message holds its last words."""
+class ReplayError(RuntimeError):
+    """A replay did not come to its end; the message says why."""
+
+
+class ProcessDied(ReplayError):
+    """A process ended by itself; the message holds its last words."""
 
 
 def free_domain() -> int:
@@ -83,7 +87,7 @@ class Child:
                 stderr=file,
                 env=dict(environment),
                 text=True,
-                # Out of the terminal's reach: a Ctrl-C there is for the demo, which then ends its processes in order.
+                # Out of the terminal's reach: a Ctrl-C there is for the parent, which then ends its children in order.
                 start_new_session=True,
             )
         if events is not None:

@@ -1,4 +1,4 @@
-"""The demo's recorder: writes down every mask and every state of the node, with the time it arrived."""
+"""The recorder: writes down every mask and every state of the node, with the time it arrived."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -20,6 +21,7 @@ from ditta_ros.replay.recording import ArrivedMask, JsonLines, NodeState, Record
 
 MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
 MASKS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -34,6 +36,7 @@ class Recorder:
         self.count = 0
         node.create_subscription(Image, MASK_TOPIC, self.take_mask, MASKS)
         node.create_subscription(String, STATE_TOPIC, self.take_state, STATES)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self.take_diagnostics, DIAGNOSTICS)
 
     def take_mask(self, message: Image) -> None:
         """Keep a mask."""
@@ -43,10 +46,16 @@ class Recorder:
         self.count += 1
 
     def take_state(self, message: String) -> None:
-        """Keep a state, and pass it on to the demo with the number of masks so far."""
+        """Keep a state, and pass it on with the number of masks so far."""
         values = json.loads(message.data)
         self.states.add(NodeState.of(values, time.monotonic()))
         tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, **values)
+
+    def take_diagnostics(self, message: DiagnosticArray) -> None:
+        """Pass on what is wrong with the node: one that cannot be configured says so here alone."""
+        for status in message.status:
+            if status.level == DiagnosticStatus.ERROR:
+                tell(problem=status.message)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """What the camera and the recorder leave on disk, and how it is read again.
 
+    sequence.pickle   what the camera plays
     frames.jsonl      one line per image published
     masks.jsonl       one line per mask that arrived
     states.jsonl      one line per message on /ditta/state
@@ -11,7 +12,9 @@ Times are seconds of the monotonic clock, which all processes of a machine share
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import pickle
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
 
 
@@ -33,12 +37,14 @@ class PublishedFrame:
         index: of the frame in the sequence.
         stamp: of its header.
         time: just before it was published.
+        due: when it was to be published.
     """
 
     round: int
     index: int
     stamp: int
     time: float
+    due: float
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ class NodeState:
 
     Attributes:
         time: of its arrival.
-        state, generation, collected, warmup_frames, progress, message, dropped, received: as the node says them.
+        state, generation, collected, warmup_frames, progress, message: as the node says them.
         adaptation_seconds: of the last adaptation that ended; None before.
+        dropped, received, published, rejected: frames so far, as the node says them.
     """
 
     time: float
@@ -74,6 +81,8 @@ class NodeState:
     adaptation_seconds: float | None
     dropped: int
     received: int
+    published: int
+    rejected: int
 
     @classmethod
     def of(cls, values: Mapping[str, Any], time: float) -> NodeState:
@@ -87,8 +96,29 @@ class NodeState:
             "adaptation_seconds",
             "dropped",
             "received",
+            "published",
+            "rejected",
         )
         return cls(time=time, state=State(values["state"]), **{name: values[name] for name in names})
+
+
+class StateHistory:
+    """Which state the node was in when.
+
+    Args:
+        messages: what it said, in order, at least one message.
+    """
+
+    def __init__(self, messages: Sequence[NodeState]) -> None:
+        self.changes = [messages[0]]
+        for message in messages[1:]:
+            if message.state is not self.changes[-1].state:
+                self.changes.append(message)
+        self._times = [change.time for change in self.changes]
+
+    def at(self, time: float) -> State:
+        """The state at a time; before the first message, the first."""
+        return self.changes[max(bisect_right(self._times, time) - 1, 0)].state
 
 
 class JsonLines:
@@ -130,6 +160,7 @@ class Recording:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.sequence_file = folder / "sequence.pickle"
         self.frames_file = folder / "frames.jsonl"
         self.masks_file = folder / "masks.jsonl"
         self.states_file = folder / "states.jsonl"
@@ -138,8 +169,22 @@ class Recording:
 
     def clear(self) -> None:
         """Remove what an earlier run left."""
-        for path in (self.frames_file, self.masks_file, self.states_file, *self.masks_folder.glob("*.png")):
+        files = self.sequence_file, self.frames_file, self.masks_file, self.states_file
+        for path in (*files, *self.masks_folder.glob("*.png")):
             path.unlink(missing_ok=True)
+
+    def write_sequence(self, sequence: VideoSequence) -> None:
+        """Keep what the camera is to play: the sequence itself, so that it is opened and changed in one way only."""
+        self.sequence_file.write_bytes(pickle.dumps(sequence))
+
+    def read_sequence(self) -> VideoSequence:
+        """What the camera is to play.
+
+        Raises:
+            FileNotFoundError: nothing was written.
+        """
+        sequence: VideoSequence = pickle.loads(self.sequence_file.read_bytes())
+        return sequence
 
     def frames(self) -> list[PublishedFrame]:
         """All images published, in order."""
