@@ -1,16 +1,17 @@
-"""Video files and folders of frames, and the one function that opens whatever a path holds."""
+"""Video files and folders of frames."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.camvid import CamVidSequence, image_files, read_image
+from ditta_core.datasets.images import image_files, read_image
 
 FOLDER_FRAME_RATE = 10.0
 """Frames per second of a folder of images that comes without one."""
@@ -51,7 +52,7 @@ class ImageFolder(VideoSequence):
 class VideoFile(VideoSequence):
     """A video file, decoded frame by frame; reading in order is fast, any other order works too.
 
-    One thread at a time may read.
+    One thread at a time may read. A copy made by pickling opens the file again, so that it must be there too.
 
     Args:
         path: a file that OpenCV can decode.
@@ -89,6 +90,13 @@ class VideoFile(VideoSequence):
                 f"damaged"
             )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_capture", "_next")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def _open(self) -> None:
         self._capture = cv2.VideoCapture(str(self.path))
@@ -137,25 +145,3 @@ class VideoFile(VideoSequence):
                 f"cut short or damaged: copy it again, or repair it with ffmpeg"
             )
         return frames
-
-
-def open_sequence(path: str | Path, frame_rate: float | None = None) -> VideoSequence:
-    """Open what a path holds.
-
-    Args:
-        path: a folder with ``images/`` and ``labels/`` (CamVid), a folder of images, or a video file.
-        frame_rate: frames per second; by default the file's own, or that of the data set.
-
-    Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: it is none of the three, or cannot be read.
-    """
-    path = Path(path).expanduser()
-    if path.is_file():
-        return VideoFile(path, frame_rate)
-    if not path.is_dir():
-        raise FileNotFoundError(f"expected a video file or a folder of frames, but {path} does not exist")
-    given = {} if frame_rate is None else {"frame_rate": frame_rate}
-    if (path / "images").is_dir() and (path / "labels").is_dir():
-        return CamVidSequence(path, **given)
-    return ImageFolder(path, **given)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.datasets.video import ImageFolder, VideoFile, open_sequence
+from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.video import ImageFolder, VideoFile
 
 FRAMES, HEIGHT, WIDTH = 90, 48, 64
 
