@@ -42,7 +42,8 @@ NAMES = ("fog", "low_light", "noise", "motion_blur", "rain", "jpeg", "contrast")
 SEVERITIES = range(1, 6)
 
 FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
-"""Thickness of the fog, and the decay of its fractal: the higher, the smoother."""
+"""Thickness of the fog, and the decay of its fractal: the higher, the smoother. From severity 3 on it becomes patchier
+more than thicker, so that a single view may be clearer than at the severity below."""
 FOG_SPEED = 1.0 / 480
 """Share of the longer side of the image that the fog drifts per frame: one pixel at 480."""
 
