@@ -120,13 +120,21 @@ class Child:
                 f"the {self.name} process ended with exit code {code}; the end of {self.log}:\n{self.last_words()}"
             )
 
-    def stop(self) -> None:
-        """Ask it to end; where it does not, end it, and whatever it left behind."""
+    def ask_to_end(self) -> None:
+        """Ask it to end, without waiting."""
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
         else:
             self.process.send_signal(signal.SIGINT)
+
+    def stop(self) -> None:
+        """Ask it to end, and see to it."""
+        self.ask_to_end()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until it has ended; where it does not, end it, and whatever it left behind."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(END_SECONDS)
         with suppress(ProcessLookupError):  # all gone by themselves
@@ -174,12 +182,14 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End all, the last one first. A second Ctrl-C does not interrupt that."""
+        """End all at the same time. A second Ctrl-C does not interrupt that."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
         try:
-            for child in reversed(self.children):
-                child.stop()
+            for child in self.children:
+                child.ask_to_end()
+            for child in self.children:
+                child.wait_for_end()
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGINT, handler)
