@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ditta_core.classes import ClassList
 from ditta_core.metrics import MaskQuality
+from ditta_core.report.pages import render, swatches
 from ditta_core.report.pictures import Still, data_url, jpeg
 from ditta_core.report.tables import Table, number, percent
 from ditta_core.types import State
@@ -276,22 +276,13 @@ def write_html(
     summary: DemoSummary, timeline_png: Path, stills: Sequence[Still], classes: ClassList, path: Path
 ) -> None:
     """Write the page: one file that needs nothing else, not even a network."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ditta_core"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("demo.html.j2").render(
+    page = render(
+        "demo.html.j2",
         summary=summary,
         flow=flow_sentence(summary),
         tables=[quality_table(summary), latency_table(summary)],
         timeline=data_url(timeline_png.read_bytes(), "png"),
         stills=[(data_url(jpeg(still.image), "jpeg"), still.caption) for still in stills],
-        classes=[
-            (name, "#{:02x}{:02x}{:02x}".format(*color))
-            for name, color in zip(classes.names, classes.colors, strict=True)
-        ],
+        swatches=swatches(classes),
     )
     path.write_text(page, encoding="utf-8")

@@ -1,0 +1,40 @@
+"""HTML pages from the packaged templates: single files that need nothing else, not even a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from ditta_core.classes import ClassList, Color
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a packaged template; all text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ditta_core"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def hex_color(color: Color) -> str:
+    """A colour as HTML writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+@dataclass(frozen=True)
+class Swatch:
+    """A class beside its colour."""
+
+    name: str
+    color: str
+
+
+def swatches(classes: ClassList) -> list[Swatch]:
+    """One per class."""
+    return [Swatch(name, hex_color(color)) for name, color in zip(classes.names, classes.colors, strict=True)]
