@@ -67,7 +67,7 @@ def open_sequences(
         sequences = [CamVidSequence(folder, rate) for folder in camvid_folders(path) or [path]]
     elif format == "vspw":
         rate = frame_rate or vspw.FRAME_RATE
-        one = is_one_vspw_video(path) or not (path / "data").is_dir()
+        one = is_one_vspw_video(path)
         sequences = [VspwSequence(path, rate)] if one else vspw_sequences(path, split, rate)
     elif format == "cityscapes":
         sequences = cityscapes_sequences(path, split, frame_rate)

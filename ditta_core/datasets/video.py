@@ -67,7 +67,8 @@ class VideoFile(VideoSequence):
     def __init__(self, path: str | Path, frame_rate: float | None = None) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
-            raise FileNotFoundError(f"expected a video file, but {self.path} does not exist")
+            what = "is a folder" if self.path.is_dir() else "does not exist"
+            raise FileNotFoundError(f"expected a video file, but {self.path} {what}")
         self.name = self.path.stem
         self._open()
         own_rate = self._capture.get(cv2.CAP_PROP_FPS)

@@ -65,10 +65,12 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
         frame_rate: frames per second.
 
     Raises:
-        FileNotFoundError: there is no such list, or a video that it names is not there.
+        FileNotFoundError: there is no folder ``data`` or no such list, or a video that it names is not there.
         ValueError: there is no video.
     """
     root = Path(root).expanduser()
+    if not (root / "data").is_dir():
+        raise FileNotFoundError(f"expected data/<video>/origin/ in {root}, but there is no folder data")
     if split is None and (root / "val.txt").is_file():
         split = "val"
     if split is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -21,7 +22,7 @@ SEVERITIES = range(1, 6)
 
 
 @pytest.fixture(scope="module")
-def frame(shared_file) -> NDArray[np.uint8]:
+def frame(shared_file: Callable[..., Path]) -> NDArray[np.uint8]:
     """A real frame of the training drives, 360x480."""
     return CamVidSequence(shared_file("data", "camvid", "train")).image(60)
 

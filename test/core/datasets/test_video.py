@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from importlib import metadata
 from pathlib import Path
 
@@ -75,6 +76,15 @@ def test_seeking_in_a_real_video_equals_reading_on() -> None:
     anyhow = VideoFile(str(path))
     for index in (249, 0, 130, 131, 60, 248, 17):
         np.testing.assert_array_equal(anyhow.image(index), images[index])
+
+
+def test_a_pickled_video_reads_on(video_path: Path) -> None:
+    video = VideoFile(video_path)
+    video.image(40)
+    copy = pickle.loads(pickle.dumps(video))
+    assert (copy.name, copy.frame_rate, len(copy)) == (video.name, video.frame_rate, len(video))
+    assert [number_of(copy.image(index)) for index in (0, 41, 7)] == [0, 41, 7]
+    assert number_of(video.image(41)) == 41
 
 
 def test_a_frame_beyond_the_end_is_an_index_error(video_path: Path) -> None:
