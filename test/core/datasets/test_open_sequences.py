@@ -10,7 +10,7 @@ from trees import write_image, write_labels
 
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import CityscapesSequence
-from ditta_core.datasets.open import FORMATS, open_sequence, open_sequences
+from ditta_core.datasets.open import open_sequence, open_sequences
 from ditta_core.datasets.video import ImageFolder, VideoFile
 from ditta_core.datasets.vspw import VspwSequence
 
