@@ -1,28 +1,93 @@
-"""``sensor_msgs/Image`` to :class:`Frame` and back to label images, with NumPy and OpenCV alone.
+"""Image messages to :class:`Frame` and back to label images, with NumPy and OpenCV alone; class lists to JSON and back.
 
 Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
 is copied once, into the buffer of the message.
+
+Whatever has the fields of a message can be read: those of rclpy, and those of a bag that is read without ROS. Only
+:func:`image_message` needs ROS itself.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
 from ditta_core.classes import ClassList
 from ditta_core.types import UNLABELLED, Frame
 
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
 
 class ConversionError(ValueError):
     """The message is no image that can be read; the text says what was expected and what came."""
+
+
+class StampLike(Protocol):
+    """What is read of ``builtin_interfaces/Time``."""
+
+    @property
+    def sec(self) -> int: ...
+
+    @property
+    def nanosec(self) -> int: ...
+
+
+class HeaderLike(Protocol):
+    """What is read of ``std_msgs/Header``."""
+
+    @property
+    def stamp(self) -> StampLike: ...
+
+    @property
+    def frame_id(self) -> str: ...
+
+
+class ImageLike(Protocol):
+    """What is read of ``sensor_msgs/Image``; ``data`` is any one-dimensional buffer of bytes."""
+
+    @property
+    def header(self) -> HeaderLike: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def encoding(self) -> str: ...
+
+    @property
+    def is_bigendian(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def data(self) -> Any: ...
+
+
+class CompressedImageLike(Protocol):
+    """What is read of ``sensor_msgs/CompressedImage``; ``data`` is any one-dimensional buffer of bytes."""
+
+    @property
+    def header(self) -> HeaderLike: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def data(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -65,8 +130,13 @@ ENCODINGS = {
     "yuyv": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
 }
 
+LABEL_ENCODINGS = {"mono8": Encoding(1), "8UC1": Encoding(1), "mono16": Encoding(1, 2), "16UC1": Encoding(1, 2)}
+"""Those in which a value is a class id."""
 
-def pixels_of(message: Image, encoding: Encoding) -> NDArray[Any]:
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def pixels_of(message: ImageLike, encoding: Encoding) -> NDArray[Any]:
     """The data of an image as an array, without a copy.
 
     Returns:
@@ -92,7 +162,12 @@ def pixels_of(message: Image, encoding: Encoding) -> NDArray[Any]:
     return rows if encoding.channels == 1 else rows.reshape(height, width, encoding.channels)
 
 
-def rgb_image(message: Image) -> NDArray[np.uint8]:
+def scaled_to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Values of 0..65535 scaled to 0..255, rounded."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535), np.uint8).reshape(pixels.shape)
+
+
+def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
     """An image as RGB uint8 [H, W, 3]; 16-bit values are scaled to 0..255.
 
     Raises:
@@ -105,7 +180,7 @@ def rgb_image(message: Image) -> NDArray[np.uint8]:
         raise ConversionError(f"expected an even width for {message.encoding}, but got {message.width}")
     pixels = pixels_of(message, encoding)
     if encoding.depth == 2:
-        pixels = cv2.convertScaleAbs(pixels.astype(np.uint16), alpha=255 / 65535).reshape(pixels.shape)
+        pixels = scaled_to_8_bit(pixels.astype(np.uint16))
     if encoding.to_rgb is None:
         return pixels
     try:
@@ -117,12 +192,45 @@ def rgb_image(message: Image) -> NDArray[np.uint8]:
         ) from error
 
 
-def stamp_of(header: Header) -> int:
+def rgb_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8]:
+    """A compressed image as RGB uint8 [H, W, 3]; what OpenCV decodes, JPEG and PNG above all.
+
+    Raises:
+        ConversionError: it cannot be decoded.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = decoded(message, flags, "a JPEG or PNG image")
+    if pixels.dtype == np.uint16:
+        pixels = scaled_to_8_bit(pixels)
+    elif pixels.dtype != np.uint8:
+        raise ConversionError(f"expected values of 8 or 16 bits, but got {pixels.dtype} in {message.format!r}")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decoded(message: CompressedImageLike, flags: int, expected: str) -> NDArray[Any]:
+    """A compressed image as OpenCV decodes it with ``flags``.
+
+    Raises:
+        ConversionError: it cannot be decoded; names what was ``expected``.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        pixels = cv2.imdecode(data, flags)
+    except cv2.error:  # no data at all, or sizes that OpenCV refuses
+        pixels = None
+    if pixels is None:
+        raise ConversionError(
+            f"expected {expected}, but got {len(data)} bytes of {message.format!r} that OpenCV cannot decode"
+        )
+    return pixels
+
+
+def stamp_of(header: HeaderLike) -> int:
     """The stamp of a header in nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def frame_of(message: Image) -> Frame:
+def frame_of(message: ImageLike) -> Frame:
     """A camera image as a :class:`Frame`, which may be a view of the message.
 
     Raises:
@@ -131,17 +239,35 @@ def frame_of(message: Image) -> Frame:
     return Frame(rgb_image(message), stamp_of(message.header), message.header.frame_id)
 
 
-def image_message(image: NDArray[Any], header: Header) -> Image:
-    """An array as a message.
+def encoding_of(image: NDArray[Any]) -> str:
+    """The encoding in which an array is published.
 
     Args:
         image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
-        header: of the camera image it belongs to, used unchanged.
+
+    Raises:
+        ValueError: it is none of these.
     """
     encodings = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "rgb8"}
     encoding = encodings.get((image.ndim, image.dtype.name))
     if encoding is None or image.shape[2:] not in ((), (3,)):
         raise ValueError(f"expected uint8 or uint16 [H, W] or uint8 [H, W, 3], but got {image.dtype} {image.shape}")
+    return encoding
+
+
+def image_message(image: NDArray[Any], header: Header) -> Image:
+    """An array as a message of ROS.
+
+    Args:
+        image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
+        header: of the camera image it belongs to, used unchanged.
+
+    Raises:
+        ValueError: the array is none of these.
+    """
+    from sensor_msgs.msg import Image
+
+    encoding = encoding_of(image)
     message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding)
     message.step = image.shape[1] * image[0, :1].nbytes
     message.is_bigendian = int(sys.byteorder == "big")
@@ -152,16 +278,65 @@ def image_message(image: NDArray[Any], header: Header) -> Image:
     return message
 
 
-def label_image(message: Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The values of a ``mono8`` or ``mono16`` image as they are, [H, W], in native byte order.
+def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The values of a one-channel image as they are, [H, W], in native byte order.
 
     Raises:
         ConversionError: it has another encoding, or does not hold what it promises.
     """
-    if message.encoding not in ("mono8", "mono16"):
-        raise ConversionError(f"expected a label image in mono8 or mono16, but got {message.encoding!r}")
-    pixels = pixels_of(message, ENCODINGS[message.encoding])
+    encoding = LABEL_ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ConversionError(
+            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
+        )
+    pixels = pixels_of(message, encoding)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def labels_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The values of a one-channel PNG image as they are, [H, W].
+
+    Raises:
+        ConversionError: it is no PNG, which alone keeps class ids as they are, or has more than one channel.
+    """
+    if bytes(message.data[: len(PNG_START)]) != PNG_START:
+        raise ConversionError(
+            f"expected a label image compressed as PNG, which keeps class ids as they are, but got {message.format!r}"
+        )
+    pixels = decoded(message, cv2.IMREAD_UNCHANGED, "a label image compressed as PNG")
+    if pixels.ndim != 2:
+        raise ConversionError(f"expected a label image of one channel, but got {pixels.shape[2]} in {message.format!r}")
+    return pixels
+
+
+def classes_json(classes: ClassList) -> str:
+    """The classes as JSON: a list of id, name and colour, with the id of unlabelled pixels at the end."""
+    unlabelled = UNLABELLED if len(classes) <= UNLABELLED else 65535
+    entries = [
+        {"id": index, "name": name, "color": color}
+        for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
+    ]
+    return json.dumps([*entries, {"id": unlabelled, "name": "unlabelled", "color": [0, 0, 0]}])
+
+
+def classes_of_json(text: str, origin: str) -> ClassList:
+    """The classes that :func:`classes_json` wrote.
+
+    Args:
+        text: a list of id, name and colour.
+        origin: where it comes from, for the error.
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected classes as JSON in {origin}, but got {text[:80]!r}: {error}") from error
+    last = entries[-1] if isinstance(entries, list) and entries else None
+    if isinstance(last, Mapping) and last.get("name") == "unlabelled":
+        entries.pop()
+    return ClassList.from_yaml_value(entries, origin)
 
 
 def overlay(image: NDArray[np.uint8], class_ids: NDArray[Any], classes: ClassList, opacity: float) -> NDArray[np.uint8]:

@@ -1,0 +1,149 @@
+"""The command `ditta bag`: its arguments, what it prints and its exit codes.
+
+Only running it needs ``rosbags``, so that the other commands do without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditta_ros.bag import BagSummary
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def add_bag_parser(commands: Any) -> None:
+    """Describe the command."""
+    bag = commands.add_parser("bag", help="make a bag of labelled frames, or see what is in one; needs no ROS")
+    actions = bag.add_subparsers(dest="action", required=True)
+
+    make = actions.add_parser(
+        "make",
+        help="a rosbag2 from a labelled folder or a video",
+        description="Write frames, and labels where there are any, as a rosbag2. Where SOURCE holds several videos, "
+        "each becomes a bag in OUT.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    make.add_argument("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
+    make.add_argument("out", type=Path, metavar="OUT", help="folder of the bag")
+    make.add_argument("--format", default="auto", help="auto, camvid, vspw, cityscapes, video or images")
+    make.add_argument("--split", help="of a data set that has several, such as val")
+    make.add_argument("--frame-rate", type=float, metavar="HZ", help="of the stamps; None for that of the source")
+    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format")
+    make.add_argument(
+        "--compressed", choices=("jpeg", "png", "none"), default="none", help="images as CompressedImage; never labels"
+    )
+    make.add_argument("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="of the raw images")
+    make.add_argument("--frame-id", default="camera", help="of all headers")
+    make.add_argument("--overwrite", action="store_true", help="replace a bag at OUT, but nothing else")
+
+    info = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing")
+    info.add_argument("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
+    info.add_argument("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
+    info.add_argument(
+        "--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic, where it is there"
+    )
+    info.add_argument(
+        "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
+    )
+    info.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run_bag_command(options: argparse.Namespace) -> int:
+    """Run the command.
+
+    Returns:
+        Exit code: 0 for success, 2 for bad input or a missing package, 130 after Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an unfinished bag is removed then, too
+    try:
+        if options.action == "make":
+            make(options)
+        else:
+            info(options)
+    except ModuleNotFoundError as error:
+        print(
+            f"ditta bag: {error}: pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')", file=sys.stderr
+        )
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"ditta bag {options.action}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"ditta bag {options.action}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def make(options: argparse.Namespace) -> None:
+    """Make the bags, with a progress bar on a terminal.
+
+    Raises:
+        OSError, ValueError: see :func:`ditta_core.datasets.open.open_sequences` and
+            :func:`ditta_ros.bag_writer.make_bag`.
+    """
+    from tqdm import tqdm
+
+    from ditta_core.datasets.open import open_sequences
+    from ditta_ros.bag_writer import BagOptions, check_target, make_bag
+
+    bag_options = BagOptions(
+        storage=options.storage,
+        compression=None if options.compressed == "none" else options.compressed,
+        image_topic=options.image_topic,
+        frame_id=options.frame_id,
+        overwrite=options.overwrite,
+    )
+    sequences = open_sequences(options.source, options.format, options.frame_rate, options.split)
+    several = len(sequences) > 1
+    targets = [options.out / sequence.name if several else options.out for sequence in sequences]
+    for target in targets:
+        check_target(target, options.overwrite)
+    for sequence, target in zip(sequences, targets, strict=True):
+        with tqdm(total=len(sequence), desc=sequence.name, unit="frame", disable=None) as bar:
+            make_bag(sequence, target, bag_options, lambda done, frames, bar=bar: bar.update(done - bar.n))
+        print(target)
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print what is in a bag.
+
+    Raises:
+        OSError, ValueError: see :class:`ditta_ros.bag.BagSequence`.
+    """
+    from ditta_ros.bag import BagSequence, summarise
+
+    summary = summarise(BagSequence(options.bag, options.image_topic, options.ground_truth_topic, options.slop))
+    print(json.dumps(dataclasses.asdict(summary), indent=2) if options.json else summary_text(summary))
+
+
+def summary_text(summary: BagSummary) -> str:
+    """A summary as lines of names and values."""
+    width, height = summary.size
+    lines = [
+        ("bag", summary.path),
+        ("duration", f"{summary.duration:.3f} s"),
+        ("images", f"{summary.image_topic} ({summary.image_type}, {', '.join(summary.encodings)}, {width}×{height})"),
+        ("frames", f"{summary.frames} at {summary.frame_rate:g} Hz"),
+        (
+            "stamps",
+            f"{summary.out_of_order} out of order, {summary.duplicates} duplicates, {summary.gaps} gaps of more than "
+            f"two periods",
+        ),
+    ]
+    if summary.ground_truth_topic is not None:
+        count = f"{summary.labels} label images, {summary.matched} of {summary.frames} images matched"
+        lines.append(("ground truth", f"{summary.ground_truth_topic} ({count})"))
+    if summary.classes is not None:
+        lines.append(("classes", f"{len(summary.classes)}: {', '.join(summary.classes)}"))
+    lines += [("topic", str(topic)) for topic in summary.topics]
+    lines += [("missing", sentence) for sentence in summary.missing or ("nothing",)]
+    return "\n".join(f"{name:<14}{value}" for name, value in lines)
