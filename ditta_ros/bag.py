@@ -372,6 +372,8 @@ class BagSequence(VideoSequence):
         size: height and width of all images.
         images, ground_truth: what is in the bag on these topics; ``ground_truth`` None where there are no labels.
         matches: for each image the index of its label, or None.
+        duration: seconds from the first message of the bag to the last.
+        topics: all of the bag, by name.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -404,7 +406,7 @@ class BagSequence(VideoSequence):
             self.images, *others = index_topics(reader, topics)
             self.ground_truth = others[0] if others else None
             self._classes = classes or self._recorded_classes(reader)
-            self.duration = reader.duration / 1e9
+            self.duration = max(reader.duration - 1, 0) / 1e9  # rosbags counts to after the last message
         finally:
             reader.close()
         self._image_messages = TopicMessages(self.path, self.images.topic, self.images.timestamps)

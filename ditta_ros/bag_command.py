@@ -30,27 +30,24 @@ def add_bag_parser(commands: Any) -> None:
         help="a rosbag2 from a labelled folder or a video",
         description="Write frames, and labels where there are any, as a rosbag2. Where SOURCE holds several videos, "
         "each becomes a bag in OUT.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     make.add_argument("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
     make.add_argument("out", type=Path, metavar="OUT", help="folder of the bag")
-    make.add_argument("--format", default="auto", help="auto, camvid, vspw, cityscapes, video or images")
+    make.add_argument("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
     make.add_argument("--split", help="of a data set that has several, such as val")
-    make.add_argument("--frame-rate", type=float, metavar="HZ", help="of the stamps; None for that of the source")
-    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format")
+    make.add_argument("--frame-rate", type=float, metavar="HZ", help="of a folder; default that of the data set")
+    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="default: mcap")
     make.add_argument(
-        "--compressed", choices=("jpeg", "png", "none"), default="none", help="images as CompressedImage; never labels"
+        "--compressed", choices=("jpeg", "png", "none"), default="none", help="of images, never labels (default: none)"
     )
-    make.add_argument("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="of the raw images")
-    make.add_argument("--frame-id", default="camera", help="of all headers")
+    make.add_argument("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="default: /camera/image_raw")
+    make.add_argument("--frame-id", default="camera", metavar="NAME", help="of all headers (default: camera)")
     make.add_argument("--overwrite", action="store_true", help="replace a bag at OUT, but nothing else")
 
     info = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing")
     info.add_argument("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
     info.add_argument("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
-    info.add_argument(
-        "--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic, where it is there"
-    )
+    info.add_argument("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
     info.add_argument(
         "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
     )
@@ -70,9 +67,8 @@ def run_bag_command(options: argparse.Namespace) -> int:
         else:
             info(options)
     except ModuleNotFoundError as error:
-        print(
-            f"ditta bag: {error}: pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')", file=sys.stderr
-        )
+        remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
+        print(f"ditta bag {options.action}: {error}: {remedy}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
         print(f"ditta bag {options.action}: {error}", file=sys.stderr)
@@ -93,6 +89,7 @@ def make(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ditta_core.datasets.open import open_sequences
+    from ditta_ros.bag import is_bag
     from ditta_ros.bag_writer import BagOptions, check_target, make_bag
 
     bag_options = BagOptions(
@@ -104,13 +101,18 @@ def make(options: argparse.Namespace) -> None:
     )
     sequences = open_sequences(options.source, options.format, options.frame_rate, options.split)
     several = len(sequences) > 1
+    if several and is_bag(options.out):
+        raise FileExistsError(
+            f"expected a folder for {len(sequences)} bags, but {options.out} is a bag; choose another"
+        )
     targets = [options.out / sequence.name if several else options.out for sequence in sequences]
     for target in targets:
         check_target(target, options.overwrite)
-    for sequence, target in zip(sequences, targets, strict=True):
-        with tqdm(total=len(sequence), desc=sequence.name, unit="frame", disable=None) as bar:
-            make_bag(sequence, target, bag_options, lambda done, frames, bar=bar: bar.update(done - bar.n))
-        print(target)
+    with tqdm(total=sum(map(len, sequences)), unit="frame", disable=None) as bar:
+        for sequence, target in zip(sequences, targets, strict=True):
+            bar.set_description(sequence.name)
+            make_bag(sequence, target, bag_options, lambda done, frames: bar.update())
+            bar.write(str(target))
 
 
 def info(options: argparse.Namespace) -> None:
