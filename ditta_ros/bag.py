@@ -110,7 +110,7 @@ def open_reader(path: Path) -> Reader:
 def damage(path: Path, reason: str) -> ValueError:
     """The error for a bag that cannot be read, or not to its end: what is wrong with which file, and how to mend it."""
     for file in storage_files(path):
-        if file.suffix == ".mcap" and not ends_as_mcap(file):
+        if file.suffix == ".mcap" and is_cut_mcap(file):
             return ValueError(
                 f"expected a whole bag in {path}, but {file.name} is cut short: at least {count_mcap_messages(file)} "
                 f"messages of it can be read; mend it with `mcap recover {file} -o <new file>`, then "
@@ -125,11 +125,13 @@ def damage(path: Path, reason: str) -> ValueError:
     )
 
 
-def ends_as_mcap(file: Path) -> bool:
-    """Whether an mcap file has its end."""
+def is_cut_mcap(file: Path) -> bool:
+    """Whether an mcap file has its beginning but not its end, both of which are marked."""
     with file.open("rb") as content:
+        begins = content.read(len(MCAP_MAGIC)) == MCAP_MAGIC
         content.seek(-min(len(MCAP_MAGIC), file.stat().st_size), os.SEEK_END)
-        return content.read() == MCAP_MAGIC
+        ends = content.tell() > 0 and content.read() == MCAP_MAGIC
+    return begins and not ends
 
 
 def count_mcap_messages(file: Path) -> int:
@@ -192,8 +194,8 @@ def only_image_topic(topics: dict[str, Topic], ground_truth: str, path: Path) ->
     if len(names) == 1:
         return names[0]
     raise ValueError(
-        f"expected one topic of images in {path}, but got {names or 'none'}; "
-        + (f"name the one to use; the bag holds {topic_list(topics)}" if names else f"it holds {topic_list(topics)}")
+        f"expected one topic of images in {path}, but got {names or 'none'}; name the image topic to use; the bag holds "
+        f"{topic_list(topics)}"
     )
 
 
