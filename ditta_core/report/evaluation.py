@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
@@ -29,6 +30,8 @@ from ditta_core.report.plots import (
     draw_curves,
     draw_scores,
     method_styles,
+    png,
+    svg,
 )
 from ditta_core.report.results import (
     ADAPTATION,
@@ -344,6 +347,11 @@ class FrameView:
     title: str
     panels: tuple[Panel, ...]
 
+    @property
+    def columns(self) -> int:
+        """Panels beside each other where there is room, so that rows are full."""
+        return min(range(min(len(self.panels), 4), 2, -1), key=lambda n: -len(self.panels) % n, default=2)
+
 
 class Gallery:
     """Draws plots for light and dark pages, and keeps the light ones as PNG files.
@@ -357,11 +365,11 @@ class Gallery:
         self.folder = folder
         self.step = step
 
-    def plot(self, name: str, title: str, alt: str, draw: Callable[[Theme], bytes]) -> Plot:
+    def plot(self, name: str, title: str, alt: str, draw: Callable[[Theme], Figure]) -> Plot:
         """Draw a plot; ``name`` becomes that of its file."""
         light = draw(LIGHT)
-        (self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.png").write_bytes(light)
-        plot = Plot(title, alt, data_url(light, "png"), data_url(draw(DARK), "png"))
+        (self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.png").write_bytes(png(light))
+        plot = Plot(title, alt, data_url(svg(light), "svg+xml"), data_url(svg(draw(DARK)), "svg+xml"))
         self.step()
         return plot
 
@@ -561,7 +569,10 @@ def write_report(
         ],
         class_plot=class_plot(result, main, styles, gallery) if labelled else None,
         class_tables=class_tables(result, groups, styles) if labelled else [],
-        curves=[curve_plot(group, measure, footage, styles, gallery) for group in groups],
+        curves=[curve_plot(group, measure, footage, styles, gallery) for group in mains],
+        corrupted_curves=[
+            curve_plot(group, measure, footage, styles, gallery) for group in groups if group not in mains
+        ],
         frames=frame_views(main, featured[:STILL_METHODS], footage, styles, step),
         swatches=swatches(result.classes),
         confusions=[confusion_plot(row, result, gallery) for row in confused(result, main)] if labelled else [],
@@ -647,7 +658,7 @@ def video_tables(
     """Scores per video: by measure, a table per comparison."""
     shown = [("mIoU", "miou"), ("VC8", "vc8")] if labelled else []
     return [
-        (title, [cross_table(group, f"video, {title} %", video_measures(videos, name), styles) for group in groups])
+        (title, [cross_table(group, "video", video_measures(videos, name), styles) for group in groups])
         for title, name in [*shown, ("Consistency", "consistency")]
     ]
 

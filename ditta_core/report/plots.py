@@ -1,7 +1,6 @@
 """Plots of an evaluation: scores, curves over time, IoU per class, confusion.
 
-Every plot is drawn in a theme, so that a page can show it light or dark, and comes back as the bytes of a PNG. A method
-looks the same in all of them.
+Every plot is drawn in a theme, so that a page can show it light or dark. A method looks the same in all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.evaluation import MethodResult
-from ditta_core.report.results import Comparison, Measure, finite
+from ditta_core.report.results import Comparison, Measure, finite, methods_of
 
 # --- how things look -----------------------------------------------------------------------------------------------
 
@@ -112,22 +110,29 @@ def dress(axes: Axes, theme: Theme) -> None:
     axes.tick_params(colors=theme.soft, labelsize=9, length=3)
     axes.xaxis.label.set_color(theme.soft)
     axes.yaxis.label.set_color(theme.soft)
-    axes.title.set_color(theme.text)
     axes.set_axisbelow(True)
 
 
-def draw_legend(axes: Axes, handles: Sequence[Line2D], theme: Theme, **where: Any) -> None:
-    """A legend without a frame; beside the axes unless said otherwise."""
-    where = {"loc": "upper left", "bbox_to_anchor": (1.005, 1.02), **where}
-    legend = axes.legend(handles=list(handles), frameon=False, fontsize=9, handlelength=2.4, borderaxespad=0, **where)
-    for text in legend.get_texts():
-        text.set_color(theme.text)
+def draw_legend(axes: Axes, handles: Sequence[Line2D], theme: Theme, title: str | None = None) -> None:
+    """A legend without a frame beside the axes."""
+    legend = axes.legend(
+        handles=list(handles), loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0, frameon=False,
+        fontsize=9, handlelength=2.4, labelcolor=theme.text, title=title, title_fontsize=9, alignment="left",
+    )  # fmt: skip
+    legend.get_title().set_color(theme.soft)
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG, fine enough for dense displays."""
+    """A figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=132, pil_kwargs={"optimize": True})
+    figure.savefig(buffer, format="png", dpi=132)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG: of many curves a fifth of the PNG's size, and sharp on every display."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -139,12 +144,12 @@ def draw_scores(
     measures: Sequence[Measure],
     styles: Mapping[str, MethodStyle],
     theme: Theme,
-) -> bytes:
+) -> Figure:
     """Every method's scores beside each other: a row per method, a panel per measure, a dot per warm-up ratio.
 
     Thin lines show the reference at each ratio; bars show the spread over repeats.
     """
-    methods = [method for method in styles if any(group.of(method) for group in groups)]
+    methods = methods_of(row for group in groups for row in group.results)
     figure = new_figure(11, 1.1 + 0.32 * len(methods), theme)
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     # From open to filled: the longer the warm-up, the fuller the dot.
@@ -152,7 +157,7 @@ def draw_scores(
     reference = next(iter(styles))
     for axes, measure in zip(panels, measures, strict=True):
         dress(axes, theme)
-        axes.set_title(measure.title, fontsize=11, loc="left")
+        axes.set_title(measure.title, fontsize=11, loc="left", color=theme.text)
         axes.grid(axis="both", color=theme.line, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
         for group, fill in zip(groups, fills, strict=True):
@@ -189,10 +194,11 @@ def draw_scores(
             )
             for group, fill in zip(groups, fills, strict=True)
         ]  # fmt: skip
-        draw_legend(
-            panels[-1], handles, theme, loc="lower right", bbox_to_anchor=(1, 1.02), ncols=len(handles), columnspacing=1
-        )
-    return png(figure)
+        figure.legend(
+            handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=9,
+            handletextpad=0.2, columnspacing=1.2, labelcolor=theme.text,
+        )  # fmt: skip
+    return figure
 
 
 def blend(start: str, end: str, share: float) -> tuple[float, ...]:
@@ -227,7 +233,7 @@ def draw_curves(
     end: int,
     styles: Mapping[str, MethodStyle],
     theme: Theme,
-) -> bytes:
+) -> Figure:
     """Curves over time, a panel per measure, the warm-up shaded; beside each panel the methods, the best mean first.
 
     Args:
@@ -243,7 +249,7 @@ def draw_curves(
     for axes, (title, curves) in zip(rows, panels.items(), strict=True):
         dress(axes, theme)
         axes.grid(axis="y", color=theme.line, linewidth=0.6)
-        axes.set_title(f"{title}, %", fontsize=11, loc="left")
+        axes.set_title(f"{title}, %", fontsize=11, loc="left", color=theme.text)
         if warmup:
             axes.axvspan(0, warmup, color=theme.shade, linewidth=0, zorder=0)
             axes.text(
@@ -265,16 +271,14 @@ def draw_curves(
             )  # fmt: skip
             handles.append(line)
         draw_legend(axes, handles, theme, title="mean")
-        axes.get_legend().get_title().set(color=theme.soft, fontsize=9)
-        axes.get_legend().set_alignment("left")
     rows[-1].set_xlim(0, max(end - 1, 1))
     rows[-1].set_xlabel("frame of the video")
-    return png(figure)
+    return figure
 
 
 def draw_class_iou(
     rows: Sequence[MethodResult], classes: Sequence[str], styles: Mapping[str, MethodStyle], theme: Theme
-) -> bytes:
+) -> Figure:
     """IoU per class: a line per class from the worst to the best method, a mark per method."""
     figure = new_figure(11, 1.0 + 0.3 * max(len(classes), len(rows) * 0.75), theme)
     axes = figure.subplots()
@@ -286,7 +290,7 @@ def draw_class_iou(
         if values:
             axes.plot((min(values), max(values)), (row, row), color=theme.line, linewidth=4, zorder=1)
     handles = []
-    for result in sorted(rows, key=lambda result: result.method in strong):
+    for result in rows:
         style, emphasised = styles[result.method], result.method in strong
         (line,) = axes.plot(
             [np.nan if (value := finite(result.iou[name])) is None else value for name in classes], range(len(classes)),
@@ -295,14 +299,13 @@ def draw_class_iou(
             alpha=1 if emphasised else 0.85, zorder=3 if emphasised else 2, label=plain(result.method),
         )  # fmt: skip
         handles.append(line)
-    order = {plain(method): number for number, method in enumerate(styles)}
-    draw_legend(axes, sorted(handles, key=lambda line: order[str(line.get_label())]), theme)
+    draw_legend(axes, handles, theme)
     axes.set_yticks(range(len(classes)), [plain(name) for name in classes])
     axes.tick_params(axis="y", labelcolor=theme.text, labelsize=10, length=0)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlim(-1, 101)
     axes.set_xlabel("IoU, %")
-    return png(figure)
+    return figure
 
 
 ANNOTATED_CLASSES = 24
@@ -315,7 +318,7 @@ def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(100.0 * confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
 
 
-def draw_confusion(result: MethodResult, classes: ClassList, theme: Theme) -> bytes:
+def draw_confusion(result: MethodResult, classes: ClassList, theme: Theme) -> Figure:
     """What the pixels of each class were taken for, in percent of the row; classes without a pixel are left out."""
     labelled = result.confusion.sum(1) > 0
     predicted = np.append(labelled | (result.confusion[:, :-1].sum(0) > 0), result.confusion[:, -1].sum() > 0)
@@ -344,4 +347,4 @@ def draw_confusion(result: MethodResult, classes: ClassList, theme: Theme) -> by
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=theme.soft, labelsize=8, length=2)
     bar.ax.yaxis.label.set_color(theme.soft)
-    return png(figure)
+    return figure

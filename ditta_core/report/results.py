@@ -273,9 +273,9 @@ class Measure:
         )
 
     def best(self, rows: Sequence[MethodResult]) -> frozenset[int]:
-        """Which rows are best: all that show the same best value; none where fewer than two rows have a value."""
+        """Which rows are best: all that show the best value; none where no two rows show different ones."""
         shown = {index: value for index, row in enumerate(rows) if (value := self.shown(row)) is not None}
-        if len(shown) < 2 or not self.better:
+        if len(set(shown.values())) < 2 or not self.better:
             return frozenset()
         best = max(self.better * value for value in shown.values())
         return frozenset(index for index, value in shown.items() if self.better * value == best)
@@ -398,12 +398,12 @@ def summary_sentence(result: EvaluationResult) -> str:
         winners.append(tuple(group.results[index].method for index in best))
         value, base = measure.shown(group.results[best[0]]), group.of(reference)
         before = None if base is None else measure.shown(base)
-        gain = "" if value is None or before is None else f", {value - before:+.2f} against {reference}"
+        gain = "" if value is None or before is None else f", {value - before:+.2f} points against {reference}"
         if reference in winners[-1]:
             gain = ", ahead of all others" if len(best) == 1 else ""
         phrases.append(f"{number(value, measure.digits)} %{after_warmup(group)}{gain}")
     if not winners:
-        return f"No two methods have a {title} to compare."
+        return f"No method is ahead of another in {title}."
     if len(set(winners)) == 1:
         verb = "have" if len(winners[0]) > 1 else "has"
         everywhere = " at every warm-up ratio" if len(winners) > 1 else ""
