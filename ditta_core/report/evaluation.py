@@ -161,11 +161,18 @@ class Cell:
     """A number of a table.
 
     Attributes:
+        spread: over the repeats; empty where there is none.
         best: whether it is the best of those that it compares with.
     """
 
     text: str
-    best: bool = False
+    spread: str
+    best: bool
+
+    @classmethod
+    def of(cls, measure: Measure, row: MethodResult, best: bool) -> Cell:
+        """A measure of a row."""
+        return cls(measure.value_text(row), measure.spread_text(row), best)
 
 
 @dataclass(frozen=True)
@@ -223,9 +230,8 @@ def latency(quantile: str) -> Measure:
 FAILED = Measure("failed adaptations", lambda row: row.failed_adaptations or None, 0, 0)
 
 PAGE_MEASURES = (
-    MIOU, WIOU, VC8, VC16, CONSISTENCY, CORRECT8, CORRECT16, FPS, ADAPTATION, FAILED,
-    optional("peak memory, MB", "peak_memory_mb", 0), latency("p50"), latency("p95"), latency("p99"),
-    optional("dropped", "dropped", 0),
+    MIOU, WIOU, VC8, VC16, CONSISTENCY, FPS, ADAPTATION, FAILED, latency("p50"), latency("p95"), latency("p99"),
+    optional("dropped", "dropped", 0), optional("memory, MB", "peak_memory_mb", 0), CORRECT8, CORRECT16,
 )  # fmt: skip
 
 
@@ -265,7 +271,7 @@ def method_table(title: str, groups: Sequence[Comparison], styles: Mapping[str, 
                     Row(
                         row.method,
                         tuple(
-                            Cell(measure.text(row), index in winners)
+                            Cell.of(measure, row, index in winners)
                             for measure, winners in zip(measures, best, strict=True)
                         ),
                         key=key_style(styles[row.method]),
@@ -288,7 +294,7 @@ def cross_table(
     rows = []
     for measure in measures:
         best = measure.best(group.results)
-        cells = tuple(Cell(measure.text(row), index in best) for index, row in enumerate(group.results))
+        cells = tuple(Cell.of(measure, row, index in best) for index, row in enumerate(group.results))
         rows.append(Row(measure.title, cells, color=(colors or {}).get(measure.title, "")))
     return PageTable(
         full_title(group),

@@ -265,7 +265,7 @@ def draw_curves(
                 frames, values = frames[np.isfinite(values)], values[np.isfinite(values)]
             (line,) = axes.plot(
                 frames, values, color=style.in_theme(theme), linestyle=style.dash,
-                linewidth=2.0 if emphasised else 1.1, alpha=1 if emphasised else 0.8, zorder=3 if emphasised else 2,
+                linewidth=2.0 if emphasised else 1.1, alpha=1 if emphasised else 0.6, zorder=3 if emphasised else 2,
                 marker="." if len(values) <= 40 else None, markersize=5, solid_joinstyle="round",
                 label=plain(f"{curve.method}   {curve.mean:.1f}"),
             )  # fmt: skip

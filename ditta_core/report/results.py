@@ -265,12 +265,18 @@ class Measure:
         value = finite(self.value(row))
         return None if value is None else round(value, self.digits)
 
-    def text(self, row: MethodResult) -> str:
-        """The value with its spread, or a dash."""
+    def value_text(self, row: MethodResult) -> str:
+        """The value, or a dash."""
+        return number(finite(self.value(row)), self.digits)
+
+    def spread_text(self, row: MethodResult) -> str:
+        """The spread after its sign; empty where there is none."""
         spread = finite(self.spread(row))
-        return number(finite(self.value(row)), self.digits) + (
-            "" if spread is None else f" ± {number(spread, self.digits)}"
-        )
+        return "" if spread is None else f"± {number(spread, self.digits)}"
+
+    def text(self, row: MethodResult) -> str:
+        """The value with its spread."""
+        return f"{self.value_text(row)} {self.spread_text(row)}".rstrip()
 
     def best(self, rows: Sequence[MethodResult]) -> frozenset[int]:
         """Which rows are best: all that show the best value; none where no two rows show different ones."""
@@ -373,11 +379,12 @@ def ranking(result: EvaluationResult) -> tuple[str, ...]:
 
 
 def featured_methods(result: EvaluationResult) -> tuple[str, ...]:
-    """The methods to look at first: the reference, the best of the others, DiTTA, then the rest by rank."""
+    """The methods to look at first: the reference, the best of the others, DiTTA, its rivals by rank, its variants."""
     reference, ranked = reference_method(result), ranking(result)
     others = [method for method in ranked if method != reference]
     ours = [method for method in others if method == OURS]
-    return tuple(dict.fromkeys([reference, *others[:1], *ours, *others]))
+    rivals = [method for method in others if not method.startswith(f"{OURS}_")]
+    return tuple(dict.fromkeys([reference, *others[:1], *ours, *rivals, *others]))
 
 
 def summary_sentence(result: EvaluationResult) -> str:
