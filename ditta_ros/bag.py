@@ -194,7 +194,7 @@ def only_image_topic(topics: dict[str, Topic], ground_truth: str, path: Path) ->
     if len(names) == 1:
         return names[0]
     raise ValueError(
-        f"expected one topic of images in {path}, but got {names or 'none'}; name the image topic to use; the bag holds "
+        f"expected one topic of images in {path}, but got {names or 'none'}; name the image topic to use; it holds "
         f"{topic_list(topics)}"
     )
 

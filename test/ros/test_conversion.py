@@ -1,21 +1,41 @@
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from array import array
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nst
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from ditta_core.classes import ClassList
-from ditta_ros.conversion import ENCODINGS, ConversionError, frame_of, image_message, label_image, overlay, rgb_image
+from ditta_ros.conversion import (
+    ENCODINGS,
+    LABEL_ENCODINGS,
+    ConversionError,
+    classes_json,
+    classes_of_json,
+    frame_of,
+    image_message,
+    label_image,
+    labels_of_compressed,
+    overlay,
+    rgb_image,
+    rgb_of_compressed,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SIDES = st.integers(1, 9)
 PADDING = st.integers(0, 7)
@@ -210,8 +230,114 @@ def test_nothing_but_frames_and_conversion_errors_comes_out(
 
 
 def test_label_image_wants_one_channel() -> None:
-    with pytest.raises(ConversionError, match="expected a label image in mono8 or mono16, but got 'rgb8'"):
+    with pytest.raises(ConversionError, match=r"expected a label image in one of .*'8UC1'.*, but got 'rgb8'"):
         label_image(message("rgb8", [bytes(12)], 4))
+
+
+@given(st.sampled_from([*ENCODINGS, *LABEL_ENCODINGS]), st.data())
+def test_messages_of_a_bag_are_read_like_those_of_ros(encoding: str, data: st.DataObject) -> None:
+    """A message without ROS: the same bytes, in the classes of rosbags, where ``data`` is an array of NumPy."""
+    kind = ENCODINGS.get(encoding) or LABEL_ENCODINGS[encoding]
+    rows, width, padding = data.draw(raw_images(kind.channels * kind.depth, least=3, even=kind.even_width))
+    of_ros = message(encoding, rows, width, padding, data.draw(st.booleans()))
+    types = get_typestore(Stores.ROS2_HUMBLE).types
+    of_bag = types["sensor_msgs/msg/Image"](
+        header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](12, 345), "camera"),
+        height=of_ros.height,
+        width=of_ros.width,
+        encoding=encoding,
+        is_bigendian=of_ros.is_bigendian,
+        step=of_ros.step,
+        data=np.array(of_ros.data, np.uint8),
+    )
+    if encoding in ENCODINGS:
+        frame, expected = frame_of(of_bag), frame_of(of_ros)
+        np.testing.assert_array_equal(frame.image, expected.image)
+        assert (frame.stamp, frame.frame_id) == (expected.stamp, expected.frame_id)
+    if encoding in LABEL_ENCODINGS:
+        np.testing.assert_array_equal(label_image(of_bag), label_image(of_ros))
+
+
+def compressed(pixels: NDArray[Any], kind: str = "png") -> CompressedImage:
+    """An image as OpenCV writes it, which takes colours for BGR."""
+    _, data = cv2.imencode(f".{kind}", pixels)
+    return CompressedImage(header=header(), format=f"{kind} compressed", data=array("B", data.tobytes()))
+
+
+@given(nst.arrays(np.uint8, st.tuples(SIDES, SIDES, st.just(3))))
+def test_png_is_read_bit_for_bit(image: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(rgb_of_compressed(compressed(image[..., ::-1])), image)
+
+
+@given(nst.arrays(np.uint16, st.tuples(SIDES, SIDES, st.just(3))))
+def test_deep_png_is_scaled_like_a_raw_image(image: NDArray[np.uint16]) -> None:
+    raw = message("rgb16", [row.astype("<u2").tobytes() for row in image], image.shape[1])
+    np.testing.assert_array_equal(rgb_of_compressed(compressed(image[..., ::-1])), rgb_image(raw))
+
+
+def test_jpeg_and_gray_images_are_read() -> None:
+    image = np.full((16, 16, 3), (200, 100, 50), np.uint8)
+    assert np.abs(rgb_of_compressed(compressed(image[..., ::-1], "jpg")).astype(int) - image).max() <= 3
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    np.testing.assert_array_equal(rgb_of_compressed(compressed(gray)), np.stack([gray] * 3, 2))
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_what_cannot_be_decoded(data: bytes) -> None:
+    bad = CompressedImage(format="h264", data=array("B", data))
+    with pytest.raises(ConversionError, match=rf"expected a JPEG or PNG image, but got {len(data)} bytes of 'h264'"):
+        rgb_of_compressed(bad)
+    with pytest.raises(ConversionError, match=r"expected a label image compressed as PNG"):
+        labels_of_compressed(bad)
+
+
+def test_floating_point_images_are_no_pictures() -> None:
+    depth = compressed(np.ones((2, 2, 3), np.float32), "tiff")
+    with pytest.raises(ConversionError, match="expected values of 8 or 16 bits, but got float32"):
+        rgb_of_compressed(depth)
+
+
+@given(nst.arrays(np.uint8, st.tuples(SIDES, SIDES)) | nst.arrays(np.uint16, st.tuples(SIDES, SIDES)))
+def test_compressed_labels_come_back_as_they_were(labels: NDArray[Any]) -> None:
+    received = labels_of_compressed(compressed(labels))
+    assert received.dtype == labels.dtype
+    np.testing.assert_array_equal(received, labels)
+
+
+def test_compressed_labels_are_ids_without_loss() -> None:
+    with pytest.raises(ConversionError, match="compressed as PNG, which keeps class ids as they are, but got 'jpg"):
+        labels_of_compressed(compressed(np.zeros((4, 4), np.uint8), "jpg"))
+    with pytest.raises(ConversionError, match="expected a label image of one channel, but got 3"):
+        labels_of_compressed(compressed(np.zeros((4, 4, 3), np.uint8)))
+
+
+@given(st.integers(1, 300), st.integers(0, 2**32))
+def test_classes_come_back_from_json(number: int, seed: int) -> None:
+    colors = np.random.default_rng(seed).integers(0, 256, (number, 3)).tolist()
+    names = tuple(f"class {index}" for index in range(number))
+    classes = ClassList(names, tuple((r, g, b) for r, g, b in colors), tuple((name,) for name in names))
+    text = classes_json(classes)
+    assert classes_of_json(text, "a test") == classes
+    last = json.loads(text)[-1]
+    assert last == {"id": 255 if number <= 255 else 65535, "name": "unlabelled", "color": [0, 0, 0]}
+
+
+def test_only_the_entry_of_unlabelled_pixels_is_no_class() -> None:
+    assert len(classes_of_json(json.dumps([f"class {index}" for index in range(256)]), "a test")) == 256
+
+
+@pytest.mark.parametrize(
+    "text", ["", "road", "[]", "{}", "7", '[{"id": 1, "name": "road"}]', '[{"name": "unlabelled"}]']
+)
+def test_bad_classes(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected .* in the topic"):
+        classes_of_json(text, "the topic")
+
+
+def test_reading_takes_no_ros() -> None:
+    names = ["rclpy", "sensor_msgs", "std_msgs", "builtin_interfaces"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({names})); import ditta_ros.conversion"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_image_message_wants_an_image() -> None:
