@@ -69,7 +69,7 @@ class DiTTANoFusion(DiTTA):
 
 
 class DiTTANoContrastive(DiTTA):
-    """Live mode without the contrastive loss, which a teacher that tracks no objects, such as ``flow``, has not anyway."""
+    """Live mode without the contrastive loss; a teacher that tracks no objects, such as ``flow``, never has one."""
 
     adaptation = AdaptationConfig(contrastive=False)
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from method_models import frame_of, moving_frames
+
+from ditta_core.adaptation import AdaptationConfig
+from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.engine import EngineConfig, InlineRunner, VideoSegmenter
+from ditta_core.methods.base import MethodSetup
+from ditta_core.methods.ditta import DiTTA, DiTTANoContrastive, DiTTANoDistillation, DiTTANoFusion, DiTTAParity
+from ditta_core.methods.source import SourceMerged
+from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.teacher import TeacherConfig
+from ditta_core.types import Frame, State
+
+WARMUP = 3
+FRAMES = moving_frames(7)
+SOURCE = ModelSource()
+
+
+VARIANTS = pytest.mark.parametrize(
+    ("method", "engine", "adaptation"),
+    [
+        (DiTTA, EngineConfig(warmup_frames=WARMUP), AdaptationConfig()),
+        (
+            DiTTAParity,
+            EngineConfig(warmup_frames=WARMUP, smoothing=0.0, exact=True),
+            AdaptationConfig.parity(),
+        ),
+        (
+            DiTTANoFusion,
+            EngineConfig(warmup_frames=WARMUP, smoothing=0.0, reliability_threshold=0.0),
+            AdaptationConfig(),
+        ),
+        (DiTTANoContrastive, EngineConfig(warmup_frames=WARMUP), AdaptationConfig(contrastive=False)),
+        (DiTTANoDistillation, EngineConfig(warmup_frames=WARMUP), AdaptationConfig(passes=0)),
+    ],
+)
+
+
+@VARIANTS
+def test_masks_equal_those_of_the_stream(
+    method: type[DiTTA], engine: EngineConfig, adaptation: AdaptationConfig
+) -> None:
+    compare_with_the_stream(method, engine, adaptation, "flow", FRAMES)
+
+
+@VARIANTS
+def test_masks_equal_those_of_the_stream_with_tracked_objects(
+    method: type[DiTTA], engine: EngineConfig, adaptation: AdaptationConfig, camvid_clip: Path
+) -> None:
+    sequence = CamVidSequence(camvid_clip)
+    small = [cv2.resize(sequence.image(index), (160, 112), interpolation=cv2.INTER_AREA) for index in range(5)]
+    frames = [frame_of(np.asarray(image, np.uint8), index) for index, image in enumerate(small)]
+    compare_with_the_stream(method, engine, adaptation, "object_vote:flow", frames)
+
+
+def compare_with_the_stream(
+    method: type[DiTTA], engine: EngineConfig, adaptation: AdaptationConfig, teacher: str, frames: list[Frame]
+) -> None:
+    model = load_model(SOURCE)
+    stream = VideoSegmenter(SOURCE, engine, adaptation, TeacherConfig(teacher), InlineRunner(), model=model)
+    ours = method(MethodSetup(SOURCE, TeacherConfig(teacher)), model)
+    for frame in frames[:WARMUP]:
+        theirs = stream.push(frame)
+        np.testing.assert_array_equal(ours.observe(frame).confidence, theirs.confidence)
+    report = ours.prepare(frames[:WARMUP])
+    assert stream.status.report is not None and stream.status.state is State.ADAPTED
+    assert report.succeeded and report.losses == stream.status.report.losses
+    assert (report.objects > 0) == (teacher != "flow")
+    if method is DiTTAParity:
+        stream.push(frames[WARMUP - 1])  # as published, the last warm-up frame is the first one's predecessor
+    fused = 0.0
+    for frame in frames[WARMUP:]:
+        mask, theirs = ours.observe(frame), stream.push(frame)
+        np.testing.assert_array_equal(mask.class_ids, theirs.class_ids)
+        np.testing.assert_array_equal(mask.confidence, theirs.confidence)
+        assert mask.generation == theirs.generation == 1
+        fused += mask.fused_share
+    assert (fused > 0) == (method not in (DiTTANoFusion, DiTTANoDistillation))
+
+
+def test_failed_adaptation_leaves_the_unadapted_model() -> None:
+    model = load_model(SOURCE)
+    method = DiTTANoFusion(MethodSetup(ModelSource("espnetv2:/nowhere.pth")), model)
+    method.observe(FRAMES[0])
+    report = method.prepare(FRAMES[:2])
+    assert not report.succeeded and "/nowhere.pth" in report.reason
+    ours = method.observe(FRAMES[2])
+    assert ours.generation == 0
+    alone = SourceMerged(MethodSetup(), model).observe(FRAMES[2])
+    assert np.mean(ours.class_ids != alone.class_ids) < 0.02
+
+
+def test_network_input_is_that_of_the_setup() -> None:
+    model = load_model(SOURCE)
+    sizes = [(32, 48), (64, 96)]
+    masks = []
+    for size in sizes:
+        method = DiTTA(MethodSetup(SOURCE, input_size=size), model)
+        assert method.prepare(FRAMES[:2]).succeeded
+        masks.append(method.observe(FRAMES[2]).confidence)
+    assert (masks[0] != masks[1]).any()
