@@ -25,9 +25,9 @@ from ditta_ros.replay.processes import Processes, ReplayError
 from ditta_ros.replay.recording import NodeState, Recording, StateHistory
 from ditta_ros.replay.stream import ANSWER_SECONDS, READY_SECONDS, Stream
 
-EPOCH = 1_000_000_000_000_000_000
-"""Stamp of the first frame of a sequence that has no time of its own, nanoseconds. Far from zero, which to ROS means
-that there is no simulated time yet."""
+EPOCH = 1_600_000_000_000_000_000
+"""Stamp of the first frame of a sequence without a time of its own, nanoseconds: as in a bag that is made of it. Zero
+would mean to ROS that simulated time has not begun."""
 REPORT_SECONDS = 2.5
 """The node tells its counters once a second; after this long, what it has counted is known."""
 OURS = ("image_topic", "image_reliability", "warmup_frames", "warmup_ratio", "expected_frames", "autostart")
@@ -48,7 +48,6 @@ class LiveOptions:
         rate: how many times as fast as their stamps say the frames are played, above 0.
         lockstep: frames come one by one, each after the mask of the last (and no faster than ``rate`` says), so that
             none is dropped. Otherwise they come in time, whoever can follow.
-        epoch: stamp of the sequence's first frame, nanoseconds: that of a bag's own, or a fixed one.
         ready_seconds: how long the node may take to load its model and to find the camera.
         answer_seconds: how long a frame in lockstep waits for the mask of the one before, which a frame that the node
             rejects never gets.
@@ -62,7 +61,6 @@ class LiveOptions:
     protocol: Protocol = "w2f"
     rate: float = 1.0
     lockstep: bool = False
-    epoch: int = EPOCH
     ready_seconds: float = READY_SECONDS
     answer_seconds: float = ANSWER_SECONDS
     adaptation_timeout: float = 600.0
@@ -186,7 +184,7 @@ def run_live(
             answered=options.lockstep or options.protocol == "w2f",
             clock=True,
         )
-        Replay(stream, options, len(sequence), on_progress).run()
+        Replay(stream, options, sequence, on_progress).run()
     return read_recording(options, sequence, recording)
 
 
@@ -202,8 +200,14 @@ def check_sequence(options: LiveOptions, sequence: VideoSequence) -> None:
         if sequence.stamp(later) <= sequence.stamp(earlier):
             raise ValueError(
                 f"expected rising stamps in {sequence.name}, but got {sequence.stamp(earlier)} ns for frame {earlier} "
-                f"and {sequence.stamp(later)} ns for frame {later}; give a frame rate instead"
+                f"and {sequence.stamp(later)} ns for frame {later}; a mask is known by the stamp of its frame: "
+                f"record the frames in order, each with a stamp of its own"
             )
+
+
+def stamp_offset(sequence: VideoSequence) -> int:
+    """What is added to the stamps of a sequence: nothing where they are those of a recording, else :data:`EPOCH`."""
+    return EPOCH if sequence.stamp(0) == 0 else 0
 
 
 # --- while it plays ------------------------------------------------------------------------------------------------
@@ -215,16 +219,21 @@ class Replay:
     Args:
         stream: the processes.
         options: how to play.
-        frames: length of the sequence.
+        sequence: what is played.
         on_progress: told of every piece of news.
     """
 
     def __init__(
-        self, stream: Stream, options: LiveOptions, frames: int, on_progress: Callable[[LiveProgress], None]
+        self,
+        stream: Stream,
+        options: LiveOptions,
+        sequence: VideoSequence,
+        on_progress: Callable[[LiveProgress], None],
     ) -> None:
         self.stream = stream
         self.options = options
-        self.frames = frames
+        self.frames = len(sequence)
+        self.offset = stamp_offset(sequence)
         self.on_progress = on_progress
         self.last_mask = self.last_state = time.monotonic()
 
@@ -248,7 +257,7 @@ class Replay:
     def play(self, first: int, end: int, lockstep: bool) -> None:
         """Play frames, and wait until all of them are published."""
         answer_seconds = self.options.answer_seconds if lockstep else None
-        self.stream.play(Stretch(first, end, self.options.epoch, self.options.rate, answer_seconds))
+        self.stream.play(Stretch(first, end, self.offset, self.options.rate, answer_seconds))
         self.last_mask = time.monotonic()
         while self.stream.playing:
             self.watch()
@@ -319,7 +328,7 @@ def read_recording(options: LiveOptions, sequence: VideoSequence, recording: Rec
         raise ReplayError(f"expected masks on /ditta/semantic, but none of {len(frames)} frames was answered")
     arrivals = {mask.stamp: mask.time for mask in masks}
     published = {frame.stamp: frame.time for frame in frames}
-    stamps = tuple(options.epoch + sequence.stamp(index) for index in range(len(sequence)))
+    stamps = tuple(stamp_offset(sequence) + sequence.stamp(index) for index in range(len(sequence)))
     scheduled = [] if options.lockstep else frames[options.warmup_frames if options.protocol == "w2f" else 0 :]
     failures = [message.message for message in messages if message.state is State.FAILED]
     end = messages[-1]

@@ -162,7 +162,7 @@ class Rounds:
         self.bar = bar
         self.deadline = time.monotonic() + options.timeout
         self.round = 0
-        self.begin = time.time_ns()
+        self.offset = time.time_ns()
         self.state: State | None = None
 
     def play(self) -> None:
@@ -181,7 +181,7 @@ class Rounds:
     def play_round(self, last: bool) -> None:
         """Play one round; all but the last are broken off as soon as the node is adapted."""
         answer_seconds = ANSWER_SECONDS if self.options.lockstep else None
-        self.stream.play(Stretch(0, len(self.sequence), self.begin, 1.0, answer_seconds, self.round))
+        self.stream.play(Stretch(0, len(self.sequence), self.offset, 1.0, answer_seconds, self.round))
         stopping = last
         while self.stream.playing:
             self.watch()
@@ -190,7 +190,7 @@ class Rounds:
                 stopping = True
         if self.stream.sent:
             seconds = 1 / self.sequence.frame_rate + PAUSE_SECONDS
-            self.begin += self.sequence.stamp(self.stream.sent - 1) + round(seconds * 1e9)
+            self.offset += self.sequence.stamp(self.stream.sent - 1) + round(seconds * 1e9)
             self.round += 1
 
     def watch_for(self, seconds: float) -> None:

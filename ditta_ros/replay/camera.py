@@ -174,9 +174,9 @@ class Camera:
         due = time.monotonic()
         for index in range(stretch.first, stretch.end):
             image = self.sequence.image(index)
-            stamp = stretch.begin + self.sequence.stamp(index)
+            stamp = stretch.offset + self.sequence.stamp(index)
             following = index + 1 < stretch.end
-            until = stretch.begin + self.sequence.stamp(index + 1) - 1 if following else stamp
+            until = stretch.offset + self.sequence.stamp(index + 1) - 1 if following else stamp
             header = Header(frame_id=FRAME_ID)
             header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
             message = image_message(image, header)

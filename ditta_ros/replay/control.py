@@ -26,7 +26,7 @@ class Stretch:
 
     Attributes:
         first, end: index of the first frame in the sequence, and of the one after the last.
-        begin: stamp of the sequence's first frame, nanoseconds; the others follow as in the sequence.
+        offset: added to the stamps of the sequence, nanoseconds.
         rate: how many times as fast as their stamps say the frames are played.
         answer_seconds: lockstep: how long every frame waits for the mask of the one before, which a rejected frame
             never gets. None: frames come in time, whoever can follow.
@@ -35,7 +35,7 @@ class Stretch:
 
     first: int
     end: int
-    begin: int
+    offset: int
     rate: float = 1.0
     answer_seconds: float | None = None
     round: int = 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -125,7 +126,13 @@ def test_the_demo_shows_what_the_node_does(clip: Path, tmp_path: Path) -> None:
 
     model = load_model(ModelSource())
     recording = Recording(demo.out / "recording")
-    last = [frame for frame in recording.frames() if frame.round == summary["passes"] - 1][WARMUP:]
+    rounds = [[frame for frame in recording.frames() if frame.round == number] for number in range(summary["passes"])]
+    for complete in (rounds[0], rounds[-1]):
+        assert [frame.index for frame in complete] == list(range(CLIP_FRAMES))
+    for earlier, later in pairwise(rounds):
+        assert later[0].stamp - earlier[-1].stamp >= 2_000_000_000
+        assert later[0].time - earlier[-1].time >= 2
+    last = rounds[-1][WARMUP:]
     for stream, masks in (
         ("source", [segment_frame(model, texture(frame.index, SIZE), SIZE)[0] for frame in last]),
         ("ditta", [recording.read_mask(frame.stamp) for frame in last]),
