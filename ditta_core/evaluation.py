@@ -114,7 +114,7 @@ class MethodResult:
 
     Attributes:
         method: its name.
-        warmup_ratio: percent of the video's frames; None where the protocol is ``whole`` and the method has no warm-up.
+        warmup_ratio: percent of each video's frames; None where whole videos are measured and no method has a warm-up.
         corruption: ``NAME:SEVERITY``, or None for the clean video.
         frames: measured ones, of all videos.
         scores: mean over the repeats.

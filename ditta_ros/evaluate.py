@@ -10,17 +10,18 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ditta_core.corruptions import Corruption
-from ditta_core.methods.registry import METHODS
-from ditta_core.report.evaluation import results_table, to_json, write_report
 from tqdm import tqdm
 
+from ditta_core.corruptions import Corruption
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.open import open_sequences
 from ditta_core.methods.base import MethodSetup
+from ditta_core.methods.registry import METHODS
+from ditta_core.report.evaluation import write_report
+from ditta_core.report.results import results_table, to_json
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
@@ -38,10 +39,8 @@ from ditta_core.trials import (
     run_trial,
     unfinished,
 )
+from ditta_ros.bag import BagSequence, is_bag
 from ditta_ros.evaluate_command import LONG_SIDE, NODE, QUICK_FRAMES, QUICK_LONG_SIDE
-
-if TYPE_CHECKING:
-    pass
 
 
 def describe_methods() -> str:
@@ -50,11 +49,6 @@ def describe_methods() -> str:
 
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a path looks like a rosbag2."""
-    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
 
 
 def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
@@ -67,8 +61,6 @@ def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
     sequences: list[VideoSequence] = []
     for path in options.input:
         if options.format == "bag" or (options.format == "auto" and is_bag(path)):
-            from ditta_ros.bag import BagSequence
-
             sequences.append(BagSequence(path, options.image_topic, options.ground_truth_topic, options.slop))
         else:
             sequences += open_sequences(path, options.format, options.frame_rate, options.split)
@@ -218,7 +210,9 @@ def run_trials(
     def run(trial: Trial, model: SegmentationModel, step: Any) -> TrialRecord:
         bar.set_description(trial.key.replace("/", " "))
         if trial.method == NODE:
-            return run_node(trial, model, live_options(options), step)
+            from ditta_ros.live_trial import run_node  # needs ROS
+
+            return run_node(trial, model, options.work / "live", options.rate, options.lockstep, step)
         return run_trial(trial, model, step)
 
     yield from run_here(trials, model, evaluation.threads, run, bar.update)

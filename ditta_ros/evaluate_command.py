@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ditta_ros.arguments import number_list, size, split_list
+from ditta_ros.replay.processes import ReplayError
 
 NODE = "node"
 """The method that is the running node, with --live."""
@@ -116,8 +117,8 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
     """Evaluate, print the table, write what was asked for.
 
     Returns:
-        Exit code: 0, or 2 for a missing package or an argument or input that is not what it should be, 130 after
-        Ctrl-C.
+        Exit code: 0; 1 where a live replay did not come to its end; 2 for a missing package or an argument or input
+        that is not what it should be; 130 after Ctrl-C.
     """
     try:
         from ditta_ros.evaluate import describe_methods, evaluate, write_results
@@ -138,6 +139,9 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    except ReplayError as error:
+        print(f"ditta evaluate: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"ditta evaluate: {error}", file=sys.stderr)
         return 2

@@ -147,11 +147,13 @@ def test_the_whole_video(model: SegmentationModel, tmp_path: Path) -> None:
     options = EvaluationOptions(("source_merged", "bn_blend"), SETUP, warmup_ratios=(10, 25), whole_video=True)
     finished = evaluation(options, [Street()], model, tmp_path / "whole")
     assert [(row.method, row.warmup_ratio, row.protocol, row.frames) for row in finished.result.results] == [
-        ("source_merged", None, "whole", 21),
+        ("source_merged", 10, "whole", 21),
         ("bn_blend", 10, "whole", 21),
+        ("source_merged", 25, "whole", 21),
         ("bn_blend", 25, "whole", 21),
     ]
-    source, _, blended = finished.result.results
+    assert len({trial.key for row in finished.planned for trial, _ in row.trials[0]}) == 3
+    source, blended = finished.result.results[2:]
     for index in range(5):
         np.testing.assert_array_equal(
             finished.mask(blended, "street", index),
@@ -161,6 +163,12 @@ def test_the_whole_video(model: SegmentationModel, tmp_path: Path) -> None:
     alone = evaluation(replace(options, whole_video=False), [Street()], model, tmp_path / "w2f")
     rest = next(row for row in alone.result.results if row.method == "bn_blend" and row.warmup_ratio == 25)
     np.testing.assert_array_equal(alone.mask(rest, "street", 20), finished.mask(blended, "street", 20))
+
+
+def test_whole_videos_without_any_warm_up(model: SegmentationModel) -> None:
+    options = EvaluationOptions(("source",), SETUP, warmup_ratios=(10, 25), whole_video=True)
+    (row,) = plan(options, [Street()])
+    assert row.warmup_ratio is None
 
 
 def test_an_interrupted_evaluation_loses_nothing(model: SegmentationModel, tmp_path: Path) -> None:
