@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditta_core.methods.cotta import scaled_size
 from ditta_core.methods.learning import FrameLearner, LearningMethod, Lesson, descend
-from ditta_core.methods.outputs import network_input, own_outputs
+from ditta_core.methods.outputs import network_input
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame
 
@@ -25,12 +24,12 @@ class AuxAdaptConfig:
     """Settings of AuxAdapt.
 
     Attributes:
-        scale: of the auxiliary network's input relative to the main one's.
-        learning_rate, momentum: of stochastic gradient descent.
+        learning_rate, momentum: of stochastic gradient descent. Chosen on eight warm-up frames of each of the three
+            drives in CamVid's training part, with Cityscapes weights: a rate of 0.01 changes the mIoU of the frames
+            after them by +3.6, +0.4 and +0.2, of 0.001 by +0.1, +0.4 and +0.2, of 0.03 by −7.3, −4.4 and −1.8.
     """
 
-    scale: float = 0.5
-    learning_rate: float = 1e-3
+    learning_rate: float = 0.01
     momentum: float = 0.9
 
 
@@ -42,7 +41,6 @@ class AuxAdaptLearner(FrameLearner):
     """
 
     def __init__(self, model: SegmentationModel, config: AuxAdaptConfig) -> None:
-        self.config = config
         self.main = model
         self.auxiliary = copy.deepcopy(model, {id(model.encoder): model.encoder}).eval()
         parameters = self.auxiliary.decoder_parameters()
@@ -56,13 +54,11 @@ class AuxAdaptLearner(FrameLearner):
         return Lesson(outputs.detach(), loss)
 
     def outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
-        """Sum of the logits of both networks, float [1, C, h, w] at the size of the main one's logits."""
+        """Sum of the logits of both networks, float [1, C, h, w]."""
         with torch.no_grad():
-            main = own_outputs(self.main, network_input(self.main, frame, input_size))
-            small = scaled_size(input_size, self.config.scale, self.auxiliary.size_multiple)
-            features = self.auxiliary.encode(network_input(self.auxiliary, frame, small))
-        auxiliary = self.auxiliary.classify_outputs(self.auxiliary.decode(features))
-        return main + self.auxiliary.enlarge_logits(auxiliary, (main.shape[-2], main.shape[-1]))
+            features = self.main.encode(network_input(self.main, frame, input_size))
+            main = self.main.classify_outputs(self.main.decode(features))
+        return main + self.auxiliary.classify_outputs(self.auxiliary.decode(features))
 
 
 class AuxAdapt(LearningMethod):
@@ -71,11 +67,12 @@ class AuxAdapt(LearningMethod):
     As published: the logits of both networks are added up, their joint decision is the mask of the frame and the label
     that the auxiliary network is trained towards by cross-entropy, one step per frame.
 
-    Ours: the paper takes a small network that was trained for the same classes. There is none for an arbitrary model,
-    so the auxiliary network is the model itself at half the input size, a quarter of the work, with its decoder
-    trained and its encoder frozen; it is there from the first frame, as a second opinion from another scale. The
-    decision is made at the size of the logits, of which a mask is enlarged. Stochastic gradient descent with momentum
-    and its learning rate are ours: the paper's depend on the network trained.
+    Ours: the paper takes a small second network that was trained for the same classes. There is none for an arbitrary
+    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder, which is
+    cheaper still. Beside it a copy of the whole model at half the input size, the other small network to be had, is a
+    worse rival: its opinion alone changes the mIoU on the drives of :class:`AuxAdaptConfig` by −3.0, −1.0 and −4.9. The
+    decision is made at the size of the logits, of which the mask is enlarged. The optimiser's settings are ours too:
+    the paper's belong to its networks.
     """
 
     uses_warmup = True

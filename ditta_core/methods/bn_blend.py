@@ -19,9 +19,8 @@ from ditta_core.normalisation import blend_statistics
 from ditta_core.types import AdaptationReport, Frame
 
 STATISTICS_SHARE = 0.3
-"""Share of the warm-up in the statistics, that of the live adaptation. Schneider et al. weigh the source as N images of
-the target's domain against the n that were seen, s = n / (n + N); for the batches of a robot's warm-up, ten to fifty
-frames, their best N of 16 to 64 give shares of 0.14 to 0.76, and one fixed share lets warm-ups be compared."""
+"""Share of the warm-up in the statistics: that of the live adaptation, so that the two can be compared. In the paper it
+grows with the number n of images seen, s = n / (n + N), the source counting as N images."""
 
 
 class BNBlend(StreamMethod):

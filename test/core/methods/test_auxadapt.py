@@ -9,16 +9,19 @@ from ditta_core.methods.auxadapt import AuxAdaptConfig, AuxAdaptLearner
 FRAMES = moving_frames(2)
 
 
-def outputs_of(model: TinyModel, size: tuple[int, int]) -> torch.Tensor:
-    pixels = model.preprocess(FRAMES[0].image[None], size, torch.device("cpu"))
+def outputs_of(model: TinyModel) -> torch.Tensor:
+    pixels = model.preprocess(FRAMES[0].image[None], SIZE, torch.device("cpu"))
     return model.classifier(model.head(model.backbone(pixels)))
 
 
 def test_logits_of_both_networks_add_up() -> None:
-    model = TinyModel()
-    small = torch.nn.functional.interpolate(outputs_of(model, (32, 48)), (32, 48), mode="bilinear")
-    ours = AuxAdaptLearner(model, AuxAdaptConfig()).outputs(FRAMES[0], SIZE)
-    torch.testing.assert_close(ours, outputs_of(model, SIZE) + small)
+    model, other = TinyModel(), TinyModel()
+    learner = AuxAdaptLearner(model, AuxAdaptConfig())
+    torch.testing.assert_close(learner.outputs(FRAMES[0], SIZE), 2 * outputs_of(model))
+    for mine, theirs in zip(learner.auxiliary.decoder_parameters(), other.decoder_parameters(), strict=True):
+        mine.data += 0.1
+        theirs.data += 0.1
+    torch.testing.assert_close(learner.outputs(FRAMES[0], SIZE), outputs_of(model) + outputs_of(other))
 
 
 def test_only_the_decoder_of_the_auxiliary_network_learns() -> None:
