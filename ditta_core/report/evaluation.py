@@ -484,7 +484,9 @@ def write_overlay(
                 for row, mask in zip(rows, masks, strict=True):
                     pictures.append(image if mask is None else tint(image, mask, footage.result.classes))
                     miou = finite(frame_miou[row.method].get(index))
-                    note = "no mask" if mask is None else "" if miou is None else f"mIoU {number(miou)} %"
+                    note = "" if miou is None else f"mIoU {number(miou)} %"
+                    if mask is None:
+                        note = "warm-up" if index < warmup else "no mask"
                     captions.append(f"{row.method}   {note}")
                 overlay.write(arranged(pictures, captions))
             step()

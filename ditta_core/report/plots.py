@@ -296,7 +296,7 @@ def draw_class_iou(
             [np.nan if (value := finite(result.iou[name])) is None else value for name in classes], range(len(classes)),
             linestyle="none", marker=style.marker, markersize=8 if emphasised else 6, color=style.in_theme(theme),
             mfc=style.in_theme(theme) if style.dash == "solid" else theme.page, mec=style.in_theme(theme), mew=1.2,
-            alpha=1 if emphasised else 0.85, zorder=3 if emphasised else 2, label=plain(result.method),
+            zorder=3 if emphasised else 2, label=plain(result.method),
         )  # fmt: skip
         handles.append(line)
     draw_legend(axes, handles, theme)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -134,6 +135,18 @@ class Evaluated:
         if row.method in WARMED and index < warmup_length(len(street), ratio):
             return None
         return mask_of(street, row.method, ratio, row.corruption, index)
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report in a folder, and how many steps it took."""
+
+    folder: Path
+    steps: int
+
+    @property
+    def html(self) -> str:
+        return (self.folder / "report.html").read_text(encoding="utf-8")
 
 
 def motions_of(street: Street) -> list[Motion | None]:
