@@ -236,6 +236,7 @@ class Replay:
         self.offset = stamp_offset(sequence)
         self.on_progress = on_progress
         self.last_mask = self.last_state = time.monotonic()
+        self.sent_at_last_mask = 0
 
     def run(self) -> None:
         """Play the sequence by the protocol, and wait for the last masks.
@@ -258,10 +259,12 @@ class Replay:
         """Play frames, and wait until all of them are published."""
         answer_seconds = self.options.answer_seconds if lockstep else None
         self.stream.play(Stretch(first, end, self.offset, self.options.rate, answer_seconds))
-        self.last_mask = time.monotonic()
+        self.last_mask, self.sent_at_last_mask = time.monotonic(), first
         while self.stream.playing:
             self.watch()
-            if lockstep and time.monotonic() - self.last_mask > self.options.silence_seconds:
+            # Two frames and no mask: otherwise it may be the sequence in which there is nothing for so long.
+            unanswered = self.stream.sent - self.sent_at_last_mask >= 2
+            if lockstep and unanswered and time.monotonic() - self.last_mask > self.options.silence_seconds:
                 raise self.error(f"no mask came within {self.options.silence_seconds:g} s")
 
     def wait_for_adaptation(self) -> None:
@@ -298,7 +301,7 @@ class Replay:
         stream.take_event()
         now = time.monotonic()
         if stream.masks > masks:
-            self.last_mask = now
+            self.last_mask, self.sent_at_last_mask = now, stream.sent
         if stream.node_state is not node_state:
             self.last_state = now
         if now - self.last_state > self.options.silence_seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,10 @@ from ditta_core.engine import InlineRunner, VideoSegmenter
 from ditta_core.types import Frame, State
 from ditta_ros.bag import BagSequence
 from ditta_ros.bag_writer import make_bag
-from ditta_ros.live import EPOCH, LiveOptions, LiveProgress, LiveRecording, run_live
+from ditta_ros.live import EPOCH, LiveOptions, LiveProgress, LiveRecording, Replay, run_live
 from ditta_ros.replay import processes as replay_processes
-from ditta_ros.replay.processes import ProcessDied, ReplayError
+from ditta_ros.replay.control import Stretch
+from ditta_ros.replay.processes import Child, ProcessDied, ReplayError
 
 FRAMES, WARMUP = 12, 3
 RATE = 10.0  # Hz
@@ -208,7 +210,7 @@ def interrupt(folder: Path) -> None:
         (
             freeze_the_node,
             ReplayError,
-            r"(?s)(no mask came within|node said nothing for) 3 s: the node is .*model camvid",
+            r"(?s)the node said nothing for 3 s: the node is .*model camvid",
         ),
         (interrupt, KeyboardInterrupt, None),
     ],
@@ -254,6 +256,52 @@ def test_a_node_that_does_not_get_there_is_an_error(
     with pytest.raises(ReplayError, match=message):
         run_live(chosen, sequence)
     assert processes(chosen.folder) == {}
+
+
+def test_a_node_that_does_not_take_the_warm_up_frames_is_an_error(
+    options: Callable[..., LiveOptions], tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(FRAMES):  # another size in the midst of the warm-up: the node starts over
+        size = SIZE if index < WARMUP - 1 else (SIZE[0] // 2, SIZE[1] // 2)
+        cv2.imwrite(str(images / f"{index:02}.png"), texture(index, size))
+    with pytest.raises(ReplayError, match="to take 3 frames for its warm-up, but it took 1 and rejected 0"):
+        run_live(options(), ImageFolder(images, RATE))
+
+
+class Unanswering:
+    """Stands where the stream to a node would, whose inference hangs: it tells its state, but no mask comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.node = Child("node", "this", (), os.environ, folder / "node.log")
+        self.state, self.message, self.progress = State.COLLECTING, "collecting 3 frames", 0.0
+        self.playing, self.sent, self.masks, self.states = False, 0, 0, 0
+
+    @property
+    def node_state(self) -> int:
+        return self.states
+
+    def wait_until_ready(self, seconds: float) -> None:
+        pass
+
+    def play(self, stretch: Stretch) -> None:
+        self.playing = True
+
+    def take_event(self) -> None:
+        time.sleep(0.01)
+        self.sent += 1
+        self.states += 1
+
+
+def test_a_node_that_answers_nothing_in_lockstep_is_given_up(
+    sequence: VideoSequence, options: Callable[..., LiveOptions], tmp_path: Path
+) -> None:
+    stream: Any = Unanswering(tmp_path)
+    with pytest.raises(ReplayError, match=r"no mask came within 0\.2 s: the node is COLLECTING, collecting 3 frames"):
+        Replay(stream, options(silence_seconds=0.2), sequence, lambda _: None).run()
+    assert stream.sent > 2
+    stream.node.stop()
 
 
 @pytest.mark.parametrize(
