@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ditta_core.classes import ClassList
-from ditta_core.metrics import MaskQuality
+from ditta_core.metrics import MaskQuality, percent
 from ditta_core.report.pages import render, swatches
 from ditta_core.report.pictures import Still, data_url, jpeg
-from ditta_core.report.tables import Table, number, percent
+from ditta_core.report.tables import Table, number
 from ditta_core.types import State
 
 # --- what was measured ---------------------------------------------------------------------------------------------

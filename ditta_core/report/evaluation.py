@@ -465,7 +465,11 @@ def write_overlay(
     path: Path,
     step: Callable[[], object],
 ) -> None:
-    """Write the video with the masks of some methods over it: every frame that at least one of them has a mask of."""
+    """Write the video with the masks of some methods over it: every frame that at least one of them has a mask of.
+
+    No file, where there is no such frame.
+    """
+    path.unlink(missing_ok=True)
     rows = [row for method in methods if (row := group.of(method)) is not None]
     sequence = footage.sequences[video]
     frame_miou = {
@@ -515,7 +519,8 @@ def confused(result: EvaluationResult, group: Comparison) -> list[MethodResult]:
     """The rows whose confusion is shown: of the reference, of the best of the others, and of DiTTA."""
     reference, *others = featured_methods(result)
     shown = dict.fromkeys([reference, *others[:1], *(method for method in others if method == OURS)])
-    return [row for method in shown if (row := group.of(method)) is not None]
+    rows = [row for method in shown if (row := group.of(method)) is not None]
+    return [row for row in rows if row.confusion.any()]
 
 
 def write_report(
@@ -577,12 +582,13 @@ def write_report(
         ],
         class_plot=class_plot(result, main, styles, gallery) if labelled else None,
         class_tables=class_tables(result, groups, styles) if labelled else [],
-        curves=[curve_plot(group, measure, footage, styles, gallery) for group in mains],
-        corrupted_curves=[
-            curve_plot(group, measure, footage, styles, gallery) for group in groups if group not in mains
-        ],
+        curves=curve_plots(mains, measure, footage, styles, gallery),
+        corrupted_curves=curve_plots(
+            [group for group in groups if group not in mains], measure, footage, styles, gallery
+        ),
+        overlay=(folder / "overlay.mp4").exists(),
         frames=frame_views(main, featured[:STILL_METHODS], footage, styles, step),
-        swatches=swatches(result.classes),
+        swatches=[each for each in swatches(result.classes) if each.name in seen_classes(result, main)],
         confusions=[confusion_plot(row, result, gallery) for row in confused(result, main)] if labelled else [],
         video_tables=video_tables(groups, videos, labelled, styles) if len(videos) > 1 else [],
         protocols=list(dict.fromkeys(group.protocol for group in groups)),
@@ -609,11 +615,21 @@ def subtitle(result: EvaluationResult) -> str:
     return " · ".join(parts)
 
 
+def measured_classes(result: EvaluationResult, group: Comparison) -> list[str]:
+    """The classes that have an IoU: those that the ground truth or a prediction holds."""
+    return [name for name in result.classes.names if any(finite(row.iou[name]) is not None for row in group.results)]
+
+
+def seen_classes(result: EvaluationResult, group: Comparison) -> list[str]:
+    """The classes that a picture may show: those measured, or without labels all of them."""
+    return measured_classes(result, group) or list(result.classes.names)
+
+
 def class_plot(
     result: EvaluationResult, group: Comparison, styles: Mapping[str, MethodStyle], gallery: Gallery
 ) -> Plot:
     """IoU per class of every method, in the classes that have one."""
-    names = [name for name in result.classes.names if any(row.iou[name] is not None for row in group.results)]
+    names = measured_classes(result, group)
     return gallery.plot(
         "classes",
         full_title(group),
@@ -632,20 +648,34 @@ def class_tables(
     ]
 
 
+def curve_plots(
+    groups: Sequence[Comparison],
+    measure: Measure,
+    footage: Footage,
+    styles: Mapping[str, MethodStyle],
+    gallery: Gallery,
+) -> list[Plot]:
+    """The curves of each comparison that has any."""
+    plots = [curve_plot(group, measure, footage, styles, gallery) for group in groups]
+    return [plot for plot in plots if plot is not None]
+
+
 def curve_plot(
     group: Comparison, measure: Measure, footage: Footage, styles: Mapping[str, MethodStyle], gallery: Gallery
-) -> Plot:
-    """The curves over one video of a comparison."""
+) -> Plot | None:
+    """The curves over one video of a comparison; None where no frame has a value."""
     video = differing_video(group, measure)
     end = len(footage.sequences[video])
     warmup = warmup_frames(group, end)
     ratio = "" if group.warmup_ratio is None else f" {group.warmup_ratio}"
     panels = curves_of(group, video, footage)
+    if not panels:
+        gallery.step()
+        return None
     return gallery.plot(
         f"curves{ratio} {group.corruption or ''}".strip(),
         f"{full_title(group)} · {video}",
-        f"{listed([title[0].lower() + title[1:] for title in panels]) or 'nothing measured'} over time, {video}, "
-        f"{full_title(group)}",
+        f"{listed([title[0].lower() + title[1:] for title in panels])} over time, {video}, {full_title(group)}",
         lambda theme: draw_curves(panels, warmup, end, styles, theme),
     )
 

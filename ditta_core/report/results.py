@@ -351,7 +351,7 @@ OURS = "ditta"
 
 def main_measure(result: EvaluationResult) -> Measure:
     """The measure that methods are ranked by: mean IoU, or without labels consistency."""
-    labelled = any(row.scores.miou is not None for row in result.results)
+    labelled = any(MIOU.shown(row) is not None for group in main_comparisons(result) for row in group.results)
     return MIOU if labelled else CONSISTENCY
 
 

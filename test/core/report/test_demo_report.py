@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.metrics import MaskQuality
+from ditta_core.metrics import MaskQuality, percent
 from ditta_core.report.demo import (
     Accuracy,
     AccuracyComparison,
@@ -29,7 +29,6 @@ from ditta_core.report.demo import (
     write_html,
 )
 from ditta_core.report.pictures import OverlayVideo, Still, compose_panels, tint
-from ditta_core.report.tables import percent
 from ditta_core.types import State
 
 CLASSES = ClassList.of_names(["road", "sky <clear>"])

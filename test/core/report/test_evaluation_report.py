@@ -656,6 +656,22 @@ def test_one_method_on_whole_videos_with_repeats(streets: Evaluated, tmp_path: P
     assert {path.name for path in tmp_path.glob("c*.png")} == {"curves.png", "classes.png", "confusion_source.png"}
 
 
+def test_a_node_that_answered_no_frame(tmp_path: Path) -> None:
+    nothing = VideoResult("street", 0, 1, NOTHING, (), ())
+    node = row("node", frames=0, confusion=np.zeros((2, 3), np.int64), videos=(nothing,), dropped=3)
+    steps: list[None] = []
+    write_report(
+        result_of(node), {"street": Unlabelled()}, lambda own, video, index: None, tmp_path, lambda: steps.append(None)
+    )
+    assert len(steps) == report_steps(result_of(node), {"street": Unlabelled()})
+    page = PageReader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Nothing could be measured." in page.text[""]
+    assert not [section for section, _, _ in page.images if section == "curves"]
+    assert page.text["frames"].count("no mask") == 3
+    assert "overlay" not in page.text["frames"]
+    assert not (tmp_path / "overlay.mp4").exists()  # no frame has anything to lay over
+
+
 def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected results to report, but got none"):
         write_report(result_of(), {}, constant_masks(0), tmp_path)
