@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,9 +186,14 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     if len(waiting) < len(every):
         print(f"going on with {store.folder}: {len(every) - len(waiting)} of {len(every)} trials are done")
     total, done = sum(trial.steps for trial in every.values()), sum(trial.steps for trial in waiting)
-    with tqdm(total=total, initial=total - done, unit="frame", smoothing=0.05, dynamic_ncols=True) as bar:
+    finished = len(every) - len(waiting)
+    # Outside a terminal there is no bar, only a line for each trial that is done.
+    with tqdm(total=total, initial=total - done, unit="frame", smoothing=0.05, dynamic_ncols=True, disable=None) as bar:
+        begin = time.monotonic()
         for trial, record in run_trials(options, evaluation, waiting, model, bar):
             store.put(trial, record)
+            finished += 1
+            tqdm.write(f"{finished}/{len(every)}  {trial.key}  after {time.monotonic() - begin:.0f} s", file=sys.stderr)
     return collect(evaluation, planned, store, model, config)
 
 
@@ -226,7 +232,7 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
         options.json.write_text(to_json(finished.result), encoding="utf-8")
     if options.report is not None:
         sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
-        with tqdm(unit="picture", desc="report", dynamic_ncols=True) as bar:
+        with tqdm(unit="picture", desc="report", dynamic_ncols=True, disable=None) as bar:
             write_report(finished.result, sequences, finished.mask, options.report, bar.update)
         print(f"report: {options.report / 'report.html'}")
     finished.store.remove()
