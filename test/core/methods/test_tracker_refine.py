@@ -18,7 +18,8 @@ SCENE = moving_square(FRAMES)
 def script(prompts: bool = True) -> list[NDArray[np.float32]]:
     """A square (class 1) before a ground (class 0); the last frame takes its lower part for class 2.
 
-    One pixel of the square is certain in every frame, so that an object is prompted there and nowhere else.
+    One pixel of the square is certain in every frame but the last, so that an object is prompted there and nowhere
+    else, and the last frame can know of it from the tracker alone.
     """
     answers = []
     for frame, mask in enumerate(SCENE.mask):
@@ -29,7 +30,7 @@ def script(prompts: bool = True) -> list[NDArray[np.float32]]:
             wrong = mask.copy()
             wrong[:65] = False
             probabilities[:, wrong] = np.array([[0.2], [0.38], [0.42]], np.float32)
-        if prompts:
+        if prompts and frame < FRAMES - 1:
             row, column = 50 + frame, 50 + 4 * frame
             probabilities[:, row, column] = 0.001, 0.998, 0.001
         answers.append(probabilities)
