@@ -218,7 +218,8 @@ def run_trials(
         if trial.method == NODE:
             from ditta_ros.live_trial import run_node  # needs ROS
 
-            return run_node(trial, model, options.work / "live", options.rate, options.lockstep, step)
+            live = options.work / "live"
+            return run_node(trial, model, live, evaluation.threads, options.rate, options.lockstep, step)
         return run_trial(trial, model, step)
 
     yield from run_here(trials, model, evaluation.threads, run, bar.update)

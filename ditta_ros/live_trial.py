@@ -17,7 +17,13 @@ from ditta_ros.parameters import Value
 
 
 def run_node(
-    trial: Trial, model: SegmentationModel, folder: Path, rate: float, lockstep: bool, step: Callable[[], object]
+    trial: Trial,
+    model: SegmentationModel,
+    folder: Path,
+    threads: int,
+    rate: float,
+    lockstep: bool,
+    step: Callable[[], object],
 ) -> TrialRecord:
     """Replay a video to the node, as a trial.
 
@@ -27,6 +33,8 @@ def run_node(
         trial: what is measured.
         model: publishes the classes.
         folder: for the recording; gone afterwards.
+        threads: of the node's inference and of its adaptation, the same as of the methods beside it, so that the last
+            digits are the same too.
         rate: how many times as fast as recorded.
         lockstep: every frame waits for the mask of the last.
         step: called once for every frame that was answered or passed over, and for every measured frame.
@@ -48,6 +56,8 @@ def run_node(
         "input_width": width,
         "input_height": height,
         "seed": setup.seed,
+        "threads": threads,
+        "adaptation_threads": threads,
     }
     options = LiveOptions(
         folder,

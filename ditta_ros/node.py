@@ -28,13 +28,12 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from ditta_core.classes import ClassList
 from ditta_core.engine import EngineStatus, FrameRejected, VideoSegmenter
 from ditta_core.segmentation.registry import load_model
-from ditta_core.types import UNLABELLED, Frame, Segmentation, State
+from ditta_core.types import Frame, Segmentation, State
 from ditta_ros.adaptation_executor import AdaptationExecutor, BackgroundExecutor
 from ditta_ros.adaptation_worker import ProcessRunner
-from ditta_ros.conversion import ConversionError, frame_of, image_message, overlay
+from ditta_ros.conversion import ConversionError, classes_json, frame_of, image_message, overlay
 from ditta_ros.diagnostics import (
     StreamSnapshot,
     StreamStatistics,
@@ -383,16 +382,6 @@ class DittaNode(LifecycleNode):
     def _changed(self, parameters: list[Parameter[Any]]) -> NodeParameters:
         changes = [(parameter.name, parameter.value) for parameter in parameters]
         return changed(self.parameters, changes, configured=self._engine is not None)
-
-
-def classes_json(classes: ClassList) -> str:
-    """The classes as JSON: a list of id, name and colour, with the id of unlabelled pixels at the end."""
-    unlabelled = UNLABELLED if len(classes) <= UNLABELLED else 65535
-    entries = [
-        {"id": index, "name": name, "color": color}
-        for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
-    ]
-    return json.dumps([*entries, {"id": unlabelled, "name": "unlabelled", "color": [0, 0, 0]}])
 
 
 def main(args: list[str] | None = None) -> int:
