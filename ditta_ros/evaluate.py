@@ -21,7 +21,7 @@ from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.open import open_sequences
 from ditta_core.methods.base import MethodSetup
 from ditta_core.methods.registry import METHODS
-from ditta_core.report.evaluation import write_report
+from ditta_core.report.evaluation import report_steps, write_report
 from ditta_core.report.results import results_table, to_json
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
@@ -233,7 +233,8 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
         options.json.write_text(to_json(finished.result), encoding="utf-8")
     if options.report is not None:
         sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
-        with tqdm(unit="picture", desc="report", dynamic_ncols=True, disable=None) as bar:
+        total = report_steps(finished.result, sequences)
+        with tqdm(total=total, desc="report", dynamic_ncols=True, disable=None) as bar:
             write_report(finished.result, sequences, finished.mask, options.report, bar.update)
         print(f"report: {options.report / 'report.html'}")
     finished.store.remove()

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-
-def percent(share: float) -> float | None:
-    """A share 0..1 in percent; None for NaN."""
-    return None if math.isnan(share) else 100 * share
 
 
 @dataclass(frozen=True)

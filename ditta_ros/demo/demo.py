@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +11,19 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_sequence
 from ditta_core.engine import EngineConfig
+from ditta_core.metrics import percent
 from ditta_core.report import demo as report
 from ditta_core.report.pictures import Still
-from ditta_core.report.tables import percent
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import State
+from ditta_core.versions import software_versions
 from ditta_ros.demo.comparison import (
     Comparison,
     FrameByFrame,
@@ -344,7 +342,7 @@ def summarize(
             "smoothing": config.smoothing,
             "device": options.device,
         },
-        versions=versions(),
+        versions=software_versions(),
     )
 
 
@@ -367,27 +365,3 @@ def timeline_of(
         source=comparison.source.flow_consistencies,
         ditta=comparison.ditta.flow_consistencies,
     )
-
-
-def versions() -> dict[str, str]:
-    """Of the software that made the numbers, and the machine's cores."""
-    found = {"ditta_ros": distribution_version("ditta_ros"), "Python": platform.python_version()}
-    ros = os.environ.get("ROS_DISTRO") or next(
-        (name for name in ("kilted", "jazzy") if distribution_version(f"ros-{name}-rclpy") != "unknown"), "unknown"
-    )
-    return {
-        **found,
-        "ROS 2": ros,
-        "torch": torch.__version__,
-        "OpenCV": cv2.__version__,
-        "NumPy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def distribution_version(name: str) -> str:
-    """The version of an installed distribution, or unknown."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
