@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +19,9 @@ from ditta_core.types import UNLABELLED
 
 Color = tuple[int, int, int]
 
+LIKENESS = 0.75
+"""How alike two names have to be, by difflib's ratio, to be suggested for one another."""
+
 
 def default_color(index: int) -> Color:
     """The colour of a class id in the Pascal VOC palette: distinct for every id below 256."""
@@ -28,6 +32,26 @@ def default_color(index: int) -> Color:
         blue |= (index >> 2 & 1) << shift
         index >>= 3
     return red, green, blue
+
+
+def comparable(name: str) -> str:
+    """A name without case, spaces and punctuation, which is where checkpoints of one data set differ.
+
+    >>> comparable("dining table"), comparable("diningtable"), comparable("TV/monitor ")
+    ('diningtable', 'diningtable', 'tvmonitor')
+    """
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def most_alike(name: str, known: Sequence[str]) -> str | None:
+    """The one of the ``known`` names that is most like ``name``; None where none is like it.
+
+    >>> most_alike("side walk", ["road", "sidewalk"]), most_alike("giraffe", ["road", "sidewalk"])
+    ('sidewalk', None)
+    """
+    by_spelling = {comparable(candidate): candidate for candidate in known}
+    found = difflib.get_close_matches(comparable(name), by_spelling, n=1, cutoff=LIKENESS)
+    return by_spelling[found[0]] if found else None
 
 
 @dataclass(frozen=True)
@@ -64,12 +88,30 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def unlabelled(self) -> int:
+        """The id of pixels without a class: 255, or 65535 where there are too many classes for 8 bits."""
+        return UNLABELLED if len(self) <= UNLABELLED else 65535
+
     @classmethod
     def of_names(cls, names: Sequence[str]) -> ClassList:
         """Classes from their names alone, coloured by the VOC palette (id 0 black only where it is a background)."""
         offset = 0 if names and names[0].lower() in ("background", "unlabelled", "void") else 1
         colors = tuple(default_color(index + offset) for index in range(len(names)))
         return cls(tuple(names), colors, tuple((name,) for name in names))
+
+    @classmethod
+    def of_outputs(cls, names: Sequence[str]) -> ClassList:
+        """Classes of a model's outputs: the packaged list of the same names, else :meth:`of_names`.
+
+        The packaged list brings the colours of the data set, and its spelling of the names.
+        """
+        spelling = [comparable(name) for name in names]
+        for known in packaged_names():
+            packaged = cls.packaged(known)
+            if [comparable(name) for name in packaged.names] == spelling:
+                return packaged
+        return cls.of_names(names)
 
     @classmethod
     def from_yaml_value(cls, value: Any, origin: str = "the class list") -> ClassList:
@@ -119,13 +161,10 @@ class ClassList:
         Raises:
             ValueError: there is no such list; the message names those there are.
         """
-        folder = resources.files("ditta_core") / "class_lists"
-        file = folder / f"{name}.yaml"
-        if not file.is_file():
-            known = sorted(
-                entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-            )
+        known = packaged_names()
+        if name not in known:
             raise ValueError(f"expected one of the packaged class lists {known}, but got {name!r}")
+        file = resources.files("ditta_core") / "class_lists" / f"{name}.yaml"
         return cls.from_yaml_value(yaml.safe_load(file.read_text(encoding="utf-8")), name)
 
     @classmethod
@@ -158,6 +197,12 @@ class ClassList:
         return palette[class_ids]
 
 
+def packaged_names() -> list[str]:
+    """The names of the class lists that the package ships."""
+    folder = resources.files("ditta_core") / "class_lists"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
 @dataclass(frozen=True)
 class ClassMap:
     """How the outputs of a model (``source``) become the published ``classes``.
@@ -165,7 +210,7 @@ class ClassMap:
     Attributes:
         source: the outputs of the model.
         classes: what is published.
-        assignment: for each output the published class id, or ``UNLABELLED`` for those in none.
+        assignment: for each output the published class id, or ``classes.unlabelled`` for those in none.
     """
 
     source: ClassList
@@ -179,20 +224,59 @@ class ClassMap:
 
     @classmethod
     def between(cls, source: ClassList, classes: ClassList) -> ClassMap:
-        """Assign every output to the class that lists its name as a member.
+        """Assign every output to the class that has its name as a member, else to that of a :func:`comparable` name.
+
+        Every class must get an output: whoever reads the masks would take a class that can never appear for one that
+        is not in sight.
 
         Raises:
-            ValueError: a class has no output of the model as a member.
+            ValueError: a class has no output of the model as a member; the message suggests similar names.
         """
         owner = {member: index for index, members in enumerate(classes.members) for member in members}
-        assignment = tuple(owner.get(name, UNLABELLED) for name in source.names)
-        empty = [name for index, name in enumerate(classes.names) if index not in assignment]
+        alike: dict[str, set[int]] = {}
+        for member, index in owner.items():
+            alike.setdefault(comparable(member), set()).add(index)
+
+        def owner_of(name: str) -> int:
+            if name in owner:
+                return owner[name]
+            candidates = alike.get(comparable(name), set())
+            return next(iter(candidates)) if len(candidates) == 1 else classes.unlabelled
+
+        assignment = tuple(owner_of(name) for name in source.names)
+        empty = [index for index in range(len(classes)) if index not in assignment]
         if empty:
+            similar = {
+                member: output
+                for index in empty
+                for member in classes.members[index]
+                if (output := most_alike(member, source.names)) is not None
+            }
+            suggestion = "".join(f"; for {member!r} perhaps {output!r}" for member, output in similar.items())
             raise ValueError(
-                f"expected classes made of the model's outputs {list(source.names)}, but got {empty}, of which the "
-                f"model knows no member; correct the names or remove these classes"
+                f"expected classes made of the model's outputs {list(source.names)}, but got "
+                f"{[classes.names[index] for index in empty]}, of which the model knows no member{suggestion}; correct "
+                f"the names or remove these classes"
             )
         return cls(source, classes, assignment)
+
+    @property
+    def unused_outputs(self) -> tuple[str, ...]:
+        """The outputs that belong to no class: what is published as unlabelled."""
+        unlabelled = self.classes.unlabelled
+        return tuple(
+            name for name, owner in zip(self.source.names, self.assignment, strict=True) if owner == unlabelled
+        )
+
+    def likely_misspelt(self) -> dict[str, str]:
+        """Members of classes that are no outputs, but like an output that belongs to no class: by member that output.
+
+        Members that the model does not know are not wrong in themselves, since a list may serve several models.
+        """
+        known = {comparable(name) for name in self.source.names}
+        members = [member for members in self.classes.members for member in members if comparable(member) not in known]
+        similar = {member: most_alike(member, self.unused_outputs) for member in members}
+        return {member: output for member, output in similar.items() if output is not None}
 
     @property
     def is_identity(self) -> bool:
@@ -201,14 +285,14 @@ class ClassMap:
     @property
     def channels(self) -> int:
         """Channels of the merged logits: one per class, and one more if some outputs belong to no class."""
-        return len(self.classes) + int(UNLABELLED in self.assignment)
+        return len(self.classes) + int(self.classes.unlabelled in self.assignment)
 
     def merge_logits(self, logits: Tensor) -> Tensor:
         """Logits [N, len(source), h, w] -> [N, channels, h, w] by log-sum-exp over the members of each class."""
         if self.is_identity:
             return logits
         merged = []
-        for target in [*range(len(self.classes)), UNLABELLED]:
+        for target in [*range(len(self.classes)), self.classes.unlabelled]:
             members = [index for index, owner in enumerate(self.assignment) if owner == target]
             if len(members) == 1:
                 merged.append(logits[:, members[0]])
@@ -218,10 +302,10 @@ class ClassMap:
 
     def label_image(self, channel_ids: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Winning channel [H, W] -> class ids uint8 (uint16 above 255 classes), the rest channel as unlabelled."""
-        wide = len(self.classes) > UNLABELLED
-        ids = channel_ids.astype(np.uint16 if wide else np.uint8)
+        unlabelled = self.classes.unlabelled
+        ids = channel_ids.astype(np.uint8 if unlabelled == UNLABELLED else np.uint16)
         if self.channels > len(self.classes):
-            ids[channel_ids == len(self.classes)] = 65535 if wide else UNLABELLED
+            ids[channel_ids == len(self.classes)] = unlabelled
         return ids
 
 
