@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,20 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class PixelFormat:
+    """What a network takes for pixels.
+
+    Attributes:
+        mean, std: of the channels for values in 0..1, in the network's channel order.
+        blue_first: whether the network was trained with BGR images.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    blue_first: bool = False
+
+
 class SegmentationModel(nn.Module):
     """An image segmentation model split where adaptation needs it split.
 
@@ -29,21 +44,31 @@ class SegmentationModel(nn.Module):
         embedding_dim: channels of the embedding, D.
         fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
         logits_align_corners: the convention in which the logits are enlarged to the network input.
+        channels_last: whether the model is faster on a CPU with the channels innermost; convolutions mostly are.
+
+    Attributes:
+        fixed_input_size: (H, W) of the network input where position embeddings admit only that one, else None.
+        add_on_weights: initial weights of the temporal add-on by their names in
+            :class:`~ditta_core.fusion.TemporalSegmenter`, where the model's file has them; empty for random ones.
     """
 
     size_multiple: int = 32
     embedding_dim: int
     fusion_pool: int = 1
     logits_align_corners: bool = False
+    channels_last: bool = True
     mean: Tensor
     std: Tensor
 
-    def __init__(self, outputs: ClassList) -> None:
+    def __init__(self, outputs: ClassList, pixel_format: PixelFormat | None = None) -> None:
         super().__init__()
         self.outputs = outputs
         self.class_map = ClassMap.identity(outputs)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.pixel_format = pixel_format or PixelFormat()
+        self.fixed_input_size: tuple[int, int] | None = None
+        self.add_on_weights: dict[str, Tensor] = {}
+        self.register_buffer("mean", torch.tensor(self.pixel_format.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.pixel_format.std).view(1, 3, 1, 1), persistent=False)
 
     # --- what a model implements ---------------------------------------------------------------------------------
 
@@ -104,7 +129,15 @@ class SegmentationModel(nn.Module):
             images: RGB frames of one size.
             input_size: (H, W) of the network input, multiples of ``size_multiple``.
             device: where the result lies.
+
+        Raises:
+            ValueError: the model takes images of one size, and ``input_size`` is another.
         """
+        if self.fixed_input_size not in (None, tuple(input_size)):
+            raise ValueError(
+                f"expected the network input {self.fixed_input_size} (height, width), the only one that the position "
+                f"embeddings of this model admit, but got {tuple(input_size)}; leave the input size to the model"
+            )
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != tuple(input_size):
             # Antialiased and rounded to whole numbers, which is what PIL's resize did in training and in the published
@@ -115,13 +148,17 @@ class SegmentationModel(nn.Module):
             pixels = F.interpolate(pixels, tuple(input_size), mode="bilinear", align_corners=False, antialias=True)
             if pixels.is_floating_point():
                 pixels = pixels.round()
+        if self.pixel_format.blue_first:
+            pixels = pixels.flip(1)
         return pixels.float().div_(255.0).sub_(self.mean).div_(self.std)
 
     def input_size(self, image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Network input (H, W) for an image: longest side ``long_side``, aspect kept, sides rounded to multiples.
 
-        ``long_side`` 0 keeps the image's own scale.
+        ``long_side`` 0 keeps the image's own scale. A model of one size has that one, whatever the image.
         """
+        if self.fixed_input_size is not None:
+            return self.fixed_input_size
         height, width = image_size
         scale = long_side / max(height, width) if long_side else 1.0
         multiple = self.size_multiple
@@ -160,8 +197,11 @@ class SegmentationModel(nn.Module):
         self.load_state_dict(dict(state))
 
 
-def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
+def load_state_dict_file(path: str | Path, nested: Sequence[str] = ()) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` file or of a ``torch.save``d state dict, on the CPU, without unpickling code.
+
+    Args:
+        nested: names under which a ``torch.save``d file may hold the state dict among other things.
 
     Raises:
         FileNotFoundError: no such file.
@@ -178,6 +218,8 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise a dozen types for a damaged file
         raise ValueError(f"expected a readable weight file, but {path} is not one: {error}") from error
+    if isinstance(state, dict):
+        state = next((state[name] for name in nested if name in state), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"expected a flat dictionary of tensors in {path}, but got {type(state).__name__}")
     return dict(state)

@@ -9,7 +9,9 @@ import torch
 
 from ditta_core.classes import ClassList, ClassMap
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
+from ditta_core.segmentation.huggingface import load_huggingface
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,20 @@ class ModelSource:
     """Which model, which classes, where it runs; what a worker process needs to load the same one.
 
     Attributes:
-        name: ``camvid``, the packaged model, or ``espnetv2:<weight file>``.
+        name: ``camvid``, the packaged model; ``espnetv2:<weight file>``; ``hf:<id or folder>``, a segmentation
+            checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode head, as
+            ``tools/convert_ditta_checkpoint.py`` writes it.
         classes: what to publish: empty for the model's own classes, or what :meth:`ClassList.parse` takes.
         device: of torch, such as ``cpu`` or ``cuda:0``.
+        allow_download: whether files that are not on this machine may be fetched.
+        allow_pickle: whether ``hf:`` also reads weights that are not in safetensors files.
     """
 
     name: str = "camvid"
     classes: str = ""
     device: str = "cpu"
+    allow_download: bool = False
+    allow_pickle: bool = False
 
 
 def load_model(source: ModelSource) -> SegmentationModel:
@@ -32,7 +40,8 @@ def load_model(source: ModelSource) -> SegmentationModel:
 
     Raises:
         FileNotFoundError: a weight or class file is not there.
-        ValueError: the name is unknown, the weights do not fit, the classes do not match, or the device is not there.
+        ValueError: the name is unknown, a package is missing, the weights do not fit, the classes do not match, or the
+            device is not there.
     """
     try:
         device = torch.device(source.device)
@@ -45,10 +54,17 @@ def load_model(source: ModelSource) -> SegmentationModel:
             model: SegmentationModel = load_espnetv2(path)
     elif kind == "espnetv2" and argument:
         model = load_espnetv2(argument)
+    elif kind == "hf" and argument:
+        model = load_huggingface(argument, source.allow_download, source.allow_pickle)
+    elif kind == "ditta" and argument:
+        model = load_ditta_segformer(argument)
     else:
-        raise ValueError(f"expected the model 'camvid' or 'espnetv2:<weight file>', but got {source.name!r}")
+        raise ValueError(
+            f"expected the model 'camvid', 'espnetv2:<weight file>', 'hf:<id or folder>' or 'ditta:<weight file>', but "
+            f"got {source.name!r}"
+        )
     if source.classes:
         model.set_classes(ClassMap.between(model.outputs, ClassList.parse(source.classes)))
-    # Depthwise convolutions of this size run about twice as fast on a CPU with the channels innermost.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    if model.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model.to(device).eval().requires_grad_(False)

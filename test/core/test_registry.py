@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ def test_classes_of_the_users_choice(city_weights: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (ModelSource("resnet"), "expected the model 'camvid' or 'espnetv2:<weight file>', but got 'resnet'"),
+        (ModelSource("resnet"), "expected the model 'camvid', 'espnetv2:<weight file>', .* but got 'resnet'"),
+        (ModelSource("hf:"), "expected the model"),
+        (ModelSource("ditta:"), "expected the model"),
         (ModelSource("espnetv2:"), "expected the model"),
         (ModelSource(classes="[giraffe]"), "giraffe"),
         (ModelSource(device="cuda:99"), "expected a torch device"),
@@ -39,6 +42,20 @@ def test_classes_of_the_users_choice(city_weights: Path) -> None:
 def test_what_cannot_be_loaded(source: ModelSource, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_model(source)
+
+
+def test_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for name in [name for name in sys.modules if name.startswith("transformers.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ValueError, match=r"the package transformers, .*pip install 'ditta_ros\[huggingface\]'"):
+        load_model(ModelSource("hf:nvidia/segformer-b0-finetuned-ade-512-512"))
+
+
+def test_weight_files_that_are_not_there(tmp_path: Path) -> None:
+    for kind in ("espnetv2", "ditta"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            load_model(ModelSource(f"{kind}:{tmp_path / 'nothing.safetensors'}"))
 
 
 @pytest.mark.timeout(600)

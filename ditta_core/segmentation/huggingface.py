@@ -1,0 +1,280 @@
+"""Segmentation checkpoints of the package transformers, by the id of a repository or as a local folder.
+
+A SegFormer gets a folded head (:mod:`~ditta_core.segmentation.segformer`), any other network that labels pixels is
+split where it stands (:mod:`~ditta_core.segmentation.transformers_split`). What a checkpoint says of itself is taken
+over: its labels become the class list, its preprocessor's statistics the normalisation. Code that a checkpoint brings
+along is never run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ditta_core.classes import ClassList
+from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD, PixelFormat, SegmentationModel
+from ditta_core.segmentation.segformer import FoldedSegformer
+from ditta_core.segmentation.transformers_split import SplitTransformer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+INSTALL = "pip install 'ditta_ros[huggingface]'"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a checkpoint is and what may be done to get it.
+
+    Attributes:
+        name: id of a repository, such as ``nvidia/segformer-b0-finetuned-ade-512-512``, or a local folder.
+        allow_download: whether files that are not in the local cache are fetched.
+        allow_pickle: whether weights are also read from ``pytorch_model.bin`` where there is no ``.safetensors``.
+    """
+
+    name: str
+    allow_download: bool = False
+    allow_pickle: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the name is that of a local folder rather than an id."""
+        return Path(self.name).expanduser().is_dir() or self.name.startswith(("/", ".", "~"))
+
+    @property
+    def location(self) -> str:
+        """What transformers takes for the name."""
+        return str(Path(self.name).expanduser()) if self.is_folder else self.name
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a file of the checkpoint is not there."""
+        if self.is_folder:
+            return "give the folder that save_pretrained wrote"
+        if self.allow_download:
+            return "check the id and the connection"
+        return f"allow downloads, or fetch it by 'hf download {self.name}'"
+
+
+def load_huggingface(name: str, allow_download: bool = False, allow_pickle: bool = False) -> SegmentationModel:
+    """Load a ``*ForSemanticSegmentation`` checkpoint in evaluation mode on the CPU; see :class:`Checkpoint`.
+
+    Raises:
+        FileNotFoundError: the folder or the cached files are not there.
+        ValueError: the package transformers is missing or too old, or the checkpoint is none that labels pixels, lacks
+            weights, has none that may be read, or cannot be split into encoder, decoder and classifier.
+    """
+    require_transformers()
+    checkpoint = Checkpoint(name, allow_download, allow_pickle)
+    config = load_config(checkpoint)
+    outputs = class_list_of(config, name)
+    pixel_format = pixel_format_of(load_preprocessor(checkpoint))
+    network = load_network(checkpoint, config).eval()
+    if config.model_type == "segformer":
+        return FoldedSegformer(network, outputs, pixel_format).eval()
+    return SplitTransformer(network, outputs, pixel_format).eval()
+
+
+def require_transformers() -> None:
+    """Make sure of the package.
+
+    Raises:
+        ValueError: it is not installed, or does not fit what it needs.
+    """
+    try:
+        import transformers.models.auto.modeling_auto  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"expected the package transformers, but it cannot be imported: {error}; {INSTALL}") from error
+
+
+# --- what a checkpoint says of itself ------------------------------------------------------------------------------
+
+
+def load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The configuration, if it is that of a network that labels pixels.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is that of another kind of network.
+    """
+    from transformers import AutoConfig
+
+    if checkpoint.is_folder and not (Path(checkpoint.location) / "config.json").is_file():
+        raise FileNotFoundError(f"expected {checkpoint.location}/config.json, but there is none; {checkpoint.remedy}")
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.location, local_files_only=not checkpoint.allow_download)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"expected the Hugging Face checkpoint {checkpoint.name!r}, but it is not there "
+            f"({first_line(error)}); {checkpoint.remedy}"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"expected a configuration that the installed transformers knows, but that of {checkpoint.name} is none: "
+            f"{first_line(error)}"
+        ) from error
+    refuse_other_tasks(config, checkpoint.name)
+    return config
+
+
+def refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
+    """Raise for networks that do not label pixels.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    from transformers.models.auto import modeling_auto
+
+    kind = type(config)
+    if kind in modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING:
+        if config.num_labels > 1:
+            return
+        raise ValueError(
+            f"expected at least two labels, but {name} has {config.num_labels}: a single score by sigmoid leaves no "
+            f"classes to choose between"
+        )
+    masks = (
+        modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
+        modeling_auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING,
+    )
+    if any(kind in mapping for mapping in masks):
+        raise ValueError(
+            f"expected a network that labels pixels, but {name} is of type {config.model_type}, which classifies whole "
+            f"masks by queries: no map of features precedes its classes, which DiTTA could adapt; take a SegFormer or "
+            f"another *ForSemanticSegmentation checkpoint"
+        )
+    known = sorted(kind.model_type for kind in modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING)
+    raise ValueError(
+        f"expected a network that labels pixels, of one of the types {known}, but {name} is of type {config.model_type}"
+    )
+
+
+def class_list_of(config: PreTrainedConfig, name: str) -> ClassList:
+    """The labels in order, as a packaged list where one has the same names.
+
+    Raises:
+        ValueError: the labels are not numbered 0, 1, 2, ...
+    """
+    labels = {int(index): str(label) for index, label in config.id2label.items()}
+    if sorted(labels) != list(range(config.num_labels)):
+        raise ValueError(f"expected id2label of {name} numbered 0..{config.num_labels - 1}, but got {sorted(labels)}")
+    names: list[str] = []
+    for index in range(config.num_labels):
+        # Some vocabularies have a name twice, for things that differ by more than it says.
+        names.append(f"{labels[index]} {index}" if labels[index] in names else labels[index])
+    return ClassList.of_outputs(names)
+
+
+def load_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``preprocessor_config.json``, empty where there is none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        checkpoint.location,
+        "preprocessor_config.json",
+        local_files_only=not checkpoint.allow_download,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return {}
+    try:
+        preprocessor = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"expected JSON in {path}, but it is none: {error}") from error
+    if not isinstance(preprocessor, dict):
+        raise ValueError(f"expected an object in {path}, but got {type(preprocessor).__name__}")
+    return preprocessor
+
+
+def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
+    """The normalisation that a preprocessor's settings describe; ImageNet's where they say nothing.
+
+    A preprocessor multiplies values 0..255 by its rescale factor f, where it rescales, then takes (x − mean) / std,
+    where it normalises. For values in 0..1 that is (x − mean / 255 f) / (std / 255 f).
+    """
+    factor = 255 * float(preprocessor.get("rescale_factor", 1 / 255)) if preprocessor.get("do_rescale", True) else 255.0
+    mean, std = (
+        (preprocessor.get("image_mean") or IMAGENET_MEAN, preprocessor.get("image_std") or IMAGENET_STD)
+        # Preprocessors without the setting are those of networks that are fed plain 0..1.
+        if preprocessor.get("do_normalize", "image_mean" in preprocessor or not preprocessor)
+        else ((0.0,) * 3, (1.0,) * 3)
+    )
+    return PixelFormat(
+        tuple(float(value) / factor for value in mean),
+        tuple(float(value) / factor for value in std),
+        blue_first=bool(preprocessor.get("do_flip_channel_order", False)),
+    )
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+def load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
+    """The network with all of its weights, in single precision.
+
+    Raises:
+        ValueError: there are no weights that may be read, or some are missing: transformers would make them up.
+    """
+    from transformers import AutoModelForSemanticSegmentation
+
+    with quiet_unless(checkpoint.allow_download):
+        try:
+            network, info = AutoModelForSemanticSegmentation.from_pretrained(
+                checkpoint.location,
+                config=config,
+                local_files_only=not checkpoint.allow_download,
+                use_safetensors=None if checkpoint.allow_pickle else True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"expected weights in model.safetensors of {checkpoint.name}, but they cannot be read "
+                f"({first_line(error)}); {checkpoint.remedy}, or, where there is only a pytorch_model.bin that you "
+                f"trust, load it with transformers and write it anew with save_pretrained"
+            ) from error
+        except ImportError as error:
+            raise ValueError(
+                f"expected all that {config.model_type} needs, but a package is missing: {first_line(error)}"
+            ) from error
+        except RuntimeError as error:
+            raise ValueError(f"the weights of {checkpoint.name} do not fit its configuration: {error}") from error
+    missing = sorted(key for key in info["missing_keys"] if "auxiliary" not in key)
+    if missing:
+        architecture = (config.architectures or ["unnamed"])[0]
+        raise ValueError(
+            f"expected all weights of {type(network).__name__}, but {checkpoint.name}, a checkpoint of "
+            f"{architecture}, lacks {len(missing)}, such as {missing[:3]}; take one that was trained to label pixels"
+        )
+    return network
+
+
+@contextmanager
+def quiet_unless(shown: bool) -> Iterator[None]:
+    """Without transformers' progress bars, which a download alone is long enough for."""
+    from transformers.utils import logging
+
+    hide = not shown and logging.is_progress_bar_enabled()
+    if hide:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, which is the part that says what is wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -1,0 +1,391 @@
+"""Splits any network of the package transformers that labels pixels, without knowing its architecture.
+
+Its forward pass is an encoder, a decoder that makes one map of features, a convolution that makes one channel per
+class of it, and at most an enlargement after that. Where the encoder and the classifier stand, :class:`Gate`s are put
+into the network: the first one ends a pass when the encoder has answered, or answers in its stead with what it said
+before; the second one ends a pass when the classifier's input is there. So the decoder's code is the network's own,
+whatever the version of the package, and auxiliary heads never run.
+
+What is found that way is not trusted but tried: the parts must give the network's own logits on a random image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ditta_core.classes import ClassList
+from ditta_core.segmentation.base import PixelFormat, SegmentationModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PLAIN_PATCH = 8
+"""A patch of at least this many pixels is that of a plain vision transformer, whose maps are the image's size divided
+by it. Smaller ones are the first of several halvings, after which the stride is 32."""
+
+TOLERANCE = 1e-4
+"""Of the parts' logits against the network's, relative to the largest."""
+
+
+class UnsplittableError(ValueError):
+    """The network has no encoder, decoder and per-pixel classifier to tell apart."""
+
+
+class Reached(Exception):
+    """Ends a forward pass at a gate."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__("the pass has reached what it was run for")
+        self.value = value
+
+
+class Gate(nn.Module):
+    """Stands in a network where a part of it stood, and ends the forward pass there.
+
+    Args:
+        part: the module that stood there.
+        stop_before: end with the part's input, without running it; otherwise with its output.
+    """
+
+    def __init__(self, part: nn.Module, stop_before: bool) -> None:
+        super().__init__()
+        self.part = part
+        self.stop_before = stop_before
+        self.answer: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the network asks of the part, such as the stride of a convolution."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("part"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.answer is not None:
+            return self.answer
+        raise Reached(args[0] if self.stop_before else self.part(*args, **kwargs))
+
+    def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+        """The other way in which a network calls its backbone."""
+        if self.answer is not None:
+            return self.answer
+        raise Reached(self.part.forward_with_filtered_kwargs(*args, **kwargs))  # type: ignore[operator]
+
+    @contextmanager
+    def answering(self, answer: Any) -> Iterator[None]:
+        """Let passes through, with ``answer`` for the part's output."""
+        self.answer = answer
+        try:
+            yield
+        finally:
+            self.answer = None
+
+
+def reach(network: nn.Module, pixels: Tensor) -> Any:
+    """Run the network up to the first gate that ends the pass."""
+    try:
+        network(pixels)
+    except Reached as end:
+        return end.value
+    raise UnsplittableError(f"{type(network).__name__} does not pass through its own encoder and classifier")
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A copy of nested tuples, lists and mappings (such as transformers' outputs), each tensor replaced."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return type(value)(**{key: map_tensors(entry, function) for key, entry in value.items()})
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_tensors(entry, function) for entry in value)
+    return value
+
+
+def replace_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` where the submodule of that dotted name stands."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where the parts of a network are.
+
+    Attributes:
+        encoder, classifier: their names in the network.
+        unused: children of the network that its logits do not depend on, such as auxiliary heads.
+        enlargement: by how much the logits are enlarged after the classifier with aligned corners; 1 where they are
+            not, or in the usual convention.
+        stride: of the classifier's output.
+        channels_last: whether the classifier is a linear layer over maps [N, h, w, channels].
+        embedding_dim: channels of the classifier's input.
+    """
+
+    encoder: str
+    classifier: str
+    unused: tuple[str, ...]
+    enlargement: int
+    stride: int
+    channels_last: bool
+    embedding_dim: int
+
+
+def find_encoder(network: PreTrainedModel) -> str:
+    """Name of the part that is pre-trained on its own.
+
+    Raises:
+        UnsplittableError: there is none.
+    """
+    for name in (network.base_model_prefix, "backbone"):
+        if name and isinstance(getattr(network, name, None), nn.Module):
+            return name
+    raise UnsplittableError(
+        f"{type(network).__name__} has no part named {network.base_model_prefix!r} or 'backbone', of which its encoder "
+        f"could be told from its decoder"
+    )
+
+
+def dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
+    """Find the parts of a network by a pass over ``pixels``, float [N, 3, H, W].
+
+    Raises:
+        UnsplittableError: they cannot be told apart; the message says why.
+    """
+    name = type(network).__name__
+    encoder = find_encoder(network)
+    candidates: dict[nn.Module, str] = {
+        module: path
+        for path, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+        and not path.startswith(f"{encoder}.")
+        and classes == (module.out_channels if isinstance(module, nn.Conv2d) else module.out_features)
+    }
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((module, args[0], output))
+
+    handles = [module.register_forward_hook(record) for module in candidates]
+    try:
+        with torch.enable_grad():
+            logits = network(pixels).logits
+            outputs = [output for _, _, output in calls]
+            reaches = torch.autograd.grad(logits.sum(), outputs, retain_graph=True, allow_unused=True) if calls else ()
+            heads = {path: list(child.parameters()) for path, child in network.named_children() if path != encoder}
+            unused = tuple(
+                path
+                for path, parameters in heads.items()
+                if parameters
+                and all(
+                    gradient is None
+                    for gradient in torch.autograd.grad(logits.sum(), parameters, retain_graph=True, allow_unused=True)
+                )
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    through = [call for call, gradient in zip(calls, reaches, strict=True) if gradient is not None]
+    if not through:
+        raise UnsplittableError(
+            f"{name} has no convolution with one output per class ({classes}) in its decoder, of which the embedding "
+            f"could be taken"
+        )
+    module, embedding, scores = through[-1]
+    channels_last = isinstance(module, nn.Linear)
+    if embedding.ndim == 4 and channels_last:
+        embedding, scores = embedding.movedim(-1, 1), scores.movedim(-1, 1)
+    if embedding.ndim != 4 or embedding.shape[-2:] != scores.shape[-2:]:
+        raise UnsplittableError(
+            f"expected a classifier over maps of features that keeps their size, but {candidates[module]!r} of {name} "
+            f"makes {list(scores.shape)} of {list(embedding.shape)}"
+        )
+    return Anatomy(
+        encoder,
+        candidates[module],
+        unused,
+        enlargement_of(scores.detach(), logits.detach(), f"{name}'s classifier {candidates[module]!r}"),
+        round(pixels.shape[-2] / scores.shape[-2]),
+        channels_last,
+        embedding.shape[1],
+    )
+
+
+def enlargement_of(scores: Tensor, logits: Tensor, origin: str) -> int:
+    """By how much the scores [N, C, h, w] were enlarged with aligned corners to become the logits [N, C, H, W].
+
+    1 also where they were enlarged in the usual convention, which is how a model's logits are enlarged anyway.
+
+    Raises:
+        UnsplittableError: the logits are not enlarged scores.
+    """
+    size = logits.shape[-2:]
+    if size == scores.shape[-2:] and close(scores, logits):
+        return 1
+    for align_corners in (False, True):
+        if close(F.interpolate(scores, size, mode="bilinear", align_corners=align_corners), logits):
+            return size[0] // scores.shape[-2] if align_corners else 1
+    raise UnsplittableError(f"the logits are more than the output of {origin}, bilinearly enlarged")
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two maps are equal but for rounding."""
+    if ours.shape != theirs.shape:
+        return False
+    return bool((ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max().clamp_min(1e-3))
+
+
+class SplitTransformer(SegmentationModel):
+    """A network of transformers, split by gates, behind :class:`SegmentationModel`.
+
+    Features are those of the encoder's answer that the decoder reads, and before them a map of the network input's size
+    without channels, because some decoders ask for that size. One thread at a time may use a model.
+
+    Args:
+        network: in evaluation mode; taken over and changed.
+        outputs: names of its classes.
+
+    Raises:
+        UnsplittableError: the parts cannot be told apart, or do not give the network's logits.
+    """
+
+    def __init__(self, network: PreTrainedModel, outputs: ClassList, pixel_format: PixelFormat | None = None) -> None:
+        super().__init__(outputs, pixel_format)
+        self.network = network
+        network.get_submodule(find_encoder(network)).requires_grad_(False)
+        self.size_multiple = stride_of(network)
+        pixels, anatomy = self.probe()
+        with torch.no_grad():
+            logits = network(pixels).logits
+        self.encoder_name, self.classifier_name = anatomy.encoder, anatomy.classifier
+        self.enlargement = anatomy.enlargement
+        self.maps_channels_last = anatomy.channels_last
+        self.fusion_pool = max(1, 4 // anatomy.stride)
+        self.embedding_dim = anatomy.embedding_dim
+        for name in anatomy.unused:
+            setattr(network, name, None)
+        for name, stop_before in ((anatomy.encoder, False), (anatomy.classifier, True)):
+            replace_submodule(network, name, Gate(network.get_submodule(name), stop_before))
+        self.find_features(pixels)
+        self.compare(pixels, logits)
+
+    def probe(self) -> tuple[Tensor, Anatomy]:
+        """A random image that the network takes, and what is found with it: two by three multiples, or its own size."""
+        multiple, config = self.size_multiple, self.network.config
+        own = getattr(config, "image_size", None)
+        generator = torch.Generator().manual_seed(0)
+        try:
+            pixels = torch.randn(1, 3, 2 * multiple, 3 * multiple, generator=generator)
+            return pixels, dissect(self.network, len(self.outputs), pixels)
+        except UnsplittableError:
+            raise
+        except (ValueError, RuntimeError, AssertionError) as error:
+            # Position embeddings of one size are told by the network itself, in as many ways as there are networks.
+            if own is None:
+                raise UnsplittableError(
+                    f"{type(self.network).__name__} does not take an image of {2 * multiple}×{3 * multiple} pixels, "
+                    f"and its configuration names no image_size that it takes: {error}"
+                ) from error
+        height, width = (own, own) if isinstance(own, int) else own
+        pixels = torch.randn(1, 3, height, width, generator=generator)
+        try:
+            anatomy = dissect(self.network, len(self.outputs), pixels)
+        except (RuntimeError, AssertionError) as error:
+            raise UnsplittableError(
+                f"{type(self.network).__name__} does not take an image of its own image_size {height}×{width}: {error}"
+            ) from error
+        self.fixed_input_size = (height, width)
+        return pixels, anatomy
+
+    def find_features(self, pixels: Tensor) -> None:
+        """Note which tensors of the encoder's answer the decoder reads."""
+        with torch.no_grad():
+            answer = reach(self.network, pixels)
+        tensors: list[Tensor] = []
+        map_tensors(answer, tensors.append)
+        leaves = [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in tensors]
+        floating = [leaf for leaf in leaves if leaf.requires_grad]
+        queue = iter(leaves)
+        self.template = map_tensors(answer, lambda tensor: tensor.new_empty(0))
+        self.used = [True] * len(tensors)
+        with torch.enable_grad():
+            embedding = self.run_decoder(map_tensors(answer, lambda _: next(queue)), pixels)
+            gradients = iter(torch.autograd.grad(embedding.sum(), floating, allow_unused=True))
+        self.used = [leaf.requires_grad and next(gradients) is not None for leaf in leaves]
+        wrong = [list(leaf.shape) for leaf, used in zip(leaves, self.used, strict=True) if used and len(leaf) != 1]
+        if wrong:
+            raise UnsplittableError(
+                f"expected features with one entry per image, but the encoder of {type(self.network).__name__} gives "
+                f"{wrong[0]} for one image"
+            )
+
+    def compare(self, pixels: Tensor, logits: Tensor) -> None:
+        """Compare the parts' logits with the network's.
+
+        Raises:
+            UnsplittableError: they differ.
+        """
+        with torch.no_grad():
+            ours = self.enlarge_logits(
+                self.classify_outputs(self.decode(self.encode(pixels))), (logits.shape[-2], logits.shape[-1])
+            )
+        if not close(ours, logits):
+            raise UnsplittableError(
+                f"expected the logits of {type(self.network).__name__} from its encoder {self.encoder_name!r}, decoder "
+                f"and classifier {self.classifier_name!r} one after the other, but they differ by up to "
+                f"{float((ours - logits).abs().max()):.2g}"
+            )
+
+    def gate(self, name: str) -> Gate:
+        """The gate of that name in the network."""
+        gate = self.network.get_submodule(name)
+        assert isinstance(gate, Gate)
+        return gate
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.gate(self.encoder_name).part
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        tensors: list[Tensor] = []
+        map_tensors(reach(self.network, pixels), tensors.append)
+        size = pixels.new_empty(len(pixels), 0, *pixels.shape[-2:])
+        return size, *(tensor for tensor, used in zip(tensors, self.used, strict=True) if used)
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        size, *tensors = features
+        queue = iter(tensors)
+        used = iter(self.used)
+        answer = map_tensors(self.template, lambda empty: next(queue) if next(used) else empty)
+        return self.run_decoder(answer, size.new_zeros(()).expand(len(size), 3, *size.shape[-2:]))
+
+    def run_decoder(self, answer: Any, pixels: Tensor) -> Tensor:
+        """The classifier's input for an answer of the encoder; of the pixels only the size matters."""
+        with self.gate(self.encoder_name).answering(answer):
+            embedding = reach(self.network, pixels)
+        return embedding.movedim(-1, 1) if self.maps_channels_last else embedding
+
+    def classify_outputs(self, embedding: Tensor) -> Tensor:
+        classifier = self.gate(self.classifier_name).part
+        if self.maps_channels_last:
+            return classifier(embedding.movedim(1, -1)).movedim(-1, 1)
+        return classifier(embedding)
+
+    def enlarge_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.enlargement > 1:
+            logits = F.interpolate(logits, scale_factor=self.enlargement, mode="bilinear", align_corners=True)
+        return super().enlarge_logits(logits, size)
+
+
+def stride_of(network: PreTrainedModel) -> int:
+    """Sides of the network input must be multiples of this: the patch of a plain vision transformer, otherwise 32."""
+    config = getattr(network.config, "backbone_config", None) or network.config
+    patch = getattr(config, "patch_size", None)
+    patch = max(patch) if isinstance(patch, (tuple, list)) else patch
+    return patch if isinstance(patch, int) and patch >= PLAIN_PATCH else 32
