@@ -61,12 +61,28 @@ class TargetBuilder(ABC):
         """
 
 
+def check_clip(clip: NDArray[np.uint8]) -> None:
+    """Raise a ValueError unless these are RGB frames, uint8 [n, H, W, 3]."""
+    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
+        raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
+
+
+def check_prompt(size: tuple[int, int], point: tuple[int, int] | None, mask: Mask | None) -> None:
+    """Raise a ValueError unless there is either a point (row, column) in a frame of ``size``, or a mask of it."""
+    height, width = size
+    if (point is None) == (mask is None):
+        raise ValueError(f"expected either a point or a mask, but got {'neither' if mask is None else 'both'}")
+    if mask is not None and mask.shape != size:
+        raise ValueError(f"expected a mask of {height}×{width}, but got {list(mask.shape)}")
+    if point is not None and not (0 <= point[0] < height and 0 <= point[1] < width):
+        raise ValueError(f"expected a point (row, column) in a frame of {height}×{width}, but got {point}")
+
+
 def check_arguments(
     clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
 ) -> None:
     """Raise a ValueError unless the three arguments of :meth:`TargetBuilder.build` belong together."""
-    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
-        raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
+    check_clip(clip)
     if probabilities.ndim != 4 or len(probabilities) != len(clip) or 0 in probabilities.shape:
         raise ValueError(
             f"expected probabilities [{len(clip)}, C, h, w] for a clip of {len(clip)} frames, but got "
@@ -103,14 +119,20 @@ class MaskTracker(ABC):
     ) -> None:
         """Register an object on ``frame`` by one positive point (row, column) or by its mask (which may be empty).
 
+        An id that is there already stands for the new object from now on.
+
         Raises:
             ValueError: neither or both were given, the mask has another size than the frame, the point lies outside it,
-                or the frame outside the clip.
+                or the frame outside the clip, or the other objects are on another frame.
         """
 
     @abstractmethod
     def masks(self, frame: int) -> dict[int, Mask]:
-        """Masks, bool [H, W], of all registered objects on ``frame``, where they were added or last propagated to."""
+        """Masks, bool [H, W], of all registered objects on ``frame``, where they were added or last propagated to.
+
+        Raises:
+            ValueError: the objects are on another frame, or it lies outside the clip.
+        """
 
     @abstractmethod
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
@@ -121,4 +143,7 @@ class MaskTracker(ABC):
         """
 
     def close(self) -> None:
-        """Give back all memory; the tracker must be started again before further use."""
+        """Give back everything that is held for the clip; the tracker must be started again before further use.
+
+        What it needs for any clip, such as the weights of a network, lives as long as the tracker itself.
+        """
