@@ -12,7 +12,6 @@ import signal
 import sys
 from importlib import metadata, util
 from pathlib import Path
-from types import FrameType
 
 from ditta_ros.arguments import size
 from ditta_ros.bag_command import add_bag_parser, run_bag_command
@@ -96,11 +95,6 @@ def node_arguments(options: argparse.Namespace, rest: list[str]) -> list[str]:
     return ["--ros-args", *ours, "--", *rest] if ours else rest
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat SIGTERM like Ctrl-C, so that no process of the demo stays behind."""
-    raise KeyboardInterrupt
-
-
 def run_demo_command(options: argparse.Namespace) -> int:
     """Run the demo and print what came out."""
     try:
@@ -109,7 +103,7 @@ def run_demo_command(options: argparse.Namespace) -> int:
     except ImportError as error:
         print(f"ditta demo: {error}: pip install 'ditta_ros[demo]' (from a checkout: '.[demo]')", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no process of the demo stays behind
     try:
         summary = run_demo(
             DemoOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
     if options.list_methods:
         print(describe_methods())
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no process of a live replay stays behind
     try:
         write_results(options, evaluate(options))
     except KeyboardInterrupt:

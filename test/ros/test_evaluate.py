@@ -138,6 +138,7 @@ def test_another_configuration_does_not_go_on_with_it(folder: Path, tmp_path: Pa
         next(line for line in process.stderr if line.startswith("1/2"))
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
+    assert process.returncode == 130, "SIGTERM is as good as Ctrl-C"
     (kept,) = work.iterdir()
     out = tmp_path / "out.json"
     assert main([*common, "96", "--json", str(out)]) == 0
