@@ -17,10 +17,10 @@ EXTRAS := ros,demo,evaluate,ray,test
 CONSTRAINTS := constraints.txt
 endif
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench sam2 clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report in runs/demo
 	$(VENV)/bin/ditta demo $(ARGS)
@@ -36,6 +36,11 @@ lint: $(VENV)/installed ## ruff and mypy
 
 bench: $(VENV)/installed ## benchmarks
 	$(RUN) -m pytest benchmarks --benchmark-only --timeout 0 $(ARGS)
+
+# sam2 without what it names: its torchvision needs CUDA, and breaks transformers beside a CPU build of torch.
+sam2: $(VENV)/installed ## SAM 2 and Hugging Face models into .venv
+	$(RUN) -m pip install --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS),huggingface]' hydra-core iopath setuptools
+	SAM2_BUILD_CUDA=0 $(RUN) -m pip install --constraint $(CONSTRAINTS) --no-deps --no-build-isolation sam2
 
 clean: ## back to the bare checkout, results in runs/ kept
 	rm -rf $(VENV) build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

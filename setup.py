@@ -85,7 +85,10 @@ setup(
         # The teacher of the paper. It requires torchvision, whose wheel fits only the CUDA build of torch; for the CPU
         # build see CONTRIBUTING.md.
         "sam2": ["sam2>=1.1,<2"],
-        "huggingface": ["transformers>=4.56"],  # SegFormer and others by name; the first with Sam2Video
+        "huggingface": [
+            "huggingface_hub>=0.34",  # which models are in the cache
+            "transformers>=4.57",  # SegFormer and others by name; the first with EdgeTAM beside Sam2Video
+        ],
         "report": REPORT,
         "evaluate": [
             *REPORT,

@@ -1,7 +1,7 @@
 """The command `ditta`.
 
 `ditta demo` shows everything at once, `ditta node` runs the node, `ditta evaluate` measures, `ditta bag` makes bags and
-describes them. Only what runs a node needs ROS.
+describes them, `ditta models` says what can be loaded. Only what runs a node needs ROS.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from ditta_ros.arguments import size
 from ditta_ros.bag_command import add_bag_parser, run_bag_command
 from ditta_ros.evaluate_command import INTERRUPTED, add_evaluate_parser, run_evaluate_command
+from ditta_ros.models_command import add_models_parser, run_models_command
 
 WITHOUT_ROS = (
     "expected ROS 2, but rclpy cannot be imported: source an installation (source /opt/ros/<distribution>/setup.bash), "
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     what = demo.add_mutually_exclusive_group()
     what.add_argument("--video", type=Path, metavar="FILE", help="video file or folder of frames")
     what.add_argument("--clip", type=Path, metavar="DIR", help="folder with images/ and labels/")
-    demo.add_argument("--model", default="camvid", help="camvid or espnetv2:<weight file>")
+    demo.add_argument("--model", default="camvid", help="one of those that `ditta models` lists")
     demo.add_argument("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
     warmup = demo.add_mutually_exclusive_group()
     warmup.add_argument(
@@ -49,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     )
     warmup.add_argument("--warmup-frames", type=int, metavar="N", help="warm-up in frames")
     demo.add_argument("--input-size", type=size, metavar="WxH", help="network input")
-    demo.add_argument("--teacher", default="flow", help="flow or object_vote:flow")
+    demo.add_argument("--teacher", default="flow", help="one of those that `ditta models` lists")
+    demo.add_argument("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
     demo.add_argument("--device", default="cpu", help="of torch")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of the report")
     demo.add_argument(
@@ -72,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_evaluate_parser(commands)
     add_bag_parser(commands)
+    add_models_parser(commands)
     return main_parser
 
 
@@ -115,6 +118,7 @@ def run_demo_command(options: argparse.Namespace) -> int:
                 classes=options.classes,
                 device=options.device,
                 teacher=options.teacher,
+                teacher_checkpoint=options.teacher_checkpoint,
                 warmup_ratio=options.warmup_ratio,
                 warmup_frames=options.warmup_frames,
                 input_size=options.input_size,
@@ -153,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         return run_evaluate_command(options)
     if options.command == "bag":
         return run_bag_command(options)
+    if options.command == "models":
+        return run_models_command(options)
     from ditta_ros.node import main as node_main
 
     return node_main(node_arguments(options, rest))

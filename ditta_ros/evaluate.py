@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,13 @@ def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     return EvaluationOptions(
         methods=methods,
         setup=MethodSetup(
-            source=ModelSource(options.model, options.classes, options.device),
-            teacher=TeacherConfig(options.teacher),
+            source=ModelSource(options.model, options.classes, options.device, options.allow_download),
+            teacher=TeacherConfig(
+                options.teacher,
+                options.teacher_checkpoint,
+                options.teacher_image_size,
+                allow_download=options.allow_download,
+            ),
             input_size=None if width_height is None else (width_height[1], width_height[0]),
             long_side=options.long_side,
             seed=options.seed,
@@ -133,7 +139,7 @@ def configuration(
         "model": setup.source.name,
         "classes": setup.source.classes,
         "device": setup.source.device,
-        "teacher": setup.teacher.name,
+        "teacher": asdict(setup.teacher),
         "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
         "long_side": None if setup.input_size is not None else setup.long_side,
         "quick": options.quick,
@@ -148,14 +154,21 @@ def fingerprint(config: dict[str, Any], sequences: Sequence[VideoSequence], setu
     for sequence in sequences:
         digest.update(f"{type(sequence).__name__} {sequence.name} {len(sequence)} {sequence.frame_rate}".encode())
         digest.update(sequence.image(0).tobytes())
-    weights = Path(setup.source.name.partition(":")[2] or ".").expanduser()
-    for file in (weights, Path(setup.source.classes).expanduser()):
-        if file.is_file():
+    for text in (setup.source.name.partition(":")[2], setup.source.classes, setup.teacher.checkpoint):
+        for file in files_at(text):
             digest.update(file.read_bytes())
     for package in ("ditta_core", "ditta_ros"):
         for file in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def files_at(text: str) -> list[Path]:
+    """The file, or the files of the folder, that an argument names; none where it names neither."""
+    path = Path(text or "none").expanduser()
+    if len(text) > 1000 or not path.exists():  # a class list may also be YAML
+        return []
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
 
 # --- the run -------------------------------------------------------------------------------------------------------

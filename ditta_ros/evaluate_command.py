@@ -41,10 +41,13 @@ def add_evaluate_parser(commands: Any) -> None:
     what.add_argument(
         "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
     )
-    what.add_argument("--model", default="camvid", help="camvid or espnetv2:<weight file> (default: camvid)")
+    what.add_argument("--model", default="camvid", help="one of those that `ditta models` lists (default: camvid)")
     what.add_argument("--classes", default="", help="classes to compare in: YAML text, a .yaml file or a packaged list")
     what.add_argument("--device", default="cpu", help="of torch (default: cpu)")
-    what.add_argument("--teacher", default="flow", help="flow or object_vote:flow (default: flow)")
+    what.add_argument("--teacher", default="flow", help="one of those that `ditta models` lists (default: flow)")
+    what.add_argument("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
+    what.add_argument("--teacher-image-size", type=int, default=1024, metavar="PIXELS", help="of SAM 2 (default: 1024)")
+    what.add_argument("--allow-download", action="store_true", help="fetch models by hub id that are not here yet")
     network = what.add_mutually_exclusive_group()
     network.add_argument("--input-size", type=size, metavar="WxH", help="network input")
     network.add_argument("--long-side", type=int, metavar="PIXELS", help=f"of the network input (default: {LONG_SIDE})")

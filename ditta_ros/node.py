@@ -30,6 +30,7 @@ from std_msgs.msg import String
 
 from ditta_core.engine import EngineStatus, FrameRejected, VideoSegmenter
 from ditta_core.segmentation.registry import load_model
+from ditta_core.teacher import check_teacher
 from ditta_core.types import Frame, Segmentation, State
 from ditta_ros.adaptation_executor import AdaptationExecutor, BackgroundExecutor
 from ditta_ros.adaptation_worker import ProcessRunner
@@ -162,7 +163,7 @@ class DittaNode(LifecycleNode):
         return super().on_error(state)
 
     def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
-        expected = isinstance(error, (ValueError, FileNotFoundError))
+        expected = isinstance(error, (ValueError, FileNotFoundError, ImportError))
         cause = str(error) if expected else f"{type(error).__name__}: {error}"
         self._problem = f"could not {transition}: {cause}"
         self.get_logger().error(self._problem)
@@ -176,6 +177,7 @@ class DittaNode(LifecycleNode):
         cv2.setNumThreads(threads)
         source = parameters.model_source()
         model = load_model(source)
+        check_teacher(parameters.teacher_config())
         config = parameters.engine_config(model.size_multiple)
         runner = ProcessRunner(parameters.adaptation_threads, parameters.adaptation_niceness)
         engine = VideoSegmenter(

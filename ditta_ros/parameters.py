@@ -65,13 +65,20 @@ class NodeParameters:
         maximum=3600.0,
         change=Change.ANY_TIME,
     )
-    model: str = parameter("camvid", "The model: camvid (packaged) or espnetv2:<weight file>.")
+    model: str = parameter(
+        "camvid",
+        "The model: camvid (packaged), espnetv2:<weight file>, hf:<id or folder> (transformers) or ditta:<weight file> "
+        "(SegFormer with the published decode head).",
+    )
     classes: str = parameter(
         "",
         "Classes to publish, a subset or merge of the model's by name: YAML text such as "
         "'[road, {obstacle: [car, pedestrian]}]', a .yaml file or the name of a packaged list. Empty: the model's own.",
     )
     device: str = parameter("cpu", "Device of torch, such as cpu or cuda:0.")
+    allow_download: bool = parameter(
+        False, "Whether models that are named by a hub id and are not on this machine may be downloaded."
+    )
     long_side: int = parameter(
         480, "Longest side of the network input in pixels. 0: that of the image.", minimum=0, maximum=8192
     )
@@ -96,8 +103,19 @@ class NodeParameters:
     )
     teacher: str = parameter(
         "flow",
-        "What the warm-up learns from: flow (predictions propagated along optical flow) or object_vote:flow (the "
-        "published vote over tracked objects, tracked by flow).",
+        "What the warm-up learns from: flow (predictions propagated along optical flow), or the published vote over "
+        "tracked objects: object_vote:flow, object_vote:sam2 (package sam2), object_vote:sam2_transformers.",
+    )
+    teacher_checkpoint: str = parameter(
+        "", "Weights of SAM 2: a file for object_vote:sam2, a folder or hub id for object_vote:sam2_transformers."
+    )
+    teacher_image_size: int = parameter(
+        1024, "Side in pixels of SAM 2's input; 512 is about six times as fast.", minimum=128, maximum=2048
+    )
+    teacher_dtype: str = parameter(
+        "",
+        "Precision of SAM 2. Empty: bfloat16 on CUDA, float32 elsewhere.",
+        choices=("", "float32", "bfloat16", "float16"),
     )
     mode: str = parameter(
         "live",
@@ -204,11 +222,17 @@ class NodeParameters:
 
     def teacher_config(self) -> TeacherConfig:
         """What it learns from."""
-        return TeacherConfig(self.teacher)
+        return TeacherConfig(
+            self.teacher,
+            self.teacher_checkpoint,
+            self.teacher_image_size,
+            dtype=self.teacher_dtype,
+            allow_download=self.allow_download,
+        )
 
     def model_source(self) -> ModelSource:
         """Which model."""
-        return ModelSource(self.model, self.classes, self.device)
+        return ModelSource(self.model, self.classes, self.device, self.allow_download)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from ditta_core.engine import segment_frame
 from ditta_core.methods.base import Method
 from ditta_core.methods.outputs import enlarge_to_frame, network_input, own_outputs
-from ditta_core.types import UNLABELLED, Frame, Segmentation
+from ditta_core.types import Frame, Segmentation
 
 
 class Source(Method):
@@ -28,7 +28,9 @@ class Source(Method):
         confidence, winner = probabilities[0].max(0)
         # The channel of the merged logits that stands for each output; the last one for those in no class.
         classes = len(model.classes)
-        channels = np.array([classes if owner == UNLABELLED else owner for owner in model.class_map.assignment])
+        channels = np.array(
+            [classes if owner == model.class_map.classes.unlabelled else owner for owner in model.class_map.assignment]
+        )
         return Segmentation(
             model.class_map.label_image(channels[winner.cpu().numpy()]),
             confidence.mul(255).round_().to(torch.uint8).cpu().numpy(),

@@ -57,7 +57,7 @@ class DemoOptions:
         out: folder for everything that the demo writes.
         lockstep: send a frame only when the mask of the last one is there, so that none is dropped.
         timeout: seconds that the node has to be adapted.
-        model, classes, device, teacher: parameters of the node.
+        model, classes, device, teacher, teacher_checkpoint: parameters of the node.
         warmup_frames: length of the warm-up; None for ``warmup_ratio``, in percent of the sequence.
         input_size: network input (width, height); None for the node's default.
     """
@@ -70,6 +70,7 @@ class DemoOptions:
     classes: str = ""
     device: str = "cpu"
     teacher: str = "flow"
+    teacher_checkpoint: str = ""
     warmup_ratio: int = 10
     warmup_frames: int | None = None
     input_size: tuple[int, int] | None = None
@@ -81,6 +82,7 @@ class DemoOptions:
             "classes": self.classes,
             "device": self.device,
             "teacher": self.teacher,
+            "teacher_checkpoint": self.teacher_checkpoint,
             # What the demo is to count is what the node passes over, not what the middleware loses before.
             "image_reliability": "reliable",
         }
