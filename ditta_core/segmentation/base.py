@@ -44,7 +44,6 @@ class SegmentationModel(nn.Module):
         embedding_dim: channels of the embedding, D.
         fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
         logits_align_corners: the convention in which the logits are enlarged to the network input.
-        channels_last: whether the model is faster on a CPU with the channels innermost; convolutions mostly are.
 
     Attributes:
         fixed_input_size: (H, W) of the network input where position embeddings admit only that one, else None.
@@ -56,7 +55,6 @@ class SegmentationModel(nn.Module):
     embedding_dim: int
     fusion_pool: int = 1
     logits_align_corners: bool = False
-    channels_last: bool = True
     mean: Tensor
     std: Tensor
 

@@ -7,8 +7,10 @@ between them, so that the two products become one per level, taken at the level'
     fuse(cat_l up(P_l x_l + p_l)) = Σ_l up(F_l P_l x_l) + Σ_l F_l p_l
 
 where F_l are the columns of the fusion that read level l. (The weights of a bilinear enlargement add up to 1 in every
-pixel, so that a bias passes it unchanged.) The logits are the same, and the forward and backward passes of an
-adaptation lose their costliest convolution: that of 4·D channels at stride 4.
+pixel, so that a bias passes it unchanged.) The logits are the same but for rounding (1e-6 of the
+largest), and what costs most is gone: a convolution of 4·D channels at stride 4. On one core at 256×512 pixels the
+head's forward and backward pass takes a fourth to a sixth of the time with B0 (D = 256), a ninth to an eleventh with B2
+(D = 768). The price: an adaptation trains the products instead of their factors.
 
 Paper: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers", NeurIPS 2021.
 """

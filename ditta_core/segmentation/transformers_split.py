@@ -88,6 +88,26 @@ class Gate(nn.Module):
             self.answer = None
 
 
+class BatchNormOfOne(nn.BatchNorm2d):
+    """BatchNorm that takes its running statistics, in training too, where there is but one value per channel.
+
+    Many heads pool the whole map to one pixel; a warm-up trains on one frame at a time, of which such a pixel has no
+    statistics, and the plain layer refuses.
+    """
+
+    @classmethod
+    def like(cls, layer: nn.BatchNorm2d) -> BatchNormOfOne:
+        """The same layer otherwise."""
+        new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        new.load_state_dict(layer.state_dict())
+        return new.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
 def reach(network: nn.Module, pixels: Tensor) -> Any:
     """Run the network up to the first gate that ends the pass."""
     try:
@@ -258,6 +278,9 @@ class SplitTransformer(SegmentationModel):
     def __init__(self, network: PreTrainedModel, outputs: ClassList, pixel_format: PixelFormat | None = None) -> None:
         super().__init__(outputs, pixel_format)
         self.network = network
+        for name, module in list(network.named_modules()):
+            if type(module) is nn.BatchNorm2d:
+                replace_submodule(network, name, BatchNormOfOne.like(module))
         network.get_submodule(find_encoder(network)).requires_grad_(False)
         self.size_multiple = stride_of(network)
         pixels, anatomy = self.probe()
