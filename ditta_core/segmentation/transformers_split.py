@@ -110,8 +110,12 @@ class BatchNormOfOne(nn.BatchNorm2d):
 
 def reach(network: nn.Module, pixels: Tensor) -> Any:
     """Run the network up to the first gate that ends the pass."""
+    gradients = torch.is_grad_enabled()
     try:
-        network(pixels)
+        # Some networks keep tensors from one pass to the next, BEiT its position indices for all of its copies. Made in
+        # inference mode, these would spoil every later pass that is to have gradients.
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            network(pixels)
     except Reached as end:
         return end.value
     raise UnsplittableError(f"{type(network).__name__} does not pass through its own encoder and classifier")

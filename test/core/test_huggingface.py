@@ -340,6 +340,17 @@ def test_copies_of_a_split_network_do_not_share_their_decoders(saved: Callable[[
         assert not torch.equal(twin(pixels), before)
 
 
+def test_gradients_after_a_pass_in_inference_mode(saved: Callable[[Any], str]) -> None:
+    """BEiT keeps indices of the first pass over a size, for every network of its class."""
+    model = load_huggingface(saved(ARCHITECTURES["beit"].build()))
+    pixels = pixels_of(model.fixed_input_size or (96, 160))
+    with torch.inference_mode():
+        model(pixels)
+    model.requires_grad_(True)
+    model(pixels).square().sum().backward()
+    assert any(parameter.grad is not None for parameter in model.encoder.parameters())
+
+
 # --- what a checkpoint says of itself --------------------------------------------------------------------------------
 
 
