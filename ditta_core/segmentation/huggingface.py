@@ -226,6 +226,7 @@ def load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrained
     Raises:
         ValueError: there are no weights that may be read, or some are missing: transformers would make them up.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForSemanticSegmentation
 
     with quiet_unless(checkpoint.allow_download):
@@ -238,7 +239,7 @@ def load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrained
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ValueError(
                 f"expected weights in model.safetensors of {checkpoint.name}, but they cannot be read "
                 f"({first_line(error)}); {checkpoint.remedy}, or, where there is only a pytorch_model.bin that you "

@@ -323,7 +323,9 @@ class SplitTransformer(SegmentationModel):
         pixels = torch.randn(1, 3, height, width, generator=generator)
         try:
             anatomy = dissect(self.network, len(self.outputs), pixels)
-        except (RuntimeError, AssertionError) as error:
+        except UnsplittableError:
+            raise
+        except (ValueError, RuntimeError, AssertionError) as error:
             raise UnsplittableError(
                 f"{type(self.network).__name__} does not take an image of its own image_size {height}×{width}: {error}"
             ) from error

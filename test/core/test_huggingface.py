@@ -483,6 +483,13 @@ def test_weights_of_another_shape(tmp_path: Path, saved: Callable[[Any], str]) -
         load_huggingface(folder)
 
 
+def test_weights_that_are_damaged(tmp_path: Path, saved: Callable[[Any], str]) -> None:
+    folder = saved(SEGFORMER.build())
+    (tmp_path / "network" / "model.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match=r"expected weights in model\.safetensors"):
+        load_huggingface(folder)
+
+
 def test_nothing_is_downloaded_unless_allowed() -> None:
     with pytest.raises(FileNotFoundError, match="'hf download nobody/nothing-of-that-name'"):
         load_huggingface("nobody/nothing-of-that-name")
