@@ -104,6 +104,19 @@ def test_one_worker_serves_many_jobs(runner: ProcessRunner, weights: Path) -> No
     assert worker(runner) == pid
 
 
+def test_memory_goes_back_to_the_system(runner: ProcessRunner, weights: Path) -> None:
+    def megabytes(name: str) -> float:
+        lines = Path(f"/proc/{worker(runner)}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
+
+    clip = np.stack([np.tile(texture(index), (4, 4, 1)) for index in range(4)])
+    size = clip.shape[1] // 32 * 32, clip.shape[2] // 32 * 32
+    source = ModelSource(f"espnetv2:{weights}")
+    runner.submit(AdaptationJob(clip, size, source, adaptation=AdaptationConfig(passes=1)))
+    assert result_of(runner).state is not None
+    wait_until(lambda: megabytes("VmRSS") < megabytes("VmHWM") - 100, "memory to be given back")
+
+
 def test_a_cancelled_job_is_never_heard_of_again(runner: ProcessRunner, weights: Path) -> None:
     runner.submit(make_job(weights, passes=10_000))
     next_news(runner)
