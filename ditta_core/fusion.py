@@ -99,7 +99,8 @@ class TemporalSegmenter(nn.Module):
     Args:
         model: the image model; its parameters are used, not copied.
         radius: of the attention window.
-        seed: the add-on is never pre-trained; it starts from the same random values every time.
+        seed: the add-on is never pre-trained; it starts from the same random values every time, or from those in the
+            model's file (``model.add_on_weights``).
     """
 
     def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = 5123) -> None:
@@ -114,6 +115,8 @@ class TemporalSegmenter(nn.Module):
             self.proj_feat = nn.Sequential(
                 nn.Conv2d(dim, dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1)
             )
+        if model.add_on_weights:
+            self.load_state_dict(model.add_on_weights, strict=False)  # the model's own tensors are not among them
         self.to(next(model.parameters()).device)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -101,7 +101,9 @@ def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     return EvaluationOptions(
         methods=methods,
         setup=MethodSetup(
-            source=ModelSource(options.model, options.classes, options.device, options.allow_download),
+            source=ModelSource(
+                options.model, options.classes, options.device, options.allow_download, options.allow_pickle
+            ),
             teacher=TeacherConfig(
                 options.teacher,
                 options.teacher_checkpoint,

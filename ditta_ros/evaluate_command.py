@@ -48,6 +48,7 @@ def add_evaluate_parser(commands: Any) -> None:
     what.add_argument("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
     what.add_argument("--teacher-image-size", type=int, default=1024, metavar="PIXELS", help="of SAM 2 (default: 1024)")
     what.add_argument("--allow-download", action="store_true", help="fetch models by hub id that are not here yet")
+    what.add_argument("--allow-pickle", action="store_true", help="read hf: weights that are not in safetensors files")
     network = what.add_mutually_exclusive_group()
     network.add_argument("--input-size", type=size, metavar="WxH", help="network input")
     network.add_argument("--long-side", type=int, metavar="PIXELS", help=f"of the network input (default: {LONG_SIDE})")

@@ -52,6 +52,7 @@ def run_node(
         "classes": setup.source.classes,
         "device": setup.source.device,
         "allow_download": setup.source.allow_download,
+        "allow_pickle": setup.source.allow_pickle,
         "teacher": setup.teacher.name,
         "teacher_checkpoint": setup.teacher.checkpoint,
         "teacher_image_size": setup.teacher.image_size,

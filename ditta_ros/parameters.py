@@ -79,6 +79,9 @@ class NodeParameters:
     allow_download: bool = parameter(
         False, "Whether models that are named by a hub id and are not on this machine may be downloaded."
     )
+    allow_pickle: bool = parameter(
+        False, "Whether hf: models may have weights in pickle files, of which torch reads nothing but tensors."
+    )
     long_side: int = parameter(
         480, "Longest side of the network input in pixels. 0: that of the image.", minimum=0, maximum=8192
     )
@@ -232,7 +235,7 @@ class NodeParameters:
 
     def model_source(self) -> ModelSource:
         """Which model."""
-        return ModelSource(self.model, self.classes, self.device, self.allow_download)
+        return ModelSource(self.model, self.classes, self.device, self.allow_download, self.allow_pickle)
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,7 @@ def test_converted_weights_give_the_logits_of_the_released_layout(path: Path) ->
 def test_the_add_on_starts_from_the_files_weights(path: Path) -> None:
     model = load_ditta_segformer(path)
     segmenter = TemporalSegmenter(model)
-    loaded = segmenter.load_state_dict(model.add_on_weights, strict=False)
-    assert not loaded.unexpected_keys
-    assert all(key.startswith("model.") for key in loaded.missing_keys)
+    assert model.add_on_weights and set(model.add_on_weights) < set(segmenter.state_dict())
     x = torch.randn(1, DIM, 4, 5)
     state = released()
     pixels = x.movedim(1, -1)

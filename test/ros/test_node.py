@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy.parameter
+import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -362,3 +363,28 @@ def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: sig
     assert node.process.wait(15) == 0
     assert "Traceback" not in node.output
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    names = {0: "road", 1: "sky", 2: "car"}
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(id2label=names, label2id={name: index for index, name in names.items()})
+    folder = tmp_path / "segformer-b0"
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(folder)
+
+    start_node(model=f"hf:{folder}", passes=2)
+    probe.film()
+    adapted = probe.wait_for_state("ADAPTED")
+    probe.wait_for_masks()
+    probe.hold()
+    assert adapted["generation"] == 1
+    assert [entry["name"] for entry in probe.classes[-1]] == ["road", "sky", "car", "unlabelled"]
+    assert set(np.unique(label_image(probe.masks[-1]))) <= {0, 1, 2}
+
+
+def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: StartNode) -> None:
+    node = start_node(teacher="object_vote:sam2", teacher_checkpoint="/nowhere/sam2.pt")
+    wait_until(lambda: "could not configure" in node.output, lambda: node.output)
+    # Without the package, that is what is missing first.
+    assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
