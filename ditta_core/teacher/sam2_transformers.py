@@ -22,7 +22,7 @@ from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD
 from ditta_core.segmentation.huggingface import first_line, quiet_unless
 from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_prompt
 
-INSTALL = "pip install 'transformers>=5.1'"
+INSTALL = "pip install 'transformers>=5.20'"
 INSTALL_TIMM = (
     "the image encoder of EdgeTAM is one of the package timm, which needs torchvision: 'pip install timm' beside torch "
     "for CUDA; beside torch for the CPU alone, PyPI's torchvision breaks other packages. SAM 2 needs neither"
@@ -46,9 +46,9 @@ class Architecture:
 ARCHITECTURES = {
     "sam2_video": Architecture("Sam2VideoModel", "Sam2VideoInferenceSession", (4, 57)),
     # Earlier releases look its image encoder up on the hub, asked or not.
-    "edgetam_video": Architecture("EdgeTamVideoModel", "EdgeTamVideoInferenceSession", (5, 1)),
+    "edgetam_video": Architecture("EdgeTamVideoModel", "EdgeTamVideoInferenceSession", (5, 20)),
 }
-"""By ``model_type`` of ``config.json``. Proven with transformers 4.57.1 (SAM 2 alone), 5.1.0 and 5.23.0."""
+"""By ``model_type`` of ``config.json``. Proven with transformers 4.57.1 and 5.1.0 (SAM 2), 5.20.2 and 5.23.0 (both)."""
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------

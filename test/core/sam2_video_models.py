@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.teacher.sam2_transformers import Sam2VideoTracker
+from ditta_core.teacher.sam2_transformers import ARCHITECTURES, Sam2VideoTracker, import_transformers
 
 IMAGE_SIZE = 128
 """Side of the network input of the small models."""
@@ -20,13 +20,21 @@ WIDTH = 128
 """Twice that of a memory, which is fixed to 64: its pointers are split, as in the real ones."""
 
 
+def transformers_for(model_type: str) -> Any:
+    """The package transformers; the test is skipped where it is missing or too old for a type of model."""
+    try:
+        return import_transformers(ARCHITECTURES[model_type].since)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
 def small_config(model_type: str = "sam2_video") -> Any:
     """A configuration with every part of the real ones, for SAM 2 or EdgeTAM.
 
     EdgeTAM gets the image encoder of SAM 2 in place of its own, which is a model of timm: everything behind it is its
     own.
     """
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = transformers_for(model_type)
     backbone = transformers.Sam2HieraDetConfig(
         hidden_size=16,
         image_size=[IMAGE_SIZE, IMAGE_SIZE],
@@ -96,9 +104,7 @@ def randomise(model: nn.Module) -> None:
 def save_small_checkpoint(folder: Path, model_type: str = "sam2_video") -> str:
     """Write config.json and model.safetensors of a small model with random weights, and return the folder's name."""
     config = small_config(model_type)
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    name = {"sam2_video": "Sam2VideoModel", "edgetam_video": "EdgeTamVideoModel"}[model_type]
-    model = getattr(transformers, name)(config)
+    model = getattr(transformers_for(model_type), ARCHITECTURES[model_type].model)(config)
     randomise(model)
     model.save_pretrained(folder)
     return str(folder)

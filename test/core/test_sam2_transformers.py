@@ -367,8 +367,8 @@ def test_a_missing_or_old_transformers_is_named(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ImportError, match=r"expected transformers 99\.2 or later, but got \d.*; pip install"):
         import_transformers((99, 2))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam_video"}))
-    monkeypatch.setattr(import_transformers(), "__version__", "5.0.1.dev0")
-    with pytest.raises(ImportError, match=r"expected transformers 5\.1 or later, but got 5\.0\.1"):
+    monkeypatch.setattr(import_transformers(), "__version__", "5.19.0.dev0")
+    with pytest.raises(ImportError, match=r"expected transformers 5\.20 or later, but got 5\.19\.0"):
         Sam2VideoTracker(str(tmp_path), CPU)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"expected the package transformers, but got: .*; pip install"):
