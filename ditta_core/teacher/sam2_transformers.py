@@ -87,13 +87,14 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
     """
     remedy = "give the folder of a checkpoint, or fetch it once by 'hf download ID' or with allow_download"
     local = {"local_files_only": not allow_download}
+    transformers = import_transformers()
     try:
         with quiet_unless(allow_download):
-            settings, _ = import_transformers().PretrainedConfig.get_config_dict(checkpoint, **local)
+            settings, _ = transformers.PretrainedConfig.get_config_dict(checkpoint, **local)
             if not settings:
                 raise FileNotFoundError("no config.json")
             architecture = architecture_of(settings, checkpoint)
-            transformers = import_transformers(architecture.since)
+            import_transformers(architecture.since)
             config = transformers.AutoConfig.from_pretrained(checkpoint, **local)
             set_image_size(config, image_size)
             model, loading = getattr(transformers, architecture.model).from_pretrained(
@@ -300,7 +301,8 @@ class Sam2VideoTracker(MaskTracker):
 
     The image encoder runs once per frame, for all objects and both directions. The features of ``frames_kept`` frames
     stay until ``start`` or ``close``, 17 MB a frame at 1024 pixels (8 MB in bfloat16). An object costs the memory of at
-    most seven frames, however long the clip. ``close`` gives all of this back; the model lives as long as the tracker.
+    most seven frames, 6 MB, however long the clip. ``close`` gives all of this back; the model lives as long as the
+    tracker.
 
     Masks come from a quarter of ``image_size`` by bilinear interpolation of their logits; small holes are not filled.
 

@@ -372,7 +372,7 @@ def test_a_missing_or_old_transformers_is_named(monkeypatch: pytest.MonkeyPatch,
         Sam2VideoTracker(str(tmp_path), CPU)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"expected the package transformers, but got: .*; pip install"):
-        import_transformers()
+        Sam2VideoTracker(str(tmp_path), CPU)
 
 
 def test_a_session_without_what_is_relied_on_is_named(
