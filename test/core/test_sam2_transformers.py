@@ -38,6 +38,12 @@ FRAMES = 20
 """More than the 16 frames that the model looks back at."""
 
 
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """One thread: for networks this small, a second one waits for the first, and on a busy machine for long."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def tracker(request: pytest.FixtureRequest) -> Iterator[Sam2VideoTracker]:
     tracker = small_sam2_video_tracker(request.param)
