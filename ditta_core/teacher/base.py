@@ -67,6 +67,14 @@ def check_clip(clip: NDArray[np.uint8]) -> None:
         raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
 
 
+def check_frame(frames: int, frame: int, current: int | None) -> None:
+    """Raise a ValueError unless a frame is one of the clip's, and the one where objects are, if there are any."""
+    if not 0 <= frame < frames:
+        raise ValueError(f"expected a frame of the started clip of {frames} frames, but got {frame}")
+    if current not in (None, frame):
+        raise ValueError(f"expected frame {current}, where the objects are, but got {frame}; reset first")
+
+
 def check_prompt(size: tuple[int, int], point: tuple[int, int] | None, mask: Mask | None) -> None:
     """Raise a ValueError unless there is either a point (row, column) in a frame of ``size``, or a mask of it."""
     height, width = size

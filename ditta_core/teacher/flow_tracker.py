@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.flow import Flow, FlowEstimator, Preset, forward_backward_consistent, warp
-from ditta_core.teacher.base import Mask, MaskTracker
+from ditta_core.teacher.base import Mask, MaskTracker, check_frame
 
 SEED_RADIUS = 3
 """A prompted region holds at least the pixels this near to its point, so that noise at the point leaves something."""
@@ -166,7 +166,7 @@ class FlowTracker(MaskTracker):
         Raises:
             ValueError: also where the other objects are on another frame, or the mask is of another size.
         """
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         height, width = self._clip.shape[1:3]
         if mask is not None and point is None:
             if mask.shape != (height, width):
@@ -183,11 +183,11 @@ class FlowTracker(MaskTracker):
         self._frame = frame
 
     def masks(self, frame: int) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         return {key: coverage >= 128 for key, coverage in self._coverage.items()}
 
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         goal = frame - 1 if reverse else frame + 1
         if not 0 <= goal < len(self._clip):
             raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
@@ -198,12 +198,6 @@ class FlowTracker(MaskTracker):
             self._coverage = {key: carried[index] for index, key in enumerate(self._coverage)}
             self._frame = goal
         return self.masks(goal)
-
-    def _check_frame(self, frame: int) -> None:
-        if not 0 <= frame < len(self._clip):
-            raise ValueError(f"expected a frame of the started clip of {len(self._clip)} frames, but got {frame}")
-        if self._frame not in (None, frame):
-            raise ValueError(f"expected frame {self._frame}, where the objects are, but got {frame}; reset first")
 
     def _step(self, source: int, goal: int) -> Step:
         """The step between two adjacent frames; the opposite one, which needs the same two flows, is made with it."""

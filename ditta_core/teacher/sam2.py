@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD
-from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_prompt
+from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_frame, check_prompt
 
 # --- the package ----------------------------------------------------------------------------------------------------
 
@@ -417,7 +417,7 @@ class Sam2Tracker(MaskTracker):
         Raises:
             ValueError: also where the other objects are on another frame.
         """
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         check_prompt((self._clip.shape[1], self._clip.shape[2]), point, mask)
         prompt = point if mask is None else mask.copy()
         assert prompt is not None
@@ -427,13 +427,13 @@ class Sam2Tracker(MaskTracker):
         self._frame = frame
 
     def masks(self, frame: int) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         self._prompt()
         return {object_id: self._masks[object_id] for object_id in self._object_ids}
 
     @torch.inference_mode()
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         goal = frame - 1 if reverse else frame + 1
         if not 0 <= goal < len(self._clip):
             raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
@@ -447,12 +447,6 @@ class Sam2Tracker(MaskTracker):
                 self._track(batch, goal, reverse)
         self._frame = goal
         return self.masks(goal)
-
-    def _check_frame(self, frame: int) -> None:
-        if not 0 <= frame < len(self._clip):
-            raise ValueError(f"expected a frame of the started clip of {len(self._clip)} frames, but got {frame}")
-        if self._frame not in (None, frame):
-            raise ValueError(f"expected frame {self._frame}, where the objects are, but got {frame}; reset first")
 
     # --- the network ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD
 from ditta_core.segmentation.huggingface import first_line, quiet_unless
-from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_prompt
+from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_frame, check_prompt
 
 INSTALL = "pip install 'transformers>=5.20'"
 INSTALL_TIMM = (
@@ -366,7 +366,7 @@ class Sam2VideoTracker(MaskTracker):
         Raises:
             ValueError: also where the other objects are on another frame.
         """
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         size = self._clip.shape[1], self._clip.shape[2]
         check_prompt(size, point, mask)
         self._frame = frame
@@ -383,11 +383,11 @@ class Sam2VideoTracker(MaskTracker):
         self._objects[object_id] = TrackedObject(session, self._run(session, frame))
 
     def masks(self, frame: int) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         return {key: tracked.mask for key, tracked in self._objects.items()}
 
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        self._check_frame(frame)
+        check_frame(len(self._clip), frame, self._frame)
         goal = frame - 1 if reverse else frame + 1
         if not 0 <= goal < len(self._clip):
             raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
@@ -402,12 +402,6 @@ class Sam2VideoTracker(MaskTracker):
         self._frames = PreparedFrames(clip, self.image_size, self.device)
         self._features = SharedFeatures(self._frames_kept)
         self.reset()
-
-    def _check_frame(self, frame: int) -> None:
-        if not 0 <= frame < len(self._clip):
-            raise ValueError(f"expected a frame of the started clip of {len(self._clip)} frames, but got {frame}")
-        if self._frame not in (None, frame):
-            raise ValueError(f"expected frame {self._frame}, where the objects are, but got {frame}; reset first")
 
     @torch.inference_mode()
     def _run(self, session: Any, frame: int, reverse: bool = False) -> Mask:
