@@ -185,6 +185,8 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     """
     if not options.input:
         raise ValueError("expected at least one bag, folder or video to evaluate, but got none")
+    if options.live and options.engine == "ray":
+        raise ValueError("expected --live in this process, but got --engine ray; run the two one after the other")
     apply_quick(options)
     evaluation = evaluation_options(options)
     sequences = open_inputs(options)
