@@ -1,65 +1,256 @@
-"""Start DiTTA on a camera: ``ros2 launch ditta_ros ditta.launch.py image_topic:=/camera/image_raw``."""
+"""Start DiTTA on a camera: ``ros2 launch ditta_ros ditta.launch.py image_topic:=/camera/image_raw``.
+
+The node is configured and activated from here; a bag to play, rviz, Foxglove and a recording start when it is active.
+Where it cannot be configured or activated, the launch ends with exit code 1. With ``autostart:=false`` it is left
+unconfigured, for a lifecycle manager such as Nav2's.
+"""
 
 import os
+import sys
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+    UnregisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
+from lifecycle_msgs.msg import Transition
 
 from ditta_ros.transport import share_folder, shared_memory_environment
 from launch import LaunchContext, LaunchDescription
 
-PARAMETERS = {"image_topic": str, "model": str, "classes": str, "warmup_frames": int}
-"""Arguments that, where given, take precedence over the file of parameters; with their types."""
+PARAMETERS = {
+    "image_topic": "Topic of the camera images.",
+    "image_transport": "raw, or compressed: sensor_msgs/CompressedImage on <image_topic>/compressed.",
+    "cameras": "Several cameras in this one process, as YAML text: '{front: /front/image_raw, rear: /rear/image_raw}'.",
+    "camera_info_topic": "Topic of the camera's CameraInfo, republished beside the masks.",
+    "depth_topic": "Topic of depth images registered to the camera, for a labelled point cloud.",
+    "model": "camvid, espnetv2:<weight file>, hf:<id or folder> or ditta:<weight file>.",
+    "classes": "Classes to publish, as YAML text, file or packaged list.",
+    "device": "Device of torch, such as cpu or cuda:0.",
+    "teacher": "What the warm-up learns from: flow or object_vote:<flow, sam2 or sam2_transformers>.",
+    "warmup_frames": "Frames of a warm-up.",
+    "warmup_on": "What starts a warm-up: startup, scene_change or service.",
+    "state_dir": "Folder in which adapted decoders are saved and found again.",
+}
+"""Arguments that are parameters of the node. Those that are given take precedence over the file of parameters."""
+NUMBERS = ("warmup_frames",)
+"""Those of them that are whole numbers; the others are text."""
+
+ARGUMENTS = {
+    "namespace": ("", "Namespace of the node."),
+    "name": ("ditta", "Name of the node, from which its topics have theirs."),
+    "bag": ("", "Bag to play; empty: none. By ros2 bag play where that is installed, else by ditta bag play."),
+    "bag_rate": ("1.0", "How many times as fast as it was recorded the bag is played."),
+    "record": ("", "New folder for a bag of what the node publishes (not the overlay); empty: nothing is recorded."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+}
+FLAGS = {
+    "autostart": ("true", "Whether to configure and activate the node; otherwise a lifecycle manager does."),
+    "use_sim_time": ("false", "Whether time is that of /clock, which the bag then publishes."),
+    "bag_loop": ("false", "Whether the bag is played again and again."),
+    "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
+    "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
+}
+OUTPUTS = ("semantic", "confidence", "camera_info", "points")
+"""Topics of each camera that are recorded."""
+COMMON_OUTPUTS = ("state", "classes", "label_info")
+"""Topics of the node that are recorded."""
 
 
-def start_node(context: LaunchContext) -> list[Node]:
-    """The node with the arguments that were given."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+def start(context: LaunchContext) -> list[Action]:
+    """The node with the arguments that were given, and what goes with it."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in (*PARAMETERS, *ARGUMENTS, *FLAGS)}
+    given["params_file"] = LaunchConfiguration("params_file").perform(context)
+    for argument, package in (("rviz", "rviz2"), ("foxglove", "foxglove_bridge")):
+        if given[argument] == "true" and not is_installed(package):
+            debian = f"ros-{os.environ.get('ROS_DISTRO', '<distribution>')}-{package.replace('_', '-')}"
+            raise RuntimeError(
+                f"expected the package {package} for {argument}:=true, but it is not installed; install {debian}, or "
+                f"leave the argument out"
+            )
     # With its type, since launch would read the text [road, car] as a list.
-    overrides = {
-        name: ParameterValue(kind(given[name]), value_type=kind) for name, kind in PARAMETERS.items() if given[name]
+    overrides: dict[str, ParameterValue] = {
+        name: ParameterValue(int(given[name]) if name in NUMBERS else given[name], value_type=kind_of(name))
+        for name in PARAMETERS
+        if given[name]
     }
-    return [
-        Node(
-            package="ditta_ros",
-            executable="ditta_node",
-            name="ditta",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-            output="screen",
-            emulate_tty=True,
+    overrides["use_sim_time"] = ParameterValue(given["use_sim_time"] == "true", value_type=bool)
+    overrides["autostart"] = ParameterValue(False, value_type=bool)  # the lifecycle is driven from here, or elsewhere
+    node = LifecycleNode(
+        package="ditta_ros",
+        executable="ditta_node",
+        name=given["name"],
+        namespace=given["namespace"],
+        parameters=[given["params_file"], overrides],
+        ros_arguments=["--log-level", given["log_level"]],
+        output="screen",
+        emulate_tty=True,
+        sigterm_timeout="10",  # an image or an adaptation may be under way
+    )
+    companions = OnStateTransition(
+        target_lifecycle_node=node, goal_state="active", entities=start_companions(given), handle_once=True
+    )
+    lifecycle = drive_lifecycle(node) if given["autostart"] == "true" else ([], [])
+    return [RegisterEventHandler(companions), *lifecycle[0], node, *lifecycle[1]]
+
+
+def kind_of(name: str) -> type:
+    """The type of a parameter."""
+    return int if name in NUMBERS else str
+
+
+def is_installed(package: str) -> bool:
+    """Whether ROS knows a package."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+# --- lifecycle ------------------------------------------------------------------------------------------------------
+
+
+def drive_lifecycle(node: LifecycleNode) -> tuple[list[Action], list[Action]]:
+    """What configures and then activates the node, and ends the launch where that fails or the node dies.
+
+    Returns:
+        Actions that come before the node's, and those that come after.
+    """
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+    def on(start_state: str | None, goal_state: str, *actions: Action) -> OnStateTransition:
+        return OnStateTransition(
+            target_lifecycle_node=node,
+            start_state=start_state,
+            goal_state=goal_state,
+            entities=list(actions),
+            handle_once=True,
         )
+
+    failures = [
+        on("configuring", "unconfigured", failure("could not be configured")),
+        on("configuring", "errorprocessing", failure("could not be configured")),
+        on("activating", "inactive", failure("could not be activated")),
+        on("activating", "errorprocessing", failure("could not be activated")),
     ]
+    configured = on("configuring", "inactive", change(Transition.TRANSITION_ACTIVATE))
+    # What becomes of later transitions is up to whoever asks for them.
+    active = on(None, "active", *(UnregisterEventHandler(handler) for handler in failures))
+    ended = OnProcessExit(target_action=node, on_exit=end_with_node)
+    before = [RegisterEventHandler(handler) for handler in (*failures, configured, active, ended)]
+    return before, [change(Transition.TRANSITION_CONFIGURE)]
+
+
+def failure(what: str) -> OpaqueFunction:
+    """Ends the launch: an exception is what gives it an exit code other than 0."""
+
+    def end(context: LaunchContext) -> None:
+        raise RuntimeError(f"the node {what}; its message above says why")
+
+    return OpaqueFunction(function=end)
+
+
+def end_with_node(event: ProcessExited, context: LaunchContext) -> Action | None:
+    """End the launch when the node has ended by itself."""
+    if context.is_shutdown:
+        return None
+    if event.returncode != 0:
+        raise RuntimeError(f"the node ended with exit code {event.returncode}; its messages above say why")
+    return Shutdown(reason="the node has ended")
+
+
+# --- what starts when the node is active ----------------------------------------------------------------------------
+
+
+def start_companions(given: dict[str, str]) -> list[Action]:
+    """The recording, rviz, Foxglove and the bag, as far as they are asked for; the bag last, which the others show."""
+    base = "/".join(["", *(part for part in (given["namespace"].strip("/"), given["name"]) if part)])
+    cameras = camera_names(given)
+    streams = [f"{base}/{camera}" for camera in cameras] or [base]
+    rosbag = ["ros2", "bag"] if is_installed("ros2bag") else [sys.executable, "-m", "ditta_ros.cli", "bag"]
+    simulated = given["use_sim_time"] == "true"
+    companions: list[Action] = []
+    if given["record"]:
+        topics = [f"{stream}/{output}" for stream in streams for output in OUTPUTS]
+        topics += [f"{base}/{output}" for output in COMMON_OUTPUTS]
+        clock = ["--use-sim-time"] if simulated else []
+        command = [*rosbag, "record", "-o", given["record"], *clock, *topics, "/diagnostics"]
+        companions.append(ExecuteProcess(cmd=command, name="record", output="screen", sigterm_timeout="10"))
+    if given["rviz"] == "true":
+        # The names in the configuration are those of a node without arguments.
+        remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
+        remappings.append(("/camera/image_raw", value_of("image_topic", given) or "/camera/image_raw"))
+        config = str(share_folder() / "rviz" / "ditta.rviz")
+        companions.append(
+            Node(package="rviz2", executable="rviz2", arguments=["-d", config], remappings=remappings, output="screen")
+        )
+    if given["foxglove"] == "true":
+        companions.append(Node(package="foxglove_bridge", executable="foxglove_bridge", output="screen"))
+    if given["bag"]:
+        options = ["--rate", given["bag_rate"]]
+        options += ["--loop"] if given["bag_loop"] == "true" else []
+        options += ["--clock"] if simulated else []
+        options += ["--wait-for-subscriber"] if rosbag[0] != "ros2" else []
+        command = [*rosbag, "play", given["bag"], *options]
+        companions.append(ExecuteProcess(cmd=command, name="bag", output="screen", sigterm_timeout="10"))
+    return companions
+
+
+def value_of(parameter: str, given: dict[str, str]) -> str:
+    """The value of a parameter: the argument, or what the file of parameters says for any node; empty for neither."""
+    if given[parameter]:
+        return given[parameter]
+    with open(given["params_file"], encoding="utf-8") as file:  # noqa: PTH123 - what launch gives is text
+        nodes = (yaml.safe_load(file) or {}).values()
+    values = (node.get("ros__parameters", {}).get(parameter) for node in nodes if isinstance(node, dict))
+    return str(next((value for value in values if value), ""))
+
+
+def camera_names(given: dict[str, str]) -> list[str]:
+    """The names of several cameras, from which their topics have theirs; none for a single one."""
+    cameras = yaml.safe_load(value_of("cameras", given))
+    return [str(name) for name in cameras] if isinstance(cameras, dict) else []
 
 
 def generate_launch_description() -> LaunchDescription:
     """The arguments, the transport, and the node."""
+    params_file = str(share_folder() / "config" / "ditta.yaml")
     arguments = [
-        DeclareLaunchArgument(
-            "image_topic", default_value="", description="Topic of the camera images; empty: as in params_file."
+        *(
+            DeclareLaunchArgument(name, default_value="", description=f"{text} Empty: as in params_file.")
+            for name, text in PARAMETERS.items()
         ),
         DeclareLaunchArgument(
-            "model", default_value="", description="camvid or espnetv2:<weight file>; empty: as in params_file."
+            "params_file", default_value=params_file, description="File with the parameters of the node."
         ),
-        DeclareLaunchArgument(
-            "classes",
-            default_value="",
-            description="Classes to publish, as YAML text, file or packaged list; empty: as in params_file.",
+        *(
+            DeclareLaunchArgument(name, default_value=default, description=text)
+            for name, (default, text) in ARGUMENTS.items()
         ),
-        DeclareLaunchArgument(
-            "warmup_frames", default_value="", description="Frames of a warm-up; empty: as in params_file."
+        *(
+            DeclareLaunchArgument(name, default_value=default, description=text, choices=["true", "false"])
+            for name, (default, text) in FLAGS.items()
         ),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value=str(share_folder() / "config" / "ditta.yaml"),
-            description="File with the parameters of the node.",
-        ),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal."),
     ]
     # For every process of this launch, so that a camera started here publishes through shared memory as well.
     transport = [SetEnvironmentVariable(*each) for each in shared_memory_environment(os.environ).items()]
-    return LaunchDescription([*arguments, *transport, OpaqueFunction(function=start_node)])
+    return LaunchDescription([*arguments, *transport, OpaqueFunction(function=start)])
