@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from safetensors.numpy import load, save
 
 from ditta_core.adaptation import AdaptedState
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.scene import SceneSignature
 from ditta_core.types import AdaptationReport
-
-if TYPE_CHECKING:
-    from ditta_core.scene import SceneSignature
 
 PACKAGE = "ditta_ros"
 FORMAT = "1"
@@ -248,8 +246,6 @@ def of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gene
         raise TypeError(f"expected true or false and a report, but got {temporal_branch!r} and {report!r}")
     report["losses"] = tuple(report["losses"])
     signature = None
-    from ditta_core.scene import SceneSignature
-
     if any(name.startswith(SIGNATURE) for name in owned):
         mean, spread = owned[f"{SIGNATURE}mean"], owned[f"{SIGNATURE}spread"]
         if mean.ndim != 1 or mean.shape != spread.shape:

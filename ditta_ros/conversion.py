@@ -1,5 +1,7 @@
 """Image messages to :class:`Frame` and back to label images, with NumPy and OpenCV alone; class lists to JSON and back.
 
+``cv_bridge`` converts the same encodings to the same pixels, see ``cv_bridge_conversion``.
+
 Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
 is copied once, into the buffer of the message.
 
@@ -12,9 +14,9 @@ from __future__ import annotations
 import json
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -97,14 +99,22 @@ class Encoding:
     Attributes:
         channels: values per pixel.
         depth: bytes per value.
-        to_rgb: OpenCV's code for the conversion to RGB; None where it is RGB already.
+        to_rgb: OpenCV's code for the conversion to RGB; None where it is RGB already, or OpenCV has none.
         even_width: whether two neighbouring pixels share their colour.
+        chroma: the rows of brightness are followed by rows of pairs of colour, each pair for ``chroma`` × ``chroma``
+            pixels; 0 where brightness and colour are not apart.
     """
 
     channels: int
     depth: int = 1
     to_rgb: int | None = None
     even_width: bool = False
+    chroma: int = 0
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the pixels are what a :class:`Frame` takes, as they are."""
+        return self.channels == 3 and self.depth == 1 and self.to_rgb is None
 
 
 ENCODINGS = {
@@ -123,12 +133,31 @@ ENCODINGS = {
     "bayer_bggr8": Encoding(1, 1, cv2.COLOR_BayerRG2RGB),
     "bayer_gbrg8": Encoding(1, 1, cv2.COLOR_BayerGR2RGB),
     "bayer_grbg8": Encoding(1, 1, cv2.COLOR_BayerGB2RGB),
+    "bayer_rggb16": Encoding(1, 2, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr16": Encoding(1, 2, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg16": Encoding(1, 2, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg16": Encoding(1, 2, cv2.COLOR_BayerGB2RGB),
     # The same two layouts under the names of before and since ROS 2 Iron.
     "yuv422": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
     "uyvy": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
     "yuv422_yuy2": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
     "yuyv": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
+    # ``height`` and ``width`` are those of the picture, ``step`` is that of the brightness. sensor_msgs has no name for
+    # nv12, which the drivers of NVIDIA's cameras publish under this one.
+    "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, even_width=True, chroma=2),
+    "nv21": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV21, even_width=True, chroma=2),
+    "nv24": Encoding(1, 1, chroma=1),
+    # The types of OpenCV tell no colours; its own order is taken, as cv_bridge does for display.
+    "8UC1": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": Encoding(3, 1, cv2.COLOR_BGR2RGB),
+    "8UC4": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
+    "16UC1": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
+    "16UC3": Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    "16UC4": Encoding(4, 2, cv2.COLOR_BGRA2RGB),
 }
+
+BT601 = np.array([[1.164383, 0, 1.596027], [1.164383, -0.391762, -0.812968], [1.164383, 2.017232, 0]], np.float32)
+"""Brightness and colour (16..235 and 16..240, offsets taken off) to RGB, as OpenCV has it for the other encodings."""
 
 LABEL_ENCODINGS = {"mono8": Encoding(1), "8UC1": Encoding(1), "mono16": Encoding(1, 2), "16UC1": Encoding(1, 2)}
 """Those in which a value is a class id."""
@@ -162,6 +191,50 @@ def pixels_of(message: ImageLike, encoding: Encoding) -> NDArray[Any]:
     return rows if encoding.channels == 1 else rows.reshape(height, width, encoding.channels)
 
 
+def encoding_by_name(message: ImageLike) -> Encoding:
+    """The encoding of an image.
+
+    Raises:
+        ConversionError: it is unknown, or cannot have this size.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ConversionError(f"expected one of the encodings {sorted(ENCODINGS)}, but got {message.encoding!r}")
+    if encoding.even_width and message.width % 2:
+        raise ConversionError(f"expected an even width for {message.encoding}, but got {message.width}")
+    if encoding.chroma == 2 and message.height % 2:
+        raise ConversionError(f"expected an even height for {message.encoding}, but got {message.height}")
+    return encoding
+
+
+def chroma_of(message: ImageLike, encoding: Encoding) -> NDArray[np.uint8]:
+    """The colours that follow the brightness, without a copy: uint8 [H / chroma, W / chroma, 2].
+
+    Raises:
+        ConversionError: ``data`` is too short for them.
+    """
+    rows, columns = message.height // encoding.chroma, message.width // encoding.chroma
+    step = 2 * message.step // encoding.chroma
+    luma, size = message.step * message.height, len(message.data)
+    if size < luma + rows * step:
+        raise ConversionError(
+            f"expected {luma + rows * step} bytes for {message.height} rows of {message.step} bytes of "
+            f"{message.encoding}, but got {size}"
+        )
+    data = np.frombuffer(message.data, np.uint8, rows * step, luma)
+    return data.reshape(rows, step)[:, : 2 * columns].reshape(rows, columns, 2)
+
+
+def rgb_of_planes(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.uint8]:
+    """Brightness [H, W] and pairs of colour [H / chroma, W / chroma, 2] as RGB uint8 [H, W, 3]."""
+    if encoding.to_rgb is not None:
+        return np.asarray(cv2.cvtColorTwoPlane(luma, chroma, encoding.to_rgb), np.uint8)
+    # Below black there is nothing, as in OpenCV's own conversions.
+    yuv = cv2.merge([np.maximum(luma, 16), np.ascontiguousarray(chroma[..., 0]), np.ascontiguousarray(chroma[..., 1])])
+    offset = -BT601 @ np.array([[16], [128], [128]], np.float32)
+    return np.asarray(cv2.transform(yuv, np.hstack([BT601, offset])), np.uint8)
+
+
 def scaled_to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Values of 0..65535 scaled to 0..255, rounded."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535), np.uint8).reshape(pixels.shape)
@@ -173,18 +246,18 @@ def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
     Raises:
         ConversionError: the encoding is unknown, or the image does not hold what it promises.
     """
-    encoding = ENCODINGS.get(message.encoding)
-    if encoding is None:
-        raise ConversionError(f"expected one of the encodings {sorted(ENCODINGS)}, but got {message.encoding!r}")
-    if encoding.even_width and message.width % 2:
-        raise ConversionError(f"expected an even width for {message.encoding}, but got {message.width}")
+    encoding = encoding_by_name(message)
     pixels = pixels_of(message, encoding)
-    if encoding.depth == 2:
-        pixels = scaled_to_8_bit(pixels.astype(np.uint16))
-    if encoding.to_rgb is None:
+    if encoding.is_rgb:
         return pixels
     try:
-        return np.asarray(cv2.cvtColor(pixels, encoding.to_rgb), np.uint8)
+        if encoding.chroma:
+            return rgb_of_planes(pixels, chroma_of(message, encoding), encoding)
+        if encoding.depth == 2:
+            pixels = pixels.astype(np.uint16)
+        if encoding.to_rgb is not None:
+            pixels = np.asarray(cv2.cvtColor(pixels, encoding.to_rgb))
+        return pixels if pixels.dtype == np.uint8 else scaled_to_8_bit(pixels)
     except cv2.error as error:
         raise ConversionError(
             f"expected an image that OpenCV converts from {message.encoding}, but got one of "
@@ -230,13 +303,23 @@ def stamp_of(header: HeaderLike) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def frame_of(message: ImageLike) -> Frame:
-    """A camera image as a :class:`Frame`, which may be a view of the message.
+def frame_of(
+    message: ImageLike | CompressedImageLike, convert: Callable[[ImageLike], NDArray[np.uint8]] = rgb_image
+) -> Frame:
+    """A camera image, compressed or not, as a :class:`Frame`, which may be a view of the message.
+
+    Args:
+        message: of either kind.
+        convert: what makes RGB uint8 [H, W, 3] of one that is not compressed.
 
     Raises:
-        ConversionError: see :func:`rgb_image`.
+        ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
     """
-    return Frame(rgb_image(message), stamp_of(message.header), message.header.frame_id)
+    compressed = hasattr(message, "format")
+    image = (
+        rgb_of_compressed(cast("CompressedImageLike", message)) if compressed else convert(cast("ImageLike", message))
+    )
+    return Frame(image, stamp_of(message.header), message.header.frame_id)
 
 
 def encoding_of(image: NDArray[Any]) -> str:

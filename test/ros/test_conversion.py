@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def message(encoding: str, rows: list[bytes], width: int, padding: bytes = b"", 
 
 @st.composite
 def raw_images(draw: st.DrawFn, bytes_per_pixel: int, least: int = 1, even: bool = False) -> tuple[Any, int, bytes]:
-    """Rows of random bytes, their width in pixels, and random padding."""
+    """Rows of random bytes, their width in pixels, and random padding; ``even``: width and height are."""
     height, width = draw(st.integers(least, 9)), draw(st.integers(least, 9))
-    width += width % 2 if even else 0
+    height, width = (height + height % 2, width + width % 2) if even else (height, width)
     row = st.binary(min_size=width * bytes_per_pixel, max_size=width * bytes_per_pixel)
     return draw(st.lists(row, min_size=height, max_size=height)), width, draw(st.binary(max_size=7))
 
@@ -121,6 +122,26 @@ def test_bayer_of_one_color_is_that_color(pattern: str, color: tuple[int, ...], 
     assert (image == color).all()
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("pattern", BAYER)
+@given(data=st.data())
+def test_bayer_of_16_bits_keeps_what_was_measured(pattern: str, big_endian: bool, data: st.DataObject) -> None:
+    rows, width, padding = data.draw(raw_images(2, least=3))
+    image = rgb_image(message(f"bayer_{pattern}16", rows, width, padding, big_endian))
+    order = "big" if big_endian else "little"
+    for y in range(1, len(rows) - 1):
+        for x in range(1, width - 1):
+            measured = round(int.from_bytes(rows[y][2 * x : 2 * x + 2], order) * 255 / 65535)
+            assert image[y, x, "rgb".index(pattern[2 * (y % 2) + x % 2])] == measured
+
+
+def bt601(y: int, u: int, v: int) -> tuple[float, float, float]:
+    """Red, green and blue of limited range."""
+    luma, u, v = 1.164383 * (max(y, 16) - 16), u - 128, v - 128
+    red, green, blue = np.clip((luma + 1.596027 * v, luma - 0.391762 * u - 0.812968 * v, luma + 2.017232 * u), 0, 255)
+    return red, green, blue
+
+
 @pytest.mark.parametrize("name", YUV)
 @given(data=st.data())
 def test_yuv_is_bt601_of_limited_range(name: str, data: st.DataObject) -> None:
@@ -131,10 +152,55 @@ def test_yuv_is_bt601_of_limited_range(name: str, data: st.DataObject) -> None:
     for y, row in enumerate(rows):
         for x in range(width):
             pair = row[4 * (x // 2) : 4 * (x // 2) + 4]
-            luma = 1.164383 * (max(pair[first_luma + 2 * (x % 2)], 16) - 16)
-            u, v = pair[order.index("u")] - 128, pair[order.index("v")] - 128
-            expected = (luma + 1.596027 * v, luma - 0.391762 * u - 0.812968 * v, luma + 2.017232 * u)
-            assert np.abs(image[y, x] - np.clip(expected, 0, 255)).max() <= 1.01
+            expected = bt601(pair[first_luma + 2 * (x % 2)], pair[order.index("u")], pair[order.index("v")])
+            assert np.abs(image[y, x] - expected).max() <= 1.01
+
+
+# How many pixels in a row and in a column share a colour, and the order of the pair.
+PLANES = {"nv12": (2, "uv"), "nv21": (2, "vu"), "nv24": (1, "uv")}
+
+
+def planes(name: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Image:
+    """Random rows of brightness, then random rows of colour, all padded."""
+    rows, width, padding = draw(raw_images(1, least=2, even=PLANES[name][0] == 2))
+    made = message(name, rows, width, padding)
+    size = 2 * made.step * made.height // PLANES[name][0] ** 2
+    made.data.frombytes(draw(st.binary(min_size=size, max_size=size + 3)))
+    return made
+
+
+@pytest.mark.parametrize("name", PLANES)
+@given(data=st.data())
+def test_planes_of_brightness_and_color(name: str, data: st.DataObject) -> None:
+    made = planes(name, data.draw)
+    image = rgb_image(made)
+    share, order = PLANES[name]
+    for y in range(made.height):
+        for x in range(made.width):
+            row = made.step * made.height + (y // share) * (2 * made.step // share)
+            pair = [made.data[row + 2 * (x // share) + index] for index in (0, 1)]
+            expected = bt601(made.data[made.step * y + x], pair[order.index("u")], pair[order.index("v")])
+            assert np.abs(image[y, x] - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("name", PLANES)
+def test_planes_without_all_of_the_color(name: str) -> None:
+    made = message(name, [bytes(4)] * 2, 4)
+    size = 8 + 2 * 8 // PLANES[name][0] ** 2
+    made.data.frombytes(bytes(size - 8 - 1))
+    with pytest.raises(ConversionError, match=f"expected {size} bytes for 2 rows of 4 bytes of {name}, but got"):
+        rgb_image(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("8UC1", "mono8"), ("8UC3", "bgr8"), ("8UC4", "bgra8"), ("16UC3", "bgr16"), ("16UC4", "bgra16")]
+)
+@given(data=st.data())
+def test_types_of_opencv_are_in_its_own_order(name: str, same: str, data: st.DataObject) -> None:
+    kind = ENCODINGS[name]
+    rows, width, padding = data.draw(raw_images(kind.channels * kind.depth))
+    images = [rgb_image(message(encoding, rows, width, padding)) for encoding in (name, same)]
+    np.testing.assert_array_equal(*images)
 
 
 @given(nst.arrays(np.uint8, st.tuples(SIDES, SIDES)) | nst.arrays(np.uint16, st.tuples(SIDES, SIDES)), st.booleans())
@@ -195,7 +261,7 @@ def changed(**changes: Any) -> Image:
 @pytest.mark.parametrize(
     ("bad", "expected"),
     [
-        (changed(encoding="jpeg"), r"expected one of the encodings \['bayer_bggr8', .*'yuyv'\], but got 'jpeg'"),
+        (changed(encoding="jpeg"), r"expected one of the encodings \['16UC1', .*'yuyv'\], but got 'jpeg'"),
         (changed(encoding=""), r"but got ''"),
         (changed(step=11), r"expected a step of at least 12 bytes for 4 pixels of rgb8, but got 11"),
         (changed(encoding="rgba8"), r"expected a step of at least 16 bytes for 4 pixels of rgba8, but got 12"),
@@ -205,6 +271,8 @@ def changed(**changes: Any) -> Image:
         (changed(height=0, width=0), r"expected an image with pixels, but got one of 0×0"),
         (changed(height=0), r"expected an image with pixels, but got one of 4×0"),
         (message("uyvy", [bytes(6)] * 2, 3), r"expected an even width for uyvy, but got 3"),
+        (message("nv12", [bytes(3)] * 2, 3), r"expected an even width for nv12, but got 3"),
+        (message("nv21", [bytes(4)] * 3, 4), r"expected an even height for nv21, but got 3"),
     ],
 )
 def test_bad_images_are_told_apart(bad: Image, expected: str) -> None:
@@ -237,9 +305,12 @@ def test_label_image_wants_one_channel() -> None:
 @given(st.sampled_from([*ENCODINGS, *LABEL_ENCODINGS]), st.data())
 def test_messages_of_a_bag_are_read_like_those_of_ros(encoding: str, data: st.DataObject) -> None:
     """A message without ROS: the same bytes, in the classes of rosbags, where ``data`` is an array of NumPy."""
-    kind = ENCODINGS.get(encoding) or LABEL_ENCODINGS[encoding]
-    rows, width, padding = data.draw(raw_images(kind.channels * kind.depth, least=3, even=kind.even_width))
-    of_ros = message(encoding, rows, width, padding, data.draw(st.booleans()))
+    if encoding in PLANES:
+        of_ros = planes(encoding, data.draw)
+    else:
+        kind = ENCODINGS.get(encoding) or LABEL_ENCODINGS[encoding]
+        rows, width, padding = data.draw(raw_images(kind.channels * kind.depth, least=3, even=kind.even_width))
+        of_ros = message(encoding, rows, width, padding, data.draw(st.booleans()))
     types = get_typestore(Stores.ROS2_HUMBLE).types
     of_bag = types["sensor_msgs/msg/Image"](
         header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](12, 345), "camera"),
@@ -289,6 +360,15 @@ def test_what_cannot_be_decoded(data: bytes) -> None:
         rgb_of_compressed(bad)
     with pytest.raises(ConversionError, match=r"expected a label image compressed as PNG"):
         labels_of_compressed(bad)
+
+
+def test_a_compressed_image_is_a_frame_too() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    sent = compressed(image[..., ::-1])
+    sent.header = header(7, 8, "left")
+    frame = frame_of(sent)
+    np.testing.assert_array_equal(frame.image, image)
+    assert (frame.stamp, frame.frame_id) == (7_000_000_008, "left")
 
 
 def test_floating_point_images_are_no_pictures() -> None:
