@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
-from ditta_core.engine import EngineConfig, FrameSegmenter, segment_frame
+from ditta_core.engine_config import EngineConfig
+from ditta_core.frame_segmenter import FrameSegmenter, segment_frame
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
@@ -107,7 +107,10 @@ class AdaptedState:
     temporal_branch: bool
 
     def apply(self, base: TemporalSegmenter) -> TemporalSegmenter:
-        """A copy of ``base`` with these tensors; the encoder is shared with it where it did not change.
+        """``base`` with these tensors; it keeps its own, and all that did not change are shared with it.
+
+        Of a frozen encoder that is everything but the BatchNorm statistics: another generation, or another camera,
+        costs what its decoder weighs.
 
         Raises:
             ValueError: the tensors belong to another model.
@@ -116,9 +119,12 @@ class AdaptedState:
         foreign = [name for name, value in self.tensors.items() if name not in own or own[name].shape != value.shape]
         if foreign:
             raise ValueError(f"expected tensors of this model, but got {len(foreign)} of another one {foreign[:3]}")
-        shared = {}
-        if not any(name.startswith(encoder_prefix(base)) for name in self.tensors):
-            shared = {id(base.model.encoder): base.model.encoder}
+        shared: dict[int, object] = {
+            id(value): value for name, value in own_tensors(base).items() if name not in self.tensors
+        }
+        encoder = base.model.encoder
+        if all(id(value) in shared for value in own_tensors(encoder).values()):
+            shared[id(encoder)] = encoder
         adapted = copy.deepcopy(base, shared)
         with torch.no_grad():
             state = adapted.state_dict()
@@ -127,10 +133,9 @@ class AdaptedState:
         return adapted
 
 
-def encoder_prefix(segmenter: TemporalSegmenter) -> str:
-    """The name under which the encoder's tensors stand in the state dict."""
-    (name,) = (name for name, module in segmenter.named_modules() if module is segmenter.model.encoder)
-    return f"{name}."
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers themselves, by name; those of a state dict are others that share their memory."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ditta_core.engine import segment_frame
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import METADATA, convert, read_released, save_ditta_segformer
 from ditta_core.segmentation.registry import ModelSource, load_model

@@ -1,6 +1,6 @@
 r"""The streaming state machine: frames in, segmentations out, while adaptations run elsewhere.
 
-    BASE -> COLLECTING -> ADAPTING -> ADAPTED
+    BASE -> COLLECTING -> ADAPTING -> ADAPTED          COLLECTING -> ADAPTED where the scene was seen before
                               \-> FAILED (the last good model keeps serving)
 
 A frame is encoded once. The stream never waits for an adaptation: its result is swapped in between two frames.
@@ -9,18 +9,13 @@ A frame is encoded once. The stream never waits for an adaptation: its result is
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ditta_core.adaptation import (
     AdaptationConfig,
@@ -29,58 +24,15 @@ from ditta_core.adaptation import (
     AdaptationResult,
     run_job,
 )
-from ditta_core.flow import FlowEstimator, forward_backward_consistent, warp
-from ditta_core.fusion import TemporalMemory, TemporalSegmenter
-from ditta_core.reliability import blend_branches
+from ditta_core.engine_config import EngineConfig, WarmupTrigger
+from ditta_core.frame_segmenter import FrameSegmenter
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.generations import Generation, GenerationStore
+from ditta_core.scene import SceneDescriber, SceneMonitor, SceneSignature
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
-
-
-def warmup_length(frames: int, ratio: int) -> int:
-    """Warm-up frames of a video of known length: n = max(floor(N·r/100), 1), r an integer percent.
-
-    >>> [warmup_length(n, 10) for n in (9, 19, 20, 71, 136)]
-    [1, 1, 2, 7, 13]
-    """
-    return max(frames * ratio // 100, 1)
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How the stream is segmented.
-
-    Attributes:
-        warmup_frames: frames collected for an adaptation, at least 1.
-        adapt_on_start: whether the first frames are a warm-up; otherwise an adaptation is asked for.
-        long_side: longest side of the network input in pixels, 0 for the image's own.
-        input_size: network input (height, width) exactly, instead of ``long_side``.
-        reliability_threshold: τ; below this reliability the temporal branch helps. 0 = frame branch alone.
-        smoothing: share of the previous probabilities, carried along by optical flow, in the new ones; 0 = off.
-        max_fusion_gap: seconds between two frames above which the later one is segmented on its own.
-        max_clock_jump: seconds. A stamp further back than this is a restart (a looped bag); less is a late frame, which
-            is rejected.
-        exact: resize logits to the network input and to the frame, and only then blend, as published; off, blend at the
-            size of the logits and resize the result, which differs at class borders only and is several times faster.
-    """
-
-    warmup_frames: int = 10
-    adapt_on_start: bool = True
-    long_side: int = 0
-    input_size: tuple[int, int] | None = None
-    reliability_threshold: float = 0.8
-    smoothing: float = 0.7
-    max_fusion_gap: float = 0.5
-    max_clock_jump: float = 1.0
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        if self.warmup_frames < 1:
-            raise ValueError(f"expected at least one warm-up frame, but got {self.warmup_frames}")
-        for name in ("reliability_threshold", "smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +47,7 @@ class EngineStatus:
         losses: mean loss of each finished pass of the running or last adaptation.
         report: of the last adaptation that ended.
         message: the last noteworthy event.
+        remembered: generations that are kept for the scenes they were adapted to.
     """
 
     state: State = State.BASE
@@ -105,6 +58,7 @@ class EngineStatus:
     losses: tuple[float, ...] = ()
     report: AdaptationReport | None = None
     message: str = ""
+    remembered: int = 0
 
 
 class FrameRejected(ValueError):
@@ -147,148 +101,14 @@ class InlineRunner:
         self.result = None
 
 
-# --- one frame -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StreamMemory:
-    """What one frame leaves for the next.
-
-    Attributes:
-        temporal: keys and logits for the temporal branch.
-        probabilities: float [1, C, h, w], the published probabilities.
-        image: uint8 [h, w], the frame in grey at the size of the probabilities, for the optical flow; None without it.
-        stamp: nanoseconds.
-    """
-
-    temporal: TemporalMemory | None
-    probabilities: Tensor
-    image: NDArray[np.uint8] | None
-    stamp: int
-
-
-def label_frame(
-    model: SegmentationModel, probabilities: Tensor
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
-    """Probabilities [1, C', H, W] -> class ids [H, W] and confidence uint8 [H, W]."""
-    confidence, winner = probabilities[0].max(0)
-    confidence_image = confidence.mul(255).round_().to(torch.uint8).cpu().numpy()
-    return model.class_map.label_image(winner.cpu().numpy()), confidence_image
-
-
-@torch.inference_mode()
-def segment_frame(
-    model: SegmentationModel, image: NDArray[np.uint8], input_size: tuple[int, int]
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
-    """Segment one image on its own, as the unadapted baseline does.
-
-    Args:
-        image: RGB uint8 [H, W, 3].
-        input_size: network input (height, width).
-
-    Returns:
-        Class ids [H, W] and confidence uint8 [H, W].
-    """
-    logits = model(model.preprocess(image[None], input_size, model.mean.device))
-    logits = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
-    return label_frame(model, logits.softmax(1))
-
-
-class FrameSegmenter:
-    """Segments consecutive frames with one model, carrying the temporal memory from each to the next."""
-
-    def __init__(self, segmenter: TemporalSegmenter, config: EngineConfig, temporal_branch: bool) -> None:
-        self.segmenter = segmenter
-        self.config = config
-        self.temporal_branch = temporal_branch and config.reliability_threshold > 0
-        self.flow = FlowEstimator("fast", long_side=0)
-        self.memory: StreamMemory | None = None
-
-    @torch.inference_mode()
-    def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
-        """Segment a frame and remember it."""
-        clock = StageClock()
-        model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
-        pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
-        clock.stop("preprocess")
-        features = model.encode(pixels)
-        clock.stop("encode")
-        embedding = model.decode(features)
-        logits = model.classify(embedding)
-        clock.stop("decode")
-
-        def probabilities_of(branch: Tensor) -> Tensor:
-            if self.config.exact:
-                branch = model.enlarge_logits(branch, input_size)
-                size: tuple[int, ...] = frame.size
-            else:
-                size = tuple(logits.shape[-2:])
-            if tuple(branch.shape[-2:]) != size:
-                branch = F.interpolate(branch, size, mode="bilinear", align_corners=False)
-            return branch.softmax(1)
-
-        probabilities, fused_share = probabilities_of(logits), 0.0
-        if self.temporal_branch and memory is not None and memory.temporal is not None:
-            temporal = probabilities_of(self.segmenter.recall(embedding, memory.temporal))
-            probabilities, fused = blend_branches(
-                probabilities, temporal, self.config.reliability_threshold, only_if_better=not self.config.exact
-            )
-            fused_share = float(fused.float().mean())
-        image = None
-        if self.config.smoothing > 0:
-            height, width = probabilities.shape[-2:]
-            shrunk = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-            image = self.flow.prepare(np.asarray(shrunk, np.uint8))
-            if memory is not None and memory.image is not None:
-                probabilities = self.smooth(probabilities, image, memory.image, memory.probabilities)
-        self.memory = StreamMemory(
-            self.segmenter.remember(embedding, logits) if self.temporal_branch else None,
-            probabilities,
-            image,
-            frame.stamp,
-        )
-        clock.stop("fuse")
-        if tuple(probabilities.shape[-2:]) != frame.size:
-            probabilities = model.enlarge_logits(probabilities, frame.size)
-        class_ids, confidence = label_frame(model, probabilities)
-        clock.stop("label")
-        return Segmentation(class_ids, confidence, generation, fused_share, clock.stages)
-
-    def recent_memory(self, stamp: int) -> StreamMemory | None:
-        """The memory, unless it is older than the fusion may bridge."""
-        if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
-            return None
-        return self.memory
-
-    def smooth(
-        self, probabilities: Tensor, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
-    ) -> Tensor:
-        """P ← (1 − s)·P + s·(previous P along the flow), where the flow passes the forward-backward check.
-
-        The previous P is itself smoothed, so that a share s = 0.7 averages over about three frames.
-        """
-        backward = self.flow.flow(previous_image, image)
-        trusted = forward_backward_consistent(backward, self.flow.flow(image, previous_image))
-        carried, _ = warp(previous[0].cpu().numpy(), backward)
-        share = torch.from_numpy(trusted * np.float32(self.config.smoothing)).to(probabilities.device)
-        return torch.lerp(probabilities, torch.from_numpy(carried).to(probabilities.device), share)
-
-
-class StageClock:
-    """Milliseconds between successive stops, by stage."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def stop(self, stage: str) -> None:
-        """End the stage that began at the last stop."""
-        now = time.perf_counter()
-        self.stages[stage] = (now - self.last) * 1e3
-        self.last = now
-
-
 # --- the stream ----------------------------------------------------------------------------------------------------
+
+RESTARTED_CLIPS = 3
+"""How often a warm-up clip is begun anew because of a cut in it. After that the clip is taken as it comes: video that
+cuts all the time would never fill one, and the teachers carry nothing across a cut."""
+
+RECOGNITION_FRAMES = 3
+"""Frames of a warm-up that are compared with the scenes seen before."""
 
 
 class VideoSegmenter:
@@ -303,7 +123,9 @@ class VideoSegmenter:
         teacher: of the warm-up.
         runner: where adaptations run.
         notify: told of every noteworthy event in a sentence.
-        model: the model that ``source`` describes, where it is loaded already.
+        base: the model that ``source`` describes with its add-on, where it is loaded already; used, never changed, so
+            that several streams can share it.
+        generations: of earlier sessions, for the same base model, to be restored where their scenes come back.
     """
 
     def __init__(
@@ -314,7 +136,8 @@ class VideoSegmenter:
         teacher: TeacherConfig,
         runner: AdaptationRunner,
         notify: Callable[[str], None] = lambda _: None,
-        model: SegmentationModel | None = None,
+        base: TemporalSegmenter | None = None,
+        generations: Iterable[Generation] = (),
     ) -> None:
         self.source = source
         self.config = config
@@ -322,16 +145,26 @@ class VideoSegmenter:
         self.teacher = teacher
         self.runner = runner
         self.notify = notify
-        self.base = TemporalSegmenter(model or load_model(source))
+        self.base = base or TemporalSegmenter(load_model(source))
         self.live = FrameSegmenter(self.base, config, temporal_branch=False)
         self.lock = threading.Lock()
         self.requests: deque[Callable[[], None]] = deque()
         self.clip: list[NDArray[np.uint8]] = []
+        self.restarted_clips = 0
+        self.recognising = False
         self.last: Frame | None = None
+        self.certainty: float | None = None
+        self.monitor = SceneMonitor(SceneDescriber(self.base.model), config.scene)
+        self.store = GenerationStore(config.remembered_scenes)
+        self.clip_signature: SceneSignature | None = None
+        self.serving: Generation | None = None
+        """The adapted generation that is serving; None for the base model. Replaced, never changed."""
         self.generations = 0
-        self._status = EngineStatus(warmup_frames=config.warmup_frames)
-        if config.adapt_on_start:
-            self.request_adaptation()
+        for generation in generations:
+            self.store.add(generation)
+            self.generations = max(self.generations, generation.number)
+        self._status = EngineStatus(warmup_frames=config.warmup_frames, remembered=len(self.store))
+        self.resume()
 
     @property
     def status(self) -> EngineStatus:
@@ -343,16 +176,50 @@ class VideoSegmenter:
         """The base model."""
         return self.base.model
 
+    # --- requests: carried out before the next frame, or by ``poll``; they never wait --------------------------------
+
     def request_adaptation(self) -> None:
-        """Collect a new clip from the next frame on and adapt the base model to it. Never waits.
+        """Collect a new clip from the next frame on and adapt the base model to it.
 
         Until the new generation is there, the model that is serving goes on.
         """
         self.requests.append(self.begin_warmup)
 
     def reset(self) -> None:
-        """Go back to the base model before the next frame, until an adaptation is requested. Never waits."""
+        """Go back to the base model until an adaptation is requested or the stream starts over."""
         self.requests.append(lambda: self.return_to_base("base model, not adapted"))
+
+    def request_restore(self) -> None:
+        """Serve the newest of the generations that are kept.
+
+        Raises:
+            ValueError: none is kept.
+        """
+        generation = self.store.newest
+        if generation is None:
+            raise ValueError(
+                "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
+                "(remembered_scenes 0)"
+            )
+        self.requests.append(lambda: self.restore(generation, "restored"))
+
+    def reconfigure(self, config: EngineConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
+        """Change the settings between two frames; an adaptation that is running goes on with its own."""
+        self.requests.append(lambda: self.take_settings(config, adaptation, teacher))
+
+    def pause(self, cancel: bool) -> None:
+        """No frames come until ``resume``: a clip that is being collected is dropped.
+
+        Args:
+            cancel: whether an adaptation that is running is given up as well.
+        """
+        self.requests.append(lambda: self.interrupt(cancel))
+
+    def resume(self) -> None:
+        """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
+        self.requests.append(self.start)
+
+    # --- the stream -------------------------------------------------------------------------------------------------
 
     def push(self, frame: Frame) -> Segmentation:
         """Segment a frame.
@@ -364,7 +231,9 @@ class VideoSegmenter:
             self.check_continuity(frame)
             self.apply_requests()
             self.take_news()
+            self.watch_scene(frame)
             segmentation = self.live.segment(frame, self.input_size(frame), self.status.generation)
+            self.certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
             if self.status.state is State.COLLECTING:
                 self.collect(frame)
             self.last = frame
@@ -384,6 +253,11 @@ class VideoSegmenter:
         with self.lock:
             self.runner.cancel()
             self.runner.close()
+
+    @property
+    def last_stamp(self) -> int:
+        """Nanoseconds; 0 before the first frame."""
+        return 0 if self.last is None else self.last.stamp
 
     # --- what follows runs under the lock ---------------------------------------------------------------------------
 
@@ -409,40 +283,107 @@ class VideoSegmenter:
             )
 
     def restart(self, reason: str) -> None:
-        """Forget the stream; adapt anew where adapting at the start is asked for."""
+        """Forget the stream; warm up anew where that is asked for at the start."""
         self.return_to_base(f"starting over: {reason}")
-        if self.config.adapt_on_start:
-            self.begin_warmup()
+        self.start()
+
+    def start(self) -> None:
+        """Begin a warm-up if nothing has begun and the settings ask for one at start."""
+        if self.status.state is State.BASE and self.config.warmup_on is not WarmupTrigger.SERVICE:
+            self.begin_warmup(recognise=True)
 
     def apply_requests(self) -> None:
         """Carry out what was asked for since the last frame, in order."""
         while self.requests:
             self.requests.popleft()()
 
+    def take_settings(self, config: EngineConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
+        """Go on with these settings."""
+        self.config, self.adaptation, self.teacher = config, adaptation, teacher
+        self.live.configure(config)
+        self.monitor.config = config.scene
+        kept, self.store = self.store, GenerationStore(config.remembered_scenes)
+        for generation in kept:
+            self.store.add(generation)
+        self._status = replace(self.status, warmup_frames=config.warmup_frames, remembered=len(self.store))
+
+    def interrupt(self, cancel: bool) -> None:
+        """See ``pause``."""
+        if self.status.state is State.COLLECTING or (cancel and self.status.state is State.ADAPTING):
+            self.runner.cancel()
+            self.clip = []
+            state = State.BASE if self.serving is None else State.ADAPTED
+            self.say("warm-up given up: the stream was stopped", state=state, collected=0, progress=0.0, losses=())
+
     def return_to_base(self, message: str) -> None:
         """Give up what is running and serve the base model."""
         self.runner.cancel()
         self.clip = []
-        self.live = FrameSegmenter(self.base, self.config, temporal_branch=False)
+        self.monitor.forget()
+        self.serve(None)
         self.say(message, state=State.BASE, generation=0, collected=0, progress=0.0, losses=())
 
-    def begin_warmup(self) -> None:
-        """Give up what is running and collect a clip."""
+    def begin_warmup(self, recognise: bool = False) -> None:
+        """Give up what is running and collect a clip.
+
+        Args:
+            recognise: restore a generation that is kept if its scene is the one that the first frames show.
+        """
+        self.restarted_clips = 0
+        self.recognising = recognise and len(self.store) > 0
+        self.collect_anew(f"collecting {self.config.warmup_frames} frames")
+
+    def collect_anew(self, message: str) -> None:
+        """Begin a clip with the next frame."""
         self.runner.cancel()
         self.clip = []
-        message = f"collecting {self.config.warmup_frames} frames"
+        self.monitor.begin(self.last_stamp)
         self.say(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
+    def watch_scene(self, frame: Frame) -> None:
+        """See whether this frame continues the last one, and whether it still shows the scene that was adapted to."""
+        if self.config.warmup_on is not WarmupTrigger.SCENE_CHANGE and not self.config.remembered_scenes:
+            return
+        seen = self.monitor.observe(frame.image, frame.stamp, self.certainty)
+        if seen.cut:
+            self.live.memory = None  # nothing of the last shot may reach into this one
+            if self.status.state is State.COLLECTING and self.clip and self.restarted_clips < RESTARTED_CLIPS:
+                self.restarted_clips += 1
+                self.collect_anew("collecting anew: a cut in the clip")
+        if seen.left and self.config.warmup_on is WarmupTrigger.SCENE_CHANGE:
+            self.return_to_base(f"the scene changed: {seen.left}")
+            self.begin_warmup(recognise=True)
+
     def collect(self, frame: Frame) -> None:
-        """Keep the frame for the warm-up clip; adapt when it is full."""
+        """Keep the frame for the warm-up clip; adapt when it is full, unless the scene turns out to be known."""
         self.clip.append(frame.image)
         self._status = replace(self.status, collected=len(self.clip))
-        if len(self.clip) < self.config.warmup_frames:
+        signature = self.monitor.signature
+        full = len(self.clip) >= self.config.warmup_frames
+        if self.recognising and signature is not None and (full or len(self.clip) >= RECOGNITION_FRAMES):
+            self.recognising = False
+            known = self.known_scene(signature)
+            if known is not None:
+                self.restore(known, "back in a scene seen before")
+                return
+        if not full:
             return
         clip, self.clip = np.stack(self.clip), []
+        self.clip_signature = signature
+        if signature is not None:
+            self.monitor.settle(signature, self.last_stamp)
         self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
         self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation))
         self.take_news()
+
+    def known_scene(self, signature: SceneSignature) -> Generation | None:
+        """The generation that was adapted to this place, if one is kept."""
+        nearest = self.store.nearest(signature)
+        if nearest is None:
+            return None
+        generation, _ = nearest
+        assert generation.signature is not None  # the store looks at no other
+        return generation if self.monitor.same_place(signature, generation.signature) else None
 
     def take_news(self) -> None:
         """Take in progress, or swap in the result of an adaptation that ended."""
@@ -460,20 +401,57 @@ class VideoSegmenter:
         if result.state is None:
             self.say(f"adaptation failed: {report.reason}", state=State.FAILED, report=report)
             return
+        generation = Generation(self.generations + 1, result.state, report, self.clip_signature)
         try:
-            adapted = result.state.apply(self.base)
+            self.serve(generation)
         except ValueError as error:
             self.say(f"adaptation failed: {error}", state=State.FAILED, report=report)
             return
-        self.live = FrameSegmenter(adapted, self.config, result.state.temporal_branch)
         self.generations += 1
+        if generation.signature is not None:
+            known = self.known_scene(generation.signature)
+            if known is not None:  # learned anew because it was asked for: one generation per place
+                self.store.remove(known)
+        self.store.add(generation)
+        self.announce(generation, f"adapted to {report.frames} frames in {report.seconds:.1f} s")
+
+    def restore(self, generation: Generation, message: str) -> None:
+        """Serve a generation that is kept."""
+        try:
+            self.serve(generation)
+        except ValueError as error:
+            self.say(f"generation {generation.number} could not be restored: {error}")
+            return
+        self.runner.cancel()
+        self.clip = []
+        self.store.touch(generation)
+        self.announce(generation, f"{message}: generation {generation.number}")
+
+    def serve(self, generation: Generation | None) -> None:
+        """Go on with a generation, or with the base model, from the next frame on, with an empty memory.
+
+        Raises:
+            ValueError: the generation belongs to another model; what was serving stays.
+        """
+        if generation is None:
+            self.live = FrameSegmenter(self.base, self.config, temporal_branch=False)
+        else:
+            adapted = generation.state.apply(self.base)
+            self.live = FrameSegmenter(adapted, self.config, generation.state.temporal_branch)
+            if generation.signature is not None:
+                self.monitor.settle(generation.signature, self.last_stamp)
+        self.serving = generation
+
+    def announce(self, generation: Generation, message: str) -> None:
+        """Tell that a generation serves."""
         self.say(
-            f"adapted to {report.frames} frames in {report.seconds:.1f} s",
+            message,
             state=State.ADAPTED,
-            generation=self.generations,
+            generation=generation.number,
             progress=1.0,
-            losses=report.losses,
-            report=report,
+            losses=generation.report.losses,
+            report=generation.report,
+            remembered=len(self.store),
         )
 
     def say(self, message: str, **changes: object) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ditta_core.corruptions import CorruptedSequence, Corruption
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.engine import warmup_length
+from ditta_core.engine_config import warmup_length
 from ditta_core.evaluation import (
     WINDOWS,
     EvaluationResult,

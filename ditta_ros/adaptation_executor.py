@@ -1,4 +1,4 @@
-"""The executor of everything about adaptation: it takes in its news and answers ``~/adapt`` and ``~/reset``.
+"""The executor of everything about adaptation: it takes in its news and answers ``~/adapt``, ``~/reset`` and their kin.
 
 Three threads of the node's process keep out of each other's way:
 
@@ -16,11 +16,12 @@ node of its own, whose services carry the names of the main node's private ones,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.service import Service
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
@@ -55,6 +56,23 @@ class BackgroundExecutor:
         finally:
             self.ended.set()
 
+    def run(self, action: Callable[[], None]) -> None:
+        """Run something in the thread of the executor, between two callbacks, and wait for it.
+
+        A service must not be destroyed while the executor may be waiting for it.
+        """
+        done = threading.Event()
+
+        def act() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self._executor.create_task(act)
+        while not (done.wait(0.1) or self.ended.is_set()):
+            pass
+
     def stop(self) -> None:
         """Let the callback that runs come to its end, then stop."""
         # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
@@ -65,17 +83,16 @@ class BackgroundExecutor:
 
 
 class AdaptationExecutor:
-    """Polls ten times a second and answers ``~/adapt`` and ``~/reset``, in a thread of its own.
+    """Polls ten times a second and answers services, in a thread of its own.
 
     Args:
         node: whose private services they are.
         poll: takes in news of the adaptation; must not wait.
-        adapt, reset: carry out a request and return the answer; raise ValueError where they cannot. Must not wait.
+        services: what each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
     """
 
-    def __init__(
-        self, node: Node, poll: Callable[[], None], adapt: Callable[[], str], reset: Callable[[], str]
-    ) -> None:
+    def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Callable[[], str]]) -> None:
+        self._main = node
         self._logger = node.get_logger()
         self._poll = poll
         # A leading underscore hides the node from listings; global arguments would rename it to the main node's name.
@@ -87,23 +104,45 @@ class AdaptationExecutor:
             enable_rosout=False,
             start_parameter_services=False,
         )
-        for name, action in (("~/adapt", adapt), ("~/reset", reset)):
-            self._node.create_service(Trigger, node.resolve_service_name(name), self._service(action))
+        self._services: dict[str, Service] = {}
+        self._add(services)
         # Steady, since simulated time may stand still.
         self._node.create_timer(POLL_SECONDS, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._executor = BackgroundExecutor(self._node, "adaptation executor")
+
+    def serve(self, services: Mapping[str, Callable[[], str]]) -> None:
+        """Answer more services.
+
+        Args:
+            services: by name, what carries out a request and returns the answer; raises ValueError or OSError where it
+                cannot. Must not wait.
+        """
+        self._executor.run(lambda: self._add(services))
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Answer these services no more."""
+        self._executor.run(lambda: self._remove(names))
 
     def close(self) -> None:
         """Stop answering."""
         self._executor.stop()
         self._node.destroy_node()
 
-    def _service(self, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+    def _add(self, services: Mapping[str, Callable[[], str]]) -> None:
+        for name, action in services.items():
+            full_name = self._main.resolve_service_name(name)
+            self._services[name] = self._node.create_service(Trigger, full_name, self._answer(action))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._node.destroy_service(self._services.pop(name))
+
+    def _answer(self, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             try:
                 response.message = action()
                 response.success = True
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 response.message = str(error)
             return response
 

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
@@ -127,19 +126,41 @@ class AdaptationProcess:
         return f"the adaptation process ended with exit code {code}"
 
 
-@dataclass
 class Run:
-    """A job that was submitted, and whether it still counts."""
+    """A job that was submitted, the newest news of it, and whether it still counts."""
 
-    job: AdaptationJob
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, job: AdaptationJob) -> None:
+        self.job = job
+        self.cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._news: AdaptationProgress | AdaptationResult | None = None
+
+    def cancel(self) -> None:
+        """Nothing more is heard of it."""
+        with self._lock:
+            self.cancelled.set()
+            self._news = None
+
+    def tell(self, news: AdaptationProgress | AdaptationResult) -> None:
+        """Put news in the place of older ones."""
+        with self._lock:
+            if not self.cancelled.is_set():
+                self._news = news
+
+    def take(self) -> AdaptationProgress | AdaptationResult | None:
+        """The newest news, or None; a result exactly once."""
+        with self._lock:
+            news, self._news = self._news, None
+            return news
 
 
-class ProcessRunner:
-    """An :class:`~ditta_core.engine.AdaptationRunner` whose jobs run in a worker process.
+class AdaptationWorker:
+    """The worker process and the line of jobs before it: one at a time, first come, first served.
 
-    No method waits but ``close``. A worker that dies, whatever of, ends its job with a result that says so; the next
-    job gets a new worker.
+    Several streams share it, each through a :class:`ProcessRunner`. A stream has one job in the line at the most and
+    its next one goes to the end, so that none is kept waiting by the others for more than one job of each.
+
+    A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process.
 
     Args:
         threads: of the worker.
@@ -149,40 +170,25 @@ class ProcessRunner:
     def __init__(self, threads: int = 1, niceness: int = 10) -> None:
         self._threads = threads
         self._niceness = niceness
-        self._worker = AdaptationProcess(threads, niceness)
-        self._lock = threading.Lock()
-        self._news: AdaptationProgress | AdaptationResult | None = None
-        self._run: Run | None = None
+        self._process = AdaptationProcess(threads, niceness)
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._running: Run | None = None
         # A clip of some ten megabytes is not written in no time, least of all to a worker that is still starting: a
         # thread does it, so that submit returns at once.
         self._thread = threading.Thread(target=self._supervise, name="adaptation", daemon=True)
         self._thread.start()
 
-    def submit(self, job: AdaptationJob) -> None:
-        """Start a job; one in flight is cancelled first."""
-        self.cancel()
-        self._run = Run(job)
-        self._runs.put(self._run)
-
-    def poll(self) -> AdaptationProgress | AdaptationResult | None:
-        """The newest news, or None; a result exactly once."""
-        with self._lock:
-            news, self._news = self._news, None
-            return news
-
-    def cancel(self) -> None:
-        """Give up the job in flight; no more is heard of it."""
-        with self._lock:
-            if self._run is not None:
-                self._run.cancelled.set()
-            self._news = None
+    def submit(self, run: Run) -> None:
+        """Put a job at the end of the line. Never waits."""
+        self._runs.put(run)
 
     def close(self) -> None:
-        """Cancel, and end the worker."""
-        self.cancel()
+        """Give up the job in hand and end the process."""
+        running = self._running
+        if running is not None:
+            running.cancel()
         self._runs.put(None)
-        self._worker.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
+        self._process.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
         self._thread.join()
 
     # --- in the supervising thread ----------------------------------------------------------------------------------
@@ -191,23 +197,24 @@ class ProcessRunner:
         while (run := self._runs.get()) is not None:
             if run.cancelled.is_set():
                 continue
+            self._running = run
             try:
-                if not self._worker.alive:
-                    self._worker.end()
-                    self._worker = AdaptationProcess(self._threads, self._niceness)
+                if not self._process.alive:
+                    self._process.end()
+                    self._process = AdaptationProcess(self._threads, self._niceness)
                 self._execute(run)
-            except (EOFError, OSError):  # the worker is gone, or could not be started
-                reason = self._worker.end()
-                self._tell(run, AdaptationResult(None, AdaptationReport(False, reason, len(run.job.clip))))
-        self._worker.end()
+            except (EOFError, OSError):  # the process is gone, or could not be started
+                reason = self._process.end()
+                run.tell(AdaptationResult(None, AdaptationReport(False, reason, len(run.job.clip))))
+        self._process.end()
 
     def _execute(self, run: Run) -> None:
-        connection = self._worker.connection
+        connection = self._process.connection
         connection.send(run.job)
         while not run.cancelled.is_set():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
-                self._tell(run, news)
+                run.tell(news)
                 if isinstance(news, AdaptationResult):
                     return
         connection.send_bytes(CANCEL)
@@ -215,9 +222,38 @@ class ProcessRunner:
         while (left := deadline - time.monotonic()) > 0:
             if connection.poll(left) and isinstance(connection.recv(), AdaptationResult):
                 return
-        self._worker.end(patience=0)
+        self._process.end(patience=0)
 
-    def _tell(self, run: Run, news: AdaptationProgress | AdaptationResult) -> None:
-        with self._lock:
-            if not run.cancelled.is_set():
-                self._news = news
+
+class ProcessRunner:
+    """The :class:`~ditta_core.engine.AdaptationRunner` of one stream, whose jobs run in a worker process.
+
+    No method waits.
+
+    Args:
+        worker: that may have jobs of other streams before this one's; it is its owner's to close.
+    """
+
+    def __init__(self, worker: AdaptationWorker) -> None:
+        self._worker = worker
+        self._run: Run | None = None
+
+    def submit(self, job: AdaptationJob) -> None:
+        """Put a job in the line; the one before is cancelled first."""
+        self.cancel()
+        self._run = Run(job)
+        self._worker.submit(self._run)
+
+    def poll(self) -> AdaptationProgress | AdaptationResult | None:
+        """The newest news, or None; a result exactly once."""
+        return None if self._run is None else self._run.take()
+
+    def cancel(self) -> None:
+        """Give up the job; no more is heard of it."""
+        if self._run is not None:
+            self._run.cancel()
+            self._run = None
+
+    def close(self) -> None:
+        """Cancel."""
+        self.cancel()

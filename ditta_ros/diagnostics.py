@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ LATENCY_FRAMES = 200
 TROUBLE_SECONDS = 5.0
 """How long a rejected or failed frame keeps the diagnostics from being OK."""
 
-IMAGE_TYPE = "sensor_msgs/msg/Image"
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 
 class Rate:
@@ -190,8 +190,14 @@ def stream_diagnostic(name: str, topic: str, stream: StreamSnapshot, silence: st
     return status_message(level, f"{name}: stream", message, topic, values)
 
 
-def adaptation_diagnostic(name: str, topic: str, status: EngineStatus) -> DiagnosticStatus:
-    """How the adaptation is."""
+def adaptation_diagnostic(
+    name: str, topic: str, status: EngineStatus, refusals: Sequence[str] = ()
+) -> DiagnosticStatus:
+    """How the adaptation is.
+
+    Args:
+        refusals: why saved generations could not be read.
+    """
     values: dict[str, object] = {
         "state": status.state.value,
         "generation": status.generation,
@@ -199,7 +205,10 @@ def adaptation_diagnostic(name: str, topic: str, status: EngineStatus) -> Diagno
         "warm-up frames": status.warmup_frames,
         "progress": f"{status.progress:.2f}",
         "losses": " ".join(f"{loss:.4g}" for loss in status.losses),
+        "remembered generations": status.remembered,
     }
+    for number, refusal in enumerate(refusals, start=1):
+        values[f"saved generation left out ({number})"] = refusal
     if status.report is not None:
         values["last adaptation (s)"] = f"{status.report.seconds:.1f}"
         values["last adaptation"] = status.report.reason
@@ -215,6 +224,12 @@ def describe_qos(qos: QoSProfile) -> str:
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
 
 
+def type_of(subscription: Subscription[Any]) -> str:
+    """The type that a subscription takes, as the graph names it."""
+    kind = subscription.msg_type
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+
+
 def describe_mismatches(node: Node, subscription: Subscription[Any]) -> list[str]:
     """For every publisher of the topic that cannot reach the subscription, why, and what to do about it."""
     wanted = subscription.qos_profile
@@ -222,8 +237,10 @@ def describe_mismatches(node: Node, subscription: Subscription[Any]) -> list[str
     for publisher in node.get_publishers_info_by_topic(subscription.topic_name):
         name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
         offered = publisher.qos_profile
-        if publisher.topic_type != IMAGE_TYPE:
-            mismatches.append(f"expected {IMAGE_TYPE}, but {name} publishes {publisher.topic_type}")
+        if publisher.topic_type != type_of(subscription):
+            mismatches.append(
+                f"expected {type_of(subscription)}, but {name} publishes {publisher.topic_type}; check image_transport"
+            )
         elif qos_check_compatible(offered, wanted)[0] == QoSCompatibility.ERROR:
             mismatches.append(
                 f"expected a QoS that satisfies ({describe_qos(wanted)}), but {name} offers ({describe_qos(offered)}); "
@@ -238,7 +255,7 @@ def foreign_image_topics(node: Node) -> list[str]:
     return sorted(
         topic
         for topic, types in node.get_topic_names_and_types()
-        if IMAGE_TYPE in types
+        if any(kind in types for kind in IMAGE_TYPES)
         and any((each.node_name, each.node_namespace) != own for each in node.get_publishers_info_by_topic(topic))
     )
 

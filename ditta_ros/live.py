@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.engine_config import WarmupTrigger
 from ditta_core.evaluation import Protocol
 from ditta_core.types import State
 from ditta_ros.parameters import NodeParameters, Value
@@ -81,6 +82,9 @@ class LiveOptions:
     def values(self) -> dict[str, Any]:
         """The parameters of the node that are not left at their defaults, by name."""
         return {
+            # One warm-up, on the frames that the protocol gives it; the rest is for whoever measures something else.
+            "warmup_on": WarmupTrigger.STARTUP.value,
+            "remembered_scenes": 0,
             **self.node_parameters,
             # What is counted is what the node passes over, not what the middleware loses before.
             "image_reliability": "reliable",
@@ -250,7 +254,7 @@ class Replay:
         if options.protocol == "w2f":
             first = options.warmup_frames
             self.play(0, first, lockstep=True)
-            if options.parameters().adapt_on_start:
+            if options.parameters().warmup_on != WarmupTrigger.SERVICE.value:
                 self.wait_for_adaptation()
         self.play(first, self.frames, options.lockstep)
         self.wait_for_last_masks()

@@ -1,49 +1,64 @@
-"""A mailbox for one item, in which the newest wins: a slow reader sees the present, never a queue of the past."""
+"""Mailboxes in which the newest item wins: a slow reader sees the present, never a queue of the past."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Slot = TypeVar("Slot", bound=Hashable)
 
 
-class Mailbox(Generic[Item]):
-    """Holds at most one item. One more replaces it, and counts as a drop."""
+class Mailbox(Generic[Slot, Item]):
+    """One slot for each of several senders, which holds at most one item. One more replaces it, and counts as a drop.
+
+    One reader serves all slots in turn, so that a fast sender never keeps a slow one waiting for more than one item.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._items: list[Item] = []
-        self._dropped = 0
+        self._items: dict[Slot, Item] = {}
+        self._turns: dict[Slot, int] = {}
+        self._turn = 0
+        self._dropped: dict[Slot, int] = {}
         self._closed = False
 
-    @property
-    def dropped(self) -> int:
-        """Items that were replaced before anyone took them."""
-        return self._dropped
+    def dropped(self, slot: Slot) -> int:
+        """Items of a slot that were replaced before anyone took them."""
+        return self._dropped.get(slot, 0)
 
-    def put(self, item: Item) -> None:
+    def put(self, slot: Slot, item: Item) -> None:
         """Leave an item, in place of one that is still there. Never waits; after ``close`` it does nothing."""
         with self._changed:
             if self._closed:
                 return
-            self._dropped += len(self._items)
-            self._items = [item]
+            if slot in self._items:
+                self._dropped[slot] = self.dropped(slot) + 1
+            self._items[slot] = item
             self._changed.notify()
 
-    def get(self, timeout: float | None = None) -> Item | None:
-        """Take the item, waiting up to ``timeout`` seconds (for ever where None) for one.
+    def get(self, timeout: float | None = None) -> tuple[Slot, Item] | None:
+        """Take the item of the slot that was served longest ago, waiting for one.
+
+        Args:
+            timeout: seconds; for ever where None.
 
         Returns:
-            The item; None when the time is up or the mailbox is closed.
+            The slot and its item; None when the time is up or the mailbox is closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
-            return self._items.pop() if self._items else None
+            if not self._items:
+                return None
+            slot = min(self._items, key=lambda slot: self._turns.get(slot, 0))
+            self._turn += 1
+            self._turns[slot] = self._turn
+            return slot, self._items.pop(slot)
 
     def close(self) -> None:
         """Let go everyone who waits, and take nothing in any more."""
         with self._changed:
             self._closed = True
-            self._items = []
+            self._items = {}
             self._changed.notify_all()

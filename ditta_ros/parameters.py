@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 from ditta_core.adaptation import AdaptationConfig
-from ditta_core.engine import EngineConfig, warmup_length
+from ditta_core.engine_config import EngineConfig, WarmupTrigger, warmup_length
+from ditta_core.scene import SceneConfig
 from ditta_core.segmentation.registry import ModelSource
 from ditta_core.teacher import TeacherConfig
 
 Value = bool | int | float | str
+
+DEFAULTS = EngineConfig()
 
 
 class Change(Enum):
@@ -52,6 +57,33 @@ class NodeParameters:
     """The values of all parameters."""
 
     image_topic: str = parameter("/camera/image_raw", "Topic of the camera images, sensor_msgs/Image.")
+    image_transport: str = parameter(
+        "raw",
+        "raw: sensor_msgs/Image on image_topic. compressed: sensor_msgs/CompressedImage on <image_topic>/compressed.",
+        choices=("raw", "compressed"),
+    )
+    cameras: str = parameter(
+        "",
+        "Several cameras in one process, by name, as YAML text: '{front: /front/image_raw, rear: {image: "
+        "/rear/image_raw, camera_info: /rear/info, depth: /rear/depth}}'. They share the frozen encoder, and adapt one "
+        "after the other; topics and services are then ~/front/semantic and so on. Empty: the one of image_topic.",
+    )
+    camera_info_topic: str = parameter(
+        "",
+        "Topic of the sensor_msgs/CameraInfo that goes out again beside the masks. Empty: camera_info beside the image.",
+    )
+    depth_topic: str = parameter(
+        "",
+        "Topic of a depth image registered to the camera image, 16UC1 in millimetres or 32FC1 in metres; turns on the "
+        "labelled points. Empty: none.",
+    )
+    points_step: int = parameter(4, "Every how manieth pixel in both directions is a point.", minimum=1, maximum=64)
+    sync_slop: float = parameter(
+        0.05,
+        "Seconds that the stamps of image, camera info and depth may differ. 0: not at all.",
+        minimum=0.0,
+        maximum=10.0,
+    )
     image_reliability: str = parameter(
         "best_effort",
         "Reliability asked of the camera. best_effort receives from every publisher; reliable loses no frame, but "
@@ -91,18 +123,66 @@ class NodeParameters:
     input_height: int = parameter(
         0, "Height of the network input in pixels, together with input_width. 0: by long_side.", minimum=0, maximum=8192
     )
-    adapt_on_start: bool = parameter(
-        True, "Whether the first frames are a warm-up. Otherwise the service ~/adapt starts one."
+    warmup_on: str = parameter(
+        DEFAULTS.warmup_on.value,
+        "What begins a warm-up besides the service ~/adapt. startup: the first frames, also where the stream starts "
+        "over; scene_change: that, and a change of the scene; service: nothing else.",
+        choices=tuple(trigger.value for trigger in WarmupTrigger),
+        change=Change.ANY_TIME,
     )
-    warmup_frames: int = parameter(10, "Frames of a warm-up.", minimum=1, maximum=1000)
+    scene_sensitivity: float = parameter(
+        DEFAULTS.scene.sensitivity,
+        "How little a scene may change before it is another one. 0: it has to change most.",
+        minimum=0.0,
+        maximum=1.0,
+        change=Change.ANY_TIME,
+    )
+    scene_confirmation: float = parameter(
+        DEFAULTS.scene.confirmation,
+        "Seconds that a change has to last before the scene counts as another one.",
+        minimum=0.0,
+        maximum=3600.0,
+        change=Change.ANY_TIME,
+    )
+    scene_cooldown: float = parameter(
+        DEFAULTS.scene.cooldown,
+        "Seconds after a warm-up or a change of the scene in which no other change is looked for.",
+        minimum=0.0,
+        maximum=86400.0,
+        change=Change.ANY_TIME,
+    )
+    remembered_scenes: int = parameter(
+        DEFAULTS.remembered_scenes,
+        "Adapted generations that are kept: a scene seen before is restored instead of learned again. 0: none.",
+        minimum=0,
+        maximum=1000,
+        change=Change.ANY_TIME,
+    )
+    state_dir: str = parameter(
+        "",
+        "Folder to which ~/save writes the generation that is serving, and from which generations are read when the "
+        "node is configured. Empty: none.",
+    )
+    cancel_on_deactivate: bool = parameter(
+        False,
+        "Whether deactivating the node gives up an adaptation that is running. Otherwise it goes on, and serves when "
+        "the node is active again.",
+        change=Change.ANY_TIME,
+    )
+    warmup_frames: int = parameter(10, "Frames of a warm-up.", minimum=1, maximum=1000, change=Change.ANY_TIME)
     warmup_ratio: int = parameter(
         0,
         "Frames of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
         minimum=0,
         maximum=100,
+        change=Change.ANY_TIME,
     )
     expected_frames: int = parameter(
-        0, "Frames of the whole video, where known; only for warmup_ratio.", minimum=0, maximum=2**31 - 1
+        0,
+        "Frames of the whole video, where known; only for warmup_ratio.",
+        minimum=0,
+        maximum=2**31 - 1,
+        change=Change.ANY_TIME,
     )
     teacher: str = parameter(
         "flow",
@@ -130,33 +210,40 @@ class NodeParameters:
         "Share of the warm-up's BatchNorm statistics blended into the model's, in live mode. 0: none, 1: theirs alone.",
         minimum=0.0,
         maximum=1.0,
+        change=Change.ANY_TIME,
     )
-    passes: int = parameter(5, "Passes over the warm-up frames.", minimum=1, maximum=1000)
-    learning_rate: float = parameter(1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0)
-    seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1)
+    passes: int = parameter(5, "Passes over the warm-up frames.", minimum=1, maximum=1000, change=Change.ANY_TIME)
+    learning_rate: float = parameter(
+        1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0, change=Change.ANY_TIME
+    )
+    seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME)
     reliability_threshold: float = parameter(
         0.8,
         "Pixels less reliable than this take the temporal branch into account. 0: every frame on its own.",
         minimum=0.0,
         maximum=1.0,
+        change=Change.ANY_TIME,
     )
     smoothing: float = parameter(
         0.7,
         "Share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
         minimum=0.0,
         maximum=1.0,
+        change=Change.ANY_TIME,
     )
     max_fusion_gap: float = parameter(
         0.5,
         "Seconds between two stamps above which the later frame is segmented on its own.",
         minimum=0.0,
         maximum=3600.0,
+        change=Change.ANY_TIME,
     )
     max_clock_jump: float = parameter(
         1.0,
         "Seconds. A stamp further back than this starts over (a looped bag); one less far back is rejected as late.",
         minimum=0.0,
         maximum=3600.0,
+        change=Change.ANY_TIME,
     )
     threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
     adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
@@ -206,7 +293,9 @@ class NodeParameters:
         frames = warmup_length(self.expected_frames, self.warmup_ratio) if self.warmup_ratio else self.warmup_frames
         return EngineConfig(
             warmup_frames=frames,
-            adapt_on_start=self.adapt_on_start,
+            warmup_on=WarmupTrigger(self.warmup_on),
+            scene=SceneConfig(self.scene_sensitivity, self.scene_confirmation, self.scene_cooldown),
+            remembered_scenes=self.remembered_scenes,
             long_side=self.long_side,
             input_size=(self.input_height, self.input_width) if self.input_height else None,
             reliability_threshold=self.reliability_threshold,
@@ -232,6 +321,14 @@ class NodeParameters:
             dtype=self.teacher_dtype,
             allow_download=self.allow_download,
         )
+
+    def state_path(self) -> Path:
+        """The folder of saved generations; of a relative one the user's ROS home is the parent.
+
+        What ROS starts has the working directory of whoever started it.
+        """
+        home = Path(os.environ.get("ROS_HOME", "~/.ros")).expanduser()
+        return home / Path(self.state_dir).expanduser()
 
     def model_source(self) -> ModelSource:
         """Which model."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ditta_core.adaptation import STATISTICS_FRAMES
-from ditta_core.engine import EngineConfig
+from ditta_core.engine_config import EngineConfig
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.ema_smoothing import SMOOTHING
 from ditta_core.methods.outputs import own_outputs

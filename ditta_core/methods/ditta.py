@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
-from ditta_core.engine import EngineConfig
+from ditta_core.engine_config import EngineConfig
 from ditta_core.methods.stream import StreamMethod
 from ditta_core.types import AdaptationReport, Frame
 

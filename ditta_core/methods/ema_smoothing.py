@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ditta_core.engine import EngineConfig
+from ditta_core.engine_config import EngineConfig
 from ditta_core.methods.stream import StreamMethod
 
 SMOOTHING = 0.7

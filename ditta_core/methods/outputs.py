@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditta_core.engine import label_frame
+from ditta_core.frame_segmenter import label_frame
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame, Segmentation
 

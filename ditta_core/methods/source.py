@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ditta_core.engine import segment_frame
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.methods.base import Method
 from ditta_core.methods.outputs import enlarge_to_frame, network_input, own_outputs
 from ditta_core.types import Frame, Segmentation

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditta_core.engine import EngineConfig, FrameSegmenter
+from ditta_core.engine_config import EngineConfig
+from ditta_core.frame_segmenter import FrameSegmenter
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.base import Method, MethodSetup
 from ditta_core.segmentation.base import SegmentationModel

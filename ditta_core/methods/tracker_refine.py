@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ditta_core.engine import EngineConfig
+from ditta_core.engine_config import EngineConfig
 from ditta_core.methods.base import Method, MethodSetup
 from ditta_core.methods.outputs import enlarge_to_frame, network_input
 from ditta_core.reliability import reliability

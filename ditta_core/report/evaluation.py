@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.engine import warmup_length
+from ditta_core.engine_config import warmup_length
 from ditta_core.evaluation import EvaluationResult, GroundTruth, MethodResult, VideoResult
 from ditta_core.report.pages import render, swatches
 from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, data_url, jpeg, tint

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_sequence
-from ditta_core.engine import EngineConfig
+from ditta_core.engine_config import EngineConfig, WarmupTrigger
 from ditta_core.metrics import percent
 from ditta_core.report import demo as report
 from ditta_core.report.pictures import Still
@@ -85,6 +85,9 @@ class DemoOptions:
             "teacher_checkpoint": self.teacher_checkpoint,
             # What the demo is to count is what the node passes over, not what the middleware loses before.
             "image_reliability": "reliable",
+            # The video is played again and again, cuts included; it is adapted to once.
+            "warmup_on": WarmupTrigger.STARTUP.value,
+            "remembered_scenes": 0,
         }
         if self.warmup_frames is None:
             values |= {"warmup_ratio": self.warmup_ratio, "expected_frames": frames}

@@ -237,6 +237,24 @@ def test_unchanged_encoder_is_shared() -> None:
     assert adapted.model.bu_br_l4[1].weight.mean() == 0.5 != base.model.bu_br_l4[1].weight.mean()
 
 
+def test_statistics_of_its_own_cost_no_second_encoder() -> None:
+    base = random_segmenter()
+    name = next(name for name in base.state_dict() if "base_net" in name and name.endswith("running_mean"))
+    before = base.state_dict()[name].clone()
+    adapted = AdaptedState({name: np.full(before.shape, 7, np.float32)}, temporal_branch=False).apply(base)
+    assert (adapted.state_dict()[name] == 7).all()
+    assert torch.equal(base.state_dict()[name], before), "the base was touched"
+    unshared = {
+        key
+        for key, value in adapted.state_dict().items()
+        if value.data_ptr() != base.state_dict()[key].data_ptr() and value.numel()
+    }
+    assert unshared == {name}
+    pixels = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        assert not torch.equal(adapted.model(pixels), base.model(pixels))
+
+
 def test_state_of_another_model() -> None:
     with pytest.raises(ValueError, match="tensors of this model"):
         AdaptedState({"model.bu_br_l4.1.weight": np.zeros(7, np.float32)}, False).apply(random_segmenter())

@@ -21,15 +21,9 @@ from ditta_core.adaptation import (
     run_job,
 )
 from ditta_core.classes import ClassList
-from ditta_core.engine import (
-    EngineConfig,
-    FrameRejected,
-    FrameSegmenter,
-    InlineRunner,
-    VideoSegmenter,
-    segment_frame,
-    warmup_length,
-)
+from ditta_core.engine import FrameRejected, InlineRunner, VideoSegmenter
+from ditta_core.engine_config import EngineConfig, WarmupTrigger, warmup_length
+from ditta_core.frame_segmenter import FrameSegmenter, segment_frame
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.reliability import blend_branches
 from ditta_core.segmentation.espnetv2 import ESPNetv2
@@ -119,7 +113,7 @@ def test_states_in_order_and_masks_throughout(source: ModelSource) -> None:
 
 
 def test_unadapted_unsmoothed_stream_is_frame_by_frame(source: ModelSource) -> None:
-    stream = engine(source, ManualRunner(), adapt_on_start=False, smoothing=0.0, exact=True)
+    stream = engine(source, ManualRunner(), warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, exact=True)
     for index in range(3):
         ours = stream.push(frame_at(index))
         class_ids, confidence = segment_frame(stream.model, image_at(index), SIZE)

@@ -20,7 +20,9 @@ from moving_scenes import moving_square
 
 from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
 from ditta_core.classes import ClassList
-from ditta_core.engine import EngineConfig, InlineRunner, VideoSegmenter, segment_frame
+from ditta_core.engine import InlineRunner, VideoSegmenter
+from ditta_core.engine_config import EngineConfig
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.huggingface import load_huggingface, pixel_format_of

@@ -9,7 +9,7 @@ import torch
 
 from ditta_core.classes import ClassMap
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.engine import segment_frame
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.metrics import ConfusionMatrix
 from ditta_core.segmentation.registry import ModelSource, load_model
 

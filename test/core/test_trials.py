@@ -18,8 +18,10 @@ from ditta_core.classes import ClassList
 from ditta_core.corruptions import Corruption
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.engine import EngineConfig, InlineRunner, VideoSegmenter, segment_frame
+from ditta_core.engine import InlineRunner, VideoSegmenter
+from ditta_core.engine_config import EngineConfig
 from ditta_core.evaluation import EvaluationResult, Scores
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.methods.base import MethodSetup
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model

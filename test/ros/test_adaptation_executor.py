@@ -40,11 +40,26 @@ def test_services_are_answered_while_the_main_node_is_busy(node: Node) -> None:
     def refuse() -> str:
         raise ValueError("expected an active node, but it is inactive")
 
-    executor = AdaptationExecutor(node, lambda: None, lambda: "adapting", refuse)
+    executor = AdaptationExecutor(node, lambda: None, {"~/adapt": lambda: "adapting", "~/reset": refuse})
     answer = call("/robot/busy/adapt")
     assert (answer.success, answer.message) == (True, "adapting")
     answer = call("/restart")  # remapped on the main node
     assert (answer.success, answer.message) == (False, "expected an active node, but it is inactive")
+    executor.close()
+
+
+def test_services_come_and_go_while_it_spins(node: Node) -> None:
+    def names() -> set[str]:
+        return {name for name, _ in node.get_service_names_and_types() if name.startswith("/robot/busy/front")}
+
+    executor = AdaptationExecutor(node, lambda: None, {"~/adapt": lambda: "all"})
+    for _ in range(3):
+        executor.serve({"~/front/adapt": lambda: "front", "~/front/save": lambda: "saved"})
+        assert call("/robot/busy/front/adapt").message == "front"
+        assert call("/robot/busy/front/save").message == "saved"
+        executor.withdraw(["~/front/adapt", "~/front/save"])
+        wait_until(lambda: not names(), "the services to go")
+        assert call("/robot/busy/adapt").message == "all"
     executor.close()
 
 
@@ -57,7 +72,7 @@ def test_polls_on_though_one_poll_fails_and_simulated_time_stands_still(node: No
         if len(polls) == 1:
             raise RuntimeError("a result of another model")
 
-    executor = AdaptationExecutor(node, poll, str, str)
+    executor = AdaptationExecutor(node, poll, {})
     wait_until(lambda: len(polls) >= 4, "polls")
     executor.close()
     count = len(polls)
@@ -67,7 +82,7 @@ def test_polls_on_though_one_poll_fails_and_simulated_time_stands_still(node: No
 
 
 def test_the_helper_is_hidden(node: Node) -> None:
-    executor = AdaptationExecutor(node, lambda: None, str, str)
+    executor = AdaptationExecutor(node, lambda: None, {})
     names = wait_until(lambda: [name for name in node.get_node_names() if "adaptation" in name], "the helper")
     assert names == ["_busy_adaptation"]
     executor.close()

@@ -17,7 +17,7 @@ from ditta_core.adaptation import AdaptationConfig, AdaptationJob, AdaptationPro
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.registry import ModelSource
-from ditta_ros.adaptation_worker import ProcessRunner
+from ditta_ros.adaptation_worker import AdaptationWorker, ProcessRunner
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,16 @@ def make_job(weights: Path, passes: int = 2) -> AdaptationJob:
 
 
 @pytest.fixture
-def runner() -> Iterator[ProcessRunner]:
-    runner = ProcessRunner(threads=1, niceness=3)
-    yield runner
-    runner.close()
+def line() -> Iterator[AdaptationWorker]:
+    """A worker and the line before it."""
+    line = AdaptationWorker(threads=1, niceness=3)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def runner(line: AdaptationWorker) -> ProcessRunner:
+    return ProcessRunner(line)
 
 
 def next_news(runner: ProcessRunner) -> AdaptationProgress | AdaptationResult:
@@ -52,7 +58,7 @@ def result_of(runner: ProcessRunner) -> AdaptationResult:
     return news
 
 
-def worker(runner: ProcessRunner) -> int:
+def worker() -> int:
     """Process id of the worker."""
     children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     pids = {int(pid) for file in children for pid in file.read_text().split()}
@@ -91,22 +97,22 @@ def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: P
 def test_the_worker_yields_and_knows_nothing_of_ros(runner: ProcessRunner, weights: Path) -> None:
     runner.submit(make_job(weights))
     result_of(runner)
-    pid = worker(runner)
+    pid = worker()
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 3
     assert "rclpy" not in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_one_worker_serves_many_jobs(runner: ProcessRunner, weights: Path) -> None:
-    pid = worker(runner)
+    pid = worker()
     for _ in range(2):
         runner.submit(make_job(weights, passes=1))
         assert result_of(runner).report.succeeded
-    assert worker(runner) == pid
+    assert worker() == pid
 
 
 def test_memory_goes_back_to_the_system(runner: ProcessRunner, weights: Path) -> None:
     def megabytes(name: str) -> float:
-        lines = Path(f"/proc/{worker(runner)}/status").read_text().splitlines()
+        lines = Path(f"/proc/{worker()}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
 
     clip = np.stack([np.tile(texture(index), (4, 4, 1)) for index in range(4)])
@@ -120,14 +126,14 @@ def test_memory_goes_back_to_the_system(runner: ProcessRunner, weights: Path) ->
 def test_a_cancelled_job_is_never_heard_of_again(runner: ProcessRunner, weights: Path) -> None:
     runner.submit(make_job(weights, passes=10_000))
     next_news(runner)
-    pid = worker(runner)
+    pid = worker()
     runner.cancel()
     assert runner.poll() is None
     runner.submit(make_job(weights, passes=1))
     result = result_of(runner)
     assert result.report.succeeded
     assert result.report.steps == 3
-    assert worker(runner) == pid, "a job that ends by itself costs no new process"
+    assert worker() == pid, "a job that ends by itself costs no new process"
 
 
 def test_a_new_job_takes_the_place_of_the_old_one(runner: ProcessRunner, weights: Path) -> None:
@@ -148,7 +154,7 @@ def test_a_job_that_fails_says_why(runner: ProcessRunner, tmp_path: Path) -> Non
 def test_a_killed_worker_fails_its_job_and_the_next_job_gets_a_new_one(runner: ProcessRunner, weights: Path) -> None:
     runner.submit(make_job(weights, passes=10_000))
     next_news(runner)
-    os.kill(worker(runner), signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     result = result_of(runner)
     assert result.state is None
     assert "killed by SIGKILL" in result.report.reason
@@ -158,7 +164,7 @@ def test_a_killed_worker_fails_its_job_and_the_next_job_gets_a_new_one(runner: P
 
 
 def test_a_worker_that_died_idle_is_replaced(runner: ProcessRunner, weights: Path) -> None:
-    pid = worker(runner)
+    pid = worker()
     os.kill(pid, signal.SIGKILL)
     runner.submit(make_job(weights, passes=1))
     result = result_of(runner)
@@ -166,27 +172,49 @@ def test_a_worker_that_died_idle_is_replaced(runner: ProcessRunner, weights: Pat
         runner.submit(make_job(weights, passes=1))
         result = result_of(runner)
     assert result.report.succeeded
-    assert worker(runner) != pid
+    assert worker() != pid
 
 
 def test_close_ends_the_worker_in_the_midst_of_a_job(weights: Path) -> None:
-    runner = ProcessRunner()
+    line = AdaptationWorker()
+    runner = ProcessRunner(line)
     runner.submit(make_job(weights, passes=10_000))
     next_news(runner)
-    pid = worker(runner)
-    runner.close()
+    pid = worker()
+    line.close()
     assert not Path(f"/proc/{pid}").exists()
     runner.close()
 
 
+def test_streams_take_turns(line: AdaptationWorker, weights: Path) -> None:
+    front, rear = ProcessRunner(line), ProcessRunner(line)
+    front.submit(make_job(weights, passes=40))
+    rear.submit(make_job(weights, passes=1))
+    while not isinstance(news := next_news(front), AdaptationResult):
+        assert rear.poll() is None, "two jobs at once"
+    front.submit(make_job(weights, passes=2))  # behind the job of the rear
+    steps = [news.report.steps, result_of(rear).report.steps, result_of(front).report.steps]
+    assert steps == [120, 3, 6]
+
+
+def test_a_job_that_is_cancelled_in_the_line_costs_the_others_nothing(line: AdaptationWorker, weights: Path) -> None:
+    front, rear = ProcessRunner(line), ProcessRunner(line)
+    front.submit(make_job(weights, passes=5))
+    rear.submit(make_job(weights, passes=10_000))
+    rear.cancel()
+    rear.submit(make_job(weights, passes=1))
+    assert result_of(front).report.steps == 15
+    assert result_of(rear).report.steps == 3
+
+
 def test_an_interrupt_is_left_to_the_parent(runner: ProcessRunner, weights: Path) -> None:
     runner.submit(make_job(weights, passes=1))
-    os.kill(worker(runner), signal.SIGINT)
+    os.kill(worker(), signal.SIGINT)
     assert result_of(runner).report.succeeded
 
 
 def test_the_worker_follows_its_parent_into_death(weights: Path) -> None:
-    program = "from ditta_ros.adaptation_worker import ProcessRunner; ProcessRunner(); input()"
+    program = "from ditta_ros.adaptation_worker import AdaptationWorker; AdaptationWorker(); input()"
     root = Path(__file__).resolve().parents[2]
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=root)
     children = Path(f"/proc/{parent.pid}/task")

@@ -22,7 +22,7 @@ from ros_harness import ROOT, texture, wait_until
 from sklearn import metrics as sklearn_metrics
 
 from ditta_core.datasets.open import open_sequence
-from ditta_core.engine import segment_frame
+from ditta_core.frame_segmenter import segment_frame
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_ros.demo.demo import default_video
 from ditta_ros.replay.recording import Recording

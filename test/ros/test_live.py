@@ -131,7 +131,7 @@ def test_in_lockstep_the_masks_are_those_of_the_engine(
     expected = in_process(chosen, sequence)
     for index, mask in enumerate(expected):
         np.testing.assert_array_equal(live.mask(index), mask)
-    unadapted = in_process(options({"adapt_on_start": False}), sequence)
+    unadapted = in_process(options({"warmup_on": "service"}), sequence)
     assert any((mask != other).any() for mask, other in zip(expected[WARMUP:], unadapted[WARMUP:], strict=True))
 
 
@@ -175,7 +175,7 @@ def test_a_failed_adaptation_is_reported_and_the_rest_still_played(
 def test_a_node_that_does_not_adapt_is_not_waited_for(
     sequence: VideoSequence, options: Callable[..., LiveOptions]
 ) -> None:
-    live = run_live(options({"adapt_on_start": False}, lockstep=True, rate=10.0), sequence)
+    live = run_live(options({"warmup_on": "service"}, lockstep=True, rate=10.0), sequence)
     assert (live.unanswered, live.generation, live.adaptation_seconds) == (0, 0, None)
     assert [state.state for state in live.states] == [State.BASE]
 
@@ -225,7 +225,7 @@ def test_a_replay_that_ends_early_says_why_and_leaves_no_process_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replay_processes, "END_SECONDS", 3.0)  # a frozen process does not end by itself
-    chosen = options({"adapt_on_start": False}, lockstep=True, silence_seconds=3.0)
+    chosen = options({"warmup_on": "service"}, lockstep=True, silence_seconds=3.0)
 
     def end_early(progress: LiveProgress) -> None:
         if progress.masks:

@@ -136,7 +136,7 @@ def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> 
 
 
 def test_services_are_answered_in_time(probe: Probe, start_node: StartNode) -> None:
-    start_node(adapt_on_start=False, long_side=480)
+    start_node(warmup_on="service", long_side=480)
     assert probe.clients["adapt"].wait_for_service(30)
     probe.film()
     probe.wait_for_masks()
@@ -163,7 +163,7 @@ def old(probe: Probe) -> Header:
 
 
 def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: StartNode) -> None:
-    node = start_node(adapt_on_start=False)
+    node = start_node(warmup_on="service")
     probe.film()
     probe.wait_for_masks()
     bad: list[tuple[Callable[[], dict[str, Any]], str]] = [
@@ -198,7 +198,7 @@ def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: S
 
 
 def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_node: StartNode) -> None:
-    start_node(adapt_on_start=False)
+    start_node(warmup_on="service")
     received: dict[str, list[Image]] = {"best effort": [], "reliable": []}
     probe.subscribe(Image, "/ditta/semantic", received["best effort"].append, BEST_EFFORT)
     probe.subscribe(Image, "/ditta/semantic", received["reliable"].append, RELIABLE)
@@ -210,7 +210,7 @@ def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_n
 
 
 def test_overlay_comes_at_its_rate_to_those_who_listen(probe: Probe, start_node: StartNode) -> None:
-    start_node(adapt_on_start=False, overlay_rate=2.0, overlay_opacity=1.0, classes="[road, {rest: [sky, tree]}]")
+    start_node(warmup_on="service", overlay_rate=2.0, overlay_opacity=1.0, classes="[road, {rest: [sky, tree]}]")
     overlays: list[Image] = []
     probe.subscribe(Image, "/ditta/overlay", overlays.append)
     probe.film()
@@ -247,7 +247,7 @@ def test_a_killed_worker_costs_no_mask(probe: Probe, start_node: StartNode) -> N
 
 
 def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
-    start_node(adapt_on_start=False, autostart=False)
+    start_node(warmup_on="service", autostart=False)
     probe.film()
     assert lifecycle_state(probe) == "unconfigured"
     answer = probe.call("adapt")
@@ -259,7 +259,8 @@ def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
         assert "but it is inactive" in probe.call("reset").message
         assert change_state(probe, Transition.TRANSITION_ACTIVATE)
         probe.wait_for_masks()
-        assert "passes is read when the node is configured" in set_parameter(probe, "passes", 2)
+        assert "long_side is read when the node is configured" in set_parameter(probe, "long_side", 64)
+        assert set_parameter(probe, "passes", 3) == ""
         assert "out of range" in set_parameter(probe, "overlay_rate", 0.0)
         assert "read-only" in set_parameter(probe, "autostart", "no")
         assert set_parameter(probe, "overlay_rate", 3.0) == ""
@@ -269,7 +270,7 @@ def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
         time.sleep(0.5)
         assert len(probe.masks) == masks
         assert change_state(probe, Transition.TRANSITION_CLEANUP)
-        assert set_parameter(probe, "passes", 2) == ""
+        assert set_parameter(probe, "long_side", 64) == ""
     assert change_state(probe, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert lifecycle_state(probe) == "finalized"
 
@@ -277,7 +278,7 @@ def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
 def test_a_missing_model_fails_configure_and_can_be_corrected(
     probe: Probe, start_node: StartNode, tmp_path: Path
 ) -> None:
-    node = start_node(model=f"espnetv2:{tmp_path / 'missing.pth'}", adapt_on_start=False)
+    node = start_node(model=f"espnetv2:{tmp_path / 'missing.pth'}", warmup_on="service")
     status = diagnostic(probe, STREAM, "missing.pth does not exist")
     assert status.level == DiagnosticStatus.ERROR
     assert "could not configure: expected a weight file, but" in node.output
@@ -316,7 +317,7 @@ def test_a_wrong_parameter_ends_the_node_with_a_message(
 
 
 def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: StartNode) -> None:
-    start_node(image_reliability="reliable", image_topic="/front/image", input_timeout=1.0, adapt_on_start=False)
+    start_node(image_reliability="reliable", image_topic="/front/image", input_timeout=1.0, warmup_on="service")
     status = diagnostic(probe, STREAM, "no image on /front/image: nobody publishes it")
     assert status.level == DiagnosticStatus.WARN
     assert status.message.endswith("Topics with images: /camera/image_raw")
@@ -331,15 +332,14 @@ def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: Sta
 
 
 def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> None:
-    overrides = {"long_side": 96, "threads": 1, "adapt_on_start": False}
+    overrides = {"long_side": 96, "threads": 1, "warmup_on": "service"}
     node = DittaNode(
         parameter_overrides=[rclpy.parameter.Parameter(name, value=value) for name, value in overrides.items()]
     )
     executor = BackgroundExecutor(node, "node")
     probe.film()
     probe.wait_for_masks()
-    engine = node._engine
-    assert engine is not None
+    engine = node._cameras[""].engine
     whole, engine.live = engine.live, None  # type: ignore[assignment]
     status = diagnostic(probe, STREAM, "the engine failed at an image: AttributeError: 'NoneType'")
     assert status.level == DiagnosticStatus.ERROR

@@ -13,6 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ditta_core.adaptation import AdaptationConfig
+from ditta_core.engine_config import WarmupTrigger
+from ditta_core.scene import SceneConfig
 from ditta_ros.parameters import (
     PARAMETERS,
     Change,
@@ -61,8 +63,8 @@ def test_declared_as_in_the_table(node: Node) -> None:
 
 @pytest.mark.usefixtures("ros")
 def test_values_from_outside_are_read() -> None:
-    node = make_node(model="espnetv2:weights.pth", passes=7, smoothing=0.25, adapt_on_start=False)
-    expected = replace(NodeParameters(), model="espnetv2:weights.pth", passes=7, smoothing=0.25, adapt_on_start=False)
+    node = make_node(model="espnetv2:weights.pth", passes=7, smoothing=0.25, warmup_on="service")
+    expected = replace(NodeParameters(), model="espnetv2:weights.pth", passes=7, smoothing=0.25, warmup_on="service")
     assert declare(node) == expected
     node.destroy_node()
 
@@ -105,9 +107,10 @@ def test_not_a_number_is_in_no_range() -> None:
 def test_change_at_run_time() -> None:
     current = NodeParameters()
     assert changed(current, [("overlay_rate", 2.0), ("use_sim_time", True)], configured=True).overlay_rate == 2.0
-    assert changed(current, [("passes", 3)], configured=False).passes == 3
-    with pytest.raises(ValueError, match="passes is read when the node is configured; clean the node up"):
-        changed(current, [("passes", 3)], configured=True)
+    assert changed(current, [("passes", 3)], configured=True).passes == 3
+    assert changed(current, [("long_side", 320)], configured=False).long_side == 320
+    with pytest.raises(ValueError, match="long_side is read when the node is configured; clean the node up"):
+        changed(current, [("long_side", 320)], configured=True)
     with pytest.raises(ValueError, match=r"expected 0\.1 to 1000 for the parameter overlay_rate, but got 0\.0"):
         changed(current, [("overlay_rate", 0.0)], configured=True)
 
@@ -119,7 +122,11 @@ def test_configurations_carry_the_values() -> None:
         device="cuda:1",
         long_side=320,
         warmup_frames=7,
-        adapt_on_start=False,
+        warmup_on="service",
+        scene_sensitivity=0.25,
+        scene_confirmation=2.0,
+        scene_cooldown=5.0,
+        remembered_scenes=2,
         teacher="object_vote:flow",
         passes=2,
         learning_rate=0.01,
@@ -133,9 +140,11 @@ def test_configurations_carry_the_values() -> None:
     assert (source.name, source.classes, source.device) == ("espnetv2:x.pth", "[road]", "cuda:1")
     engine = parameters.engine_config()
     assert (engine.long_side, engine.input_size, engine.warmup_frames) == (320, None, 7)
-    assert (engine.adapt_on_start, engine.exact) == (False, False)
+    assert (engine.warmup_on, engine.exact) == (WarmupTrigger.SERVICE, False)
     assert (engine.reliability_threshold, engine.smoothing) == (0.5, 0.1)
     assert (engine.max_fusion_gap, engine.max_clock_jump) == (0.2, 3.0)
+    assert engine.scene == SceneConfig(sensitivity=0.25, confirmation=2.0, cooldown=5.0)
+    assert engine.remembered_scenes == 2
     assert parameters.adaptation_config() == AdaptationConfig(passes=2, learning_rate=0.01, seed=1)
     assert parameters.teacher_config().name == "object_vote:flow"
 
@@ -158,6 +167,14 @@ def test_input_size_needs_both_sides() -> None:
         NodeParameters(input_width=640, input_height=360).engine_config(16)
     with pytest.raises(ValueError, match="expected both input_width and input_height, or neither, but got 640 and 0"):
         NodeParameters(input_width=640).engine_config(16)
+
+
+def test_saved_generations_lie_in_the_home_of_ros_unless_the_path_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_HOME", "/robot/ros")
+    assert NodeParameters(state_dir="ditta").state_path() == Path("/robot/ros/ditta")
+    assert NodeParameters(state_dir="/data/ditta").state_path() == Path("/data/ditta")
+    monkeypatch.delenv("ROS_HOME")
+    assert NodeParameters(state_dir="~/ditta").state_path() == Path.home() / "ditta"
 
 
 def test_parameters_file_is_that_of_the_table() -> None:

@@ -9,7 +9,8 @@ from method_models import frame_of, moving_frames
 
 from ditta_core.adaptation import AdaptationConfig
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.engine import EngineConfig, InlineRunner, VideoSegmenter
+from ditta_core.engine import InlineRunner, VideoSegmenter
+from ditta_core.engine_config import EngineConfig
 from ditta_core.methods.base import MethodSetup
 from ditta_core.methods.ditta import DiTTA, DiTTANoContrastive, DiTTANoDistillation, DiTTANoFusion, DiTTAParity
 from ditta_core.methods.source import SourceMerged

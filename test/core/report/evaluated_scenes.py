@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.engine import warmup_length
+from ditta_core.engine_config import warmup_length
 from ditta_core.evaluation import (
     EvaluationResult,
     Measurement,

@@ -1,0 +1,166 @@
+"""One frame: encoded once, decoded, blended with what the frame before left, and labelled.
+
+camera image -> preprocess -> encode -> decode -> classify -> temporal branch, averaging along optical flow -> class ids
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.engine_config import EngineConfig
+from ditta_core.flow import FlowEstimator, forward_backward_consistent, warp
+from ditta_core.fusion import TemporalMemory, TemporalSegmenter
+from ditta_core.reliability import blend_branches
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame, Segmentation
+
+
+@dataclass(frozen=True)
+class StreamMemory:
+    """What one frame leaves for the next.
+
+    Attributes:
+        temporal: keys and logits for the temporal branch.
+        probabilities: float [1, C, h, w], the published probabilities.
+        image: uint8 [h, w], the frame in grey at the size of the probabilities, for the optical flow; None without it.
+        stamp: nanoseconds.
+    """
+
+    temporal: TemporalMemory | None
+    probabilities: Tensor
+    image: NDArray[np.uint8] | None
+    stamp: int
+
+
+def label_frame(
+    model: SegmentationModel, probabilities: Tensor
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
+    """Probabilities [1, C', H, W] -> class ids [H, W] and confidence uint8 [H, W]."""
+    confidence, winner = probabilities[0].max(0)
+    confidence_image = confidence.mul(255).round_().to(torch.uint8).cpu().numpy()
+    return model.class_map.label_image(winner.cpu().numpy()), confidence_image
+
+
+@torch.inference_mode()
+def segment_frame(
+    model: SegmentationModel, image: NDArray[np.uint8], input_size: tuple[int, int]
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
+    """Segment one image on its own, as the unadapted baseline does.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        input_size: network input (height, width).
+
+    Returns:
+        Class ids [H, W] and confidence uint8 [H, W].
+    """
+    logits = model(model.preprocess(image[None], input_size, model.mean.device))
+    logits = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
+    return label_frame(model, logits.softmax(1))
+
+
+class FrameSegmenter:
+    """Segments consecutive frames with one model, carrying the temporal memory from each to the next."""
+
+    def __init__(self, segmenter: TemporalSegmenter, config: EngineConfig, temporal_branch: bool) -> None:
+        self.segmenter = segmenter
+        self.trained_branch = temporal_branch
+        self.flow = FlowEstimator("fast", long_side=0)
+        self.memory: StreamMemory | None = None
+        self.configure(config)
+
+    def configure(self, config: EngineConfig) -> None:
+        """Go on with these settings from the next frame on."""
+        self.config = config
+        self.temporal_branch = self.trained_branch and config.reliability_threshold > 0
+
+    @torch.inference_mode()
+    def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
+        """Segment a frame and remember it."""
+        clock = StageClock()
+        model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
+        pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
+        clock.stop("preprocess")
+        features = model.encode(pixels)
+        clock.stop("encode")
+        embedding = model.decode(features)
+        logits = model.classify(embedding)
+        clock.stop("decode")
+
+        def probabilities_of(branch: Tensor) -> Tensor:
+            if self.config.exact:
+                branch = model.enlarge_logits(branch, input_size)
+                size: tuple[int, ...] = frame.size
+            else:
+                size = tuple(logits.shape[-2:])
+            if tuple(branch.shape[-2:]) != size:
+                branch = F.interpolate(branch, size, mode="bilinear", align_corners=False)
+            return branch.softmax(1)
+
+        probabilities, fused_share = probabilities_of(logits), 0.0
+        if self.temporal_branch and memory is not None and memory.temporal is not None:
+            temporal = probabilities_of(self.segmenter.recall(embedding, memory.temporal))
+            probabilities, fused = blend_branches(
+                probabilities, temporal, self.config.reliability_threshold, only_if_better=not self.config.exact
+            )
+            fused_share = float(fused.float().mean())
+        image = None
+        if self.config.smoothing > 0:
+            height, width = probabilities.shape[-2:]
+            shrunk = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+            image = self.flow.prepare(np.asarray(shrunk, np.uint8))
+            if memory is not None and memory.image is not None:
+                probabilities = self.smooth(probabilities, image, memory.image, memory.probabilities)
+        self.memory = StreamMemory(
+            self.segmenter.remember(embedding, logits) if self.temporal_branch else None,
+            probabilities,
+            image,
+            frame.stamp,
+        )
+        clock.stop("fuse")
+        if tuple(probabilities.shape[-2:]) != frame.size:
+            probabilities = model.enlarge_logits(probabilities, frame.size)
+        class_ids, confidence = label_frame(model, probabilities)
+        clock.stop("label")
+        return Segmentation(class_ids, confidence, generation, fused_share, clock.stages)
+
+    def recent_memory(self, stamp: int) -> StreamMemory | None:
+        """The memory, unless it is older than the fusion may bridge."""
+        if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
+            return None
+        return self.memory
+
+    def smooth(
+        self, probabilities: Tensor, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
+    ) -> Tensor:
+        """P ← (1 − s)·P + s·(previous P along the flow), where the flow passes the forward-backward check.
+
+        The previous P is itself smoothed, so that a share s = 0.7 averages over about three frames.
+        """
+        backward = self.flow.flow(previous_image, image)
+        trusted = forward_backward_consistent(backward, self.flow.flow(image, previous_image))
+        carried, _ = warp(previous[0].cpu().numpy(), backward)
+        share = torch.from_numpy(trusted * np.float32(self.config.smoothing)).to(probabilities.device)
+        return torch.lerp(probabilities, torch.from_numpy(carried).to(probabilities.device), share)
+
+
+class StageClock:
+    """Milliseconds between successive stops, by stage."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """End the stage that began at the last stop."""
+        now = time.perf_counter()
+        self.stages[stage] = (now - self.last) * 1e3
+        self.last = now

@@ -1,0 +1,101 @@
+"""Which cameras there are, and their topics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ditta_ros.parameters import NodeParameters
+
+KEYS = ("image", "camera_info", "depth")
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """What is subscribed to for one camera.
+
+    Attributes:
+        name: under which its own topics and services stand; empty for the only camera, whose stand right below the
+            node's name.
+        image: topic of the images.
+        camera_info: topic of the CameraInfo.
+        depth: topic of the registered depth images; empty for none.
+    """
+
+    name: str
+    image: str
+    camera_info: str
+    depth: str = ""
+
+    def private(self, topic: str) -> str:
+        """The private name of one of this camera's own topics or services.
+
+        >>> CameraTopics("", "/image", "/info").private("semantic")
+        '~/semantic'
+        >>> CameraTopics("front", "/image", "/info").private("semantic")
+        '~/front/semantic'
+        """
+        return f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
+
+
+def sibling(topic: str, name: str) -> str:
+    """The topic ``name`` in the namespace of ``topic``.
+
+    >>> sibling("/camera/image_raw", "camera_info"), sibling("image", "camera_info")
+    ('/camera/camera_info', 'camera_info')
+    """
+    namespace, slash, _ = topic.rpartition("/")
+    return f"{namespace}{slash}{name}"
+
+
+def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
+    """The cameras that the parameters name; at least one.
+
+    Raises:
+        ValueError: ``cameras`` is no YAML mapping of names to topics.
+    """
+    if not parameters.cameras.strip():
+        info = parameters.camera_info_topic or sibling(parameters.image_topic, "camera_info")
+        return (CameraTopics("", parameters.image_topic, info, parameters.depth_topic),)
+    example = "'{front: /front/image_raw, rear: {image: /rear/image_raw, depth: /rear/depth}}'"
+    try:
+        entries = yaml.safe_load(parameters.cameras)
+    except yaml.YAMLError as error:
+        raise ValueError(f"expected the parameter cameras as YAML text such as {example}, but got {error}") from error
+    if not isinstance(entries, Mapping) or not entries:
+        raise ValueError(
+            f"expected the parameter cameras as a mapping such as {example}, but got {parameters.cameras!r}"
+        )
+    if parameters.camera_info_topic or parameters.depth_topic:
+        raise ValueError(
+            "expected camera_info_topic and depth_topic to be empty beside cameras, but got "
+            f"{parameters.camera_info_topic!r} and {parameters.depth_topic!r}; give them in cameras, for each camera"
+        )
+    return tuple(camera_of(name, entry, example) for name, entry in entries.items())
+
+
+def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
+    """One entry of the parameter ``cameras``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        raise ValueError(
+            f"expected a camera's name in cameras of letters, digits and underscores, not beginning with a digit or an "
+            f"underscore, but got {name!r}"
+        )
+    topics = {"image": entry} if isinstance(entry, str) else entry
+    known = isinstance(topics, Mapping) and set(topics) <= set(KEYS)
+    if not known or not topics.get("image") or not all(isinstance(topic, str) for topic in topics.values()):
+        raise ValueError(
+            f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
+            f"there, as in {example}, but got {entry!r}"
+        )
+    image = topics["image"]
+    return CameraTopics(
+        name, image, topics.get("camera_info") or sibling(image, "camera_info"), topics.get("depth", "")
+    )
