@@ -30,7 +30,7 @@ FOREVER = QosTime(9_223_372_036, 854_775_807)
 def bag_node(
     name: str, remappings: Sequence[str] = (), use_sim_time: bool = False
 ) -> Iterator[tuple[Node, threading.Event]]:
-    """A node, and an event that Ctrl-C and SIGTERM set, however often they come; shuts ROS down at the end.
+    """A node in a process of its own, and an event that Ctrl-C and SIGTERM set, however often they come.
 
     Images go through shared memory, unless the environment has a Fast DDS profile of its own.
 
@@ -49,7 +49,14 @@ def bag_node(
     except Exception as error:  # of a kind that the C library of rclpy has for itself
         raise ValueError(f"expected remappings such as /old:=/new, but got {' '.join(remappings)}: {error}") from error
     stopped = threading.Event()
-    handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(*_: object) -> None:
+        # For good: ros2 launch repeats what the terminal sends, and would kill Python while it ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         node = Node(
             name,
@@ -62,8 +69,6 @@ def bag_node(
             node.destroy_node()
     finally:
         rclpy.shutdown()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def message_class(message_type: str) -> Any:
