@@ -1,0 +1,59 @@
+"""The command `ditta doctor`: why nothing comes out, and what mends it. What it can say without ROS, it says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+WIDEST = 120
+"""Columns of text at the most; wider lines are hard to read."""
+
+
+def add_doctor_parser(commands: Any) -> None:
+    """Describe the command."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="what keeps masks from coming out, and what mends it",
+        description="Examine the installation, the environment, the transport of images, the cameras and nodes that "
+        "run, and the model, and name the remedy of what is wrong. Takes about fifteen seconds.",
+    )
+    doctor.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of the node, as ROS takes them")
+    doctor.add_argument(
+        "--image-topic",
+        default="",
+        metavar="TOPIC",
+        help="camera to look for; default: that of --params-file, of the node that runs, or the node's default",
+    )
+    doctor.add_argument(
+        "--no-transport", action="store_true", help="send no images between two processes (saves five seconds)"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run_doctor_command(options: argparse.Namespace) -> int:
+    """Run the command.
+
+    Returns:
+        Exit code: 0 where nothing is wrong or there are warnings only, 1 for an error, 2 for a wrong argument.
+    """
+    # Not at the top: the other commands need not wait for it.
+    from ditta_ros.doctor.examination import DoctorOptions, examine
+    from ditta_ros.doctor.findings import Level, section_text, sections_json, summary_text, worst
+
+    if options.params_file is not None and not options.params_file.is_file():
+        print(f"ditta doctor: expected a file of parameters, but {options.params_file} is none", file=sys.stderr)
+        return 2
+    chosen = DoctorOptions(options.params_file, options.image_topic, not options.no_transport)
+    width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
+    sections = []
+    for section in examine(chosen, os.environ):
+        sections.append(section)
+        if not options.json:
+            print(f"{section_text(section, width)}\n", flush=True)
+    print(json.dumps(sections_json(sections), indent=2, ensure_ascii=False) if options.json else summary_text(sections))
+    return 1 if worst(sections) is Level.ERROR else 0
