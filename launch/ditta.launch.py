@@ -7,6 +7,7 @@ unconfigured, for a lifecycle manager such as Nav2's.
 
 import os
 import sys
+from pathlib import Path
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -36,17 +37,17 @@ from launch import LaunchContext, LaunchDescription
 
 PARAMETERS = {
     "image_topic": "Topic of the camera images.",
-    "image_transport": "raw, or compressed: sensor_msgs/CompressedImage on <image_topic>/compressed.",
+    "image_transport": "raw, or compressed: CompressedImage on <image_topic>/compressed.",
     "cameras": "Several cameras in this one process, as YAML text: '{front: /front/image_raw, rear: /rear/image_raw}'.",
-    "camera_info_topic": "Topic of the camera's CameraInfo, republished beside the masks.",
+    "camera_info_topic": "Topic of the camera's CameraInfo, which goes out again beside the masks.",
     "depth_topic": "Topic of depth images registered to the camera, for a labelled point cloud.",
     "model": "camvid, espnetv2:<weight file>, hf:<id or folder> or ditta:<weight file>.",
     "classes": "Classes to publish, as YAML text, file or packaged list.",
     "device": "Device of torch, such as cpu or cuda:0.",
     "teacher": "What the warm-up learns from: flow or object_vote:<flow, sam2 or sam2_transformers>.",
     "warmup_frames": "Frames of a warm-up.",
-    "warmup_on": "What starts a warm-up: startup, scene_change or service.",
-    "state_dir": "Folder in which adapted decoders are saved and found again.",
+    "warmup_on": "What begins a warm-up: startup, scene_change (and startup) or service.",
+    "state_dir": "Folder in which adapted generations are saved and found again.",
 }
 """Arguments that are parameters of the node. Those that are given take precedence over the file of parameters."""
 NUMBERS = ("warmup_frames",)
@@ -57,7 +58,7 @@ ARGUMENTS = {
     "name": ("ditta", "Name of the node, from which its topics have theirs."),
     "bag": ("", "Bag to play; empty: none. By ros2 bag play where that is installed, else by ditta bag play."),
     "bag_rate": ("1.0", "How many times as fast as it was recorded the bag is played."),
-    "record": ("", "New folder for a bag of what the node publishes (not the overlay); empty: nothing is recorded."),
+    "record": ("", "New folder for a bag of what the node publishes, without the overlay; empty: none."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
 FLAGS = {
@@ -67,10 +68,8 @@ FLAGS = {
     "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
     "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
 }
-OUTPUTS = ("semantic", "confidence", "camera_info", "points")
-"""Topics of each camera that are recorded."""
-COMMON_OUTPUTS = ("state", "classes", "label_info")
-"""Topics of the node that are recorded."""
+OUTPUTS = ("semantic", "confidence", "camera_info", "points", "state", "classes", "label_info")
+"""Topics of each camera that are recorded: not the overlay, which can be drawn from these."""
 
 
 def start(context: LaunchContext) -> list[Action]:
@@ -184,21 +183,20 @@ def end_with_node(event: ProcessExited, context: LaunchContext) -> Action | None
 def start_companions(given: dict[str, str]) -> list[Action]:
     """The recording, rviz, Foxglove and the bag, as far as they are asked for; the bag last, which the others show."""
     base = "/".join(["", *(part for part in (given["namespace"].strip("/"), given["name"]) if part)])
-    cameras = camera_names(given)
-    streams = [f"{base}/{camera}" for camera in cameras] or [base]
+    cameras = image_topics(given)
+    streams = [f"{base}/{name}" if name else base for name in cameras]
     rosbag = ["ros2", "bag"] if is_installed("ros2bag") else [sys.executable, "-m", "ditta_ros.cli", "bag"]
     simulated = given["use_sim_time"] == "true"
     companions: list[Action] = []
     if given["record"]:
         topics = [f"{stream}/{output}" for stream in streams for output in OUTPUTS]
-        topics += [f"{base}/{output}" for output in COMMON_OUTPUTS]
         clock = ["--use-sim-time"] if simulated else []
         command = [*rosbag, "record", "-o", given["record"], *clock, *topics, "/diagnostics"]
         companions.append(ExecuteProcess(cmd=command, name="record", output="screen", sigterm_timeout="10"))
     if given["rviz"] == "true":
-        # The names in the configuration are those of a node without arguments.
+        # The names in the configuration are those of a node without arguments; of several cameras the first is shown.
         remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
-        remappings.append(("/camera/image_raw", value_of("image_topic", given) or "/camera/image_raw"))
+        remappings.append(("/camera/image_raw", next(iter(cameras.values()))))
         config = str(share_folder() / "rviz" / "ditta.rviz")
         companions.append(
             Node(package="rviz2", executable="rviz2", arguments=["-d", config], remappings=remappings, output="screen")
@@ -215,20 +213,26 @@ def start_companions(given: dict[str, str]) -> list[Action]:
     return companions
 
 
+def image_topics(given: dict[str, str]) -> dict[str, str]:
+    """The topics of the images by the names of several cameras; that of a single one has an empty name."""
+    try:
+        cameras = yaml.safe_load(value_of("cameras", given))
+    except yaml.YAMLError:
+        cameras = None  # the node says what is wrong with it
+    if not isinstance(cameras, dict) or not cameras:
+        return {"": value_of("image_topic", given) or "/camera/image_raw"}
+    return {
+        str(name): str(camera.get("image") if isinstance(camera, dict) else camera) for name, camera in cameras.items()
+    }
+
+
 def value_of(parameter: str, given: dict[str, str]) -> str:
     """The value of a parameter: the argument, or what the file of parameters says for any node; empty for neither."""
     if given[parameter]:
         return given[parameter]
-    with open(given["params_file"], encoding="utf-8") as file:  # noqa: PTH123 - what launch gives is text
-        nodes = (yaml.safe_load(file) or {}).values()
-    values = (node.get("ros__parameters", {}).get(parameter) for node in nodes if isinstance(node, dict))
+    nodes = yaml.safe_load(Path(given["params_file"]).read_text(encoding="utf-8")) or {}
+    values = [node.get("ros__parameters", {}).get(parameter) for node in nodes.values() if isinstance(node, dict)]
     return str(next((value for value in values if value), ""))
-
-
-def camera_names(given: dict[str, str]) -> list[str]:
-    """The names of several cameras, from which their topics have theirs; none for a single one."""
-    cameras = yaml.safe_load(value_of("cameras", given))
-    return [str(name) for name in cameras] if isinstance(cameras, dict) else []
 
 
 def generate_launch_description() -> LaunchDescription:
