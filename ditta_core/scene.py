@@ -55,15 +55,17 @@ EAGER_FRAMES = 4
 GATHER_FRAMES = 16
 """Frames of a warm-up that are all described."""
 
+BEFORE_WINDOW = 1.0
+"""Seconds before a cut that what lasts after it is compared with."""
 FAST_WINDOW = 3.0
 """Seconds whose mean description is compared at once."""
-FAST_DISTANCE = 0.48
+FAST_DISTANCE = 0.42
 SLOW_WINDOW = 20.0
 """Seconds whose mean description is compared for what changes slowly: passing things average out."""
-SLOW_DISTANCE = 0.34
-JUMP_DISTANCE = 0.20
+SLOW_DISTANCE = 0.30
+JUMP_DISTANCE = 0.21
 """Distance over a cut, and of the place after it from the reference."""
-SAME_DISTANCE = 0.15
+SAME_DISTANCE = 0.14
 CERTAINTY_WINDOW = 5.0
 """Seconds over which certainty is averaged, after an adaptation for its level and later for its fall."""
 CERTAINTY_SLACK = 0.06
@@ -77,8 +79,11 @@ MAX_STEP = 1.0
 """Seconds that one frame may advance the clock: a gap in the stamps confirms nothing."""
 ASSUMED_PERIOD = 0.1
 """Seconds between frames whose stamps do not advance."""
-UNSETTLED_LIMIT = 4.0
-"""Confirmation times after which a series of cuts is judged although it goes on."""
+SERIES_LIMIT = 4.0
+"""Seconds within which one cut after another is a series: a hand, some corrupt frames. Longer ones are flicker, and a
+camera that moves has gone on meanwhile, so that nothing is told by comparing before and after."""
+SERIES_FACTOR = 1.75
+"""By how much farther a place must be to count as another one when something stood between."""
 
 
 @dataclass(frozen=True)
@@ -165,22 +170,31 @@ class SceneDescriber:
         height, width = self.model.input_size((image.shape[0], image.shape[1]), self.long_side)
         small = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
         pixels = self.model.preprocess(np.asarray(small, np.uint8)[None], (height, width), self.model.mean.device)
-        values = channels_first(self.model.encode(pixels))
+        values = channels_first(self.model.encode(pixels), width / height)
         deviation, mean = torch.std_mean(values, 1, correction=0)
         return SceneSignature(mean.cpu().numpy(), deviation.cpu().numpy())
 
 
-def channels_first(features: Sequence[Tensor]) -> Tensor:
+def channels_first(features: Sequence[Tensor], aspect: float) -> Tensor:
     """The deepest features of one image, float [C, positions].
 
-    The deepest is the last that is a map [1, C, h, w] or [1, h, w, C] (of the two, the longer outer side is the
-    channels: maps are small) or a list of tokens [1, positions, C]; without any, the last that holds numbers.
+    The deepest are the last that are tokens [1, positions, C] or a map, [1, C, h, w] or [1, h, w, C], whichever has the
+    shape of the image; without any, the last that hold numbers.
+
+    Args:
+        features: of the encoder.
+        aspect: width of the image by its height.
     """
     tensors = [feature for feature in features if feature.is_floating_point() and feature.numel()]
     deepest = next((tensor for tensor in reversed(tensors) if tensor.ndim >= 3), tensors[-1])[0].float()
-    if deepest.ndim < 2:
-        return deepest.reshape(-1, 1)
-    if deepest.ndim == 2 or deepest.shape[0] < deepest.shape[-1]:
+    if deepest.ndim == 1:
+        return deepest[:, None]
+    if deepest.ndim == 3:
+        first, second, third = deepest.shape
+        channels_last = abs(math.log(second / first / aspect)) < abs(math.log(third / second / aspect))
+    else:
+        channels_last = deepest.ndim == 2
+    if channels_last:
         deepest = deepest.movedim(-1, 0)
     return deepest.flatten(1)
 
@@ -249,11 +263,6 @@ class CutDetector:
         cut = score >= CUT_SCORE and score >= CUT_RATIO * usual
         return cut, cut and score >= CUT_RATIO * previous
 
-    @property
-    def subsided(self) -> bool:
-        """Whether the last frame is much more like the one before it than that was like its own predecessor."""
-        return len(self.scores) < 2 or CUT_RATIO * self.scores[-1] < self.scores[-2]
-
 
 @dataclass(frozen=True)
 class Described:
@@ -268,15 +277,25 @@ class PendingCut:
 
     Args:
         before: the place before the first of a series of cuts.
+        score: of the first cut.
         start: time of the first cut.
     """
 
-    def __init__(self, before: SceneSignature, start: float) -> None:
+    def __init__(self, before: SceneSignature, score: float, start: float) -> None:
         self.before = before
+        self.score = score
         self.start = start
         self.since = start
         self.after: list[Described] = []
         self.fresh = True
+        self.alone = True
+
+    def restart(self, time: float) -> None:
+        """Another cut: what came after the last one did not last."""
+        self.since = time
+        self.after.clear()
+        self.fresh = True
+        self.alone = False
 
 
 class SceneMonitor:
@@ -376,14 +395,12 @@ class SceneMonitor:
         self.advance(stamp)
         thumbnail = Thumbnail.of(image)
         cut, stands_out = self.cuts.observe(thumbnail)
-        if self.pending is not None and self.pending.fresh:
-            self.pending.fresh = False
-            if not self.cuts.subsided:
-                self.pending = None  # a pan, which goes on, or a flash, which is over
+        if self.pending is not None:
+            self.follow_cut(self.pending)
+        elif stands_out:
+            self.open_cut()
         if thumbnail.blank:
             return SceneObservation(cut)
-        if stands_out:
-            self.open_cut()
         if certainty is not None and math.isfinite(certainty):
             self.take_certainty(certainty)
         if self.eager == 0 and self.clock - self.described < DESCRIBE_INTERVAL * (1 - 1e-6):
@@ -400,16 +417,22 @@ class SceneMonitor:
         self.stamp = stamp
 
     def open_cut(self) -> None:
-        """Wait for what lasts after this cut; of a series of cuts, the place before the first is what counts."""
-        self.eager = max(self.eager, EAGER_FRAMES)
-        if self.pending is None:
-            before = self.window(FAST_WINDOW)
-            if before is not None:
-                self.pending = PendingCut(before, self.clock)
-        elif self.clock - self.pending.start <= UNSETTLED_LIMIT * self.config.confirmation:
-            self.pending.since = self.clock
-            self.pending.after.clear()
-            self.pending.fresh = True
+        """Wait for what lasts after this cut."""
+        before = self.window(BEFORE_WINDOW)
+        if before is not None:
+            self.pending = PendingCut(before, self.cuts.scores[-1], self.clock)
+            self.eager = max(self.eager, EAGER_FRAMES)
+
+    def follow_cut(self, pending: PendingCut) -> None:
+        """See whether the frames after a cut follow one another; of a series, the place before the first counts."""
+        fresh, pending.fresh = pending.fresh, False
+        if self.cuts.scores[-1] < max(CUT_SCORE, pending.score / CUT_RATIO):
+            return
+        if fresh or self.clock - pending.start > SERIES_LIMIT:
+            self.pending = None  # a pan, which goes on, or a flash, which is over; flicker
+        else:
+            pending.restart(self.clock)
+            self.eager = max(self.eager, EAGER_FRAMES)
 
     def take_description(self, signature: SceneSignature) -> float:
         """Keep a description where it belongs; since when what the windows show has lasted."""
@@ -433,7 +456,7 @@ class SceneMonitor:
         self.pending = None
         after = SceneSignature.pooled(item.signature for item in pending.after)
         reference = self.reference or self.signature
-        jump = after.distance(pending.before)
+        jump = after.distance(pending.before) / (1.0 if pending.alone else SERIES_FACTOR)
         if jump >= SAME_DISTANCE:
             self.recent.clear()
         self.recent.extend(pending.after)
