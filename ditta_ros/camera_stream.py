@@ -26,6 +26,7 @@ from ditta_core.engine import AdaptationRunner, EngineStatus, FrameRejected, Vid
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.types import Frame, Segmentation, State
 from ditta_ros.cameras import CameraTopics
+from ditta_ros.companions import Companions
 from ditta_ros.conversion import ConversionError, classes_json, image_message, overlay
 from ditta_ros.cv_bridge_conversion import ImageConverter
 from ditta_ros.diagnostics import (
@@ -36,6 +37,7 @@ from ditta_ros.diagnostics import (
     describe_silence,
     stream_diagnostic,
 )
+from ditta_ros.label_info import label_info_message
 from ditta_ros.mailbox import Mailbox
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.state_folder import SavedGenerations, StateFolder
@@ -99,6 +101,7 @@ class CameraStream:
         self._state_lock = threading.Lock()
         self._announced: EngineStatus | None = None
         self._last_overlay = 0.0
+        self._companions: Companions | None = None
 
         self.folder, saved = None, SavedGenerations()
         if parameters.state_dir:
@@ -135,18 +138,18 @@ class CameraStream:
         self._overlay = image_publisher("overlay")
         self._camera_info = node.create_lifecycle_publisher(CameraInfo, private("camera_info"), reliable())
         self._points = node.create_lifecycle_publisher(PointCloud2, private("points"), reliable())
-        self._managed: list[LifecyclePublisher[Any]] = [
-            self._semantic,
-            self._confidence,
-            self._overlay,
-            self._camera_info,
-            self._points,
-        ]
+        self._managed: list[LifecyclePublisher[Any]] = [self._semantic, self._confidence, self._overlay]
+        self._managed += [self._camera_info, self._points]
         self._state = node.create_publisher(String, private("state"), LATCHED)
         self._classes = node.create_publisher(String, private("classes"), LATCHED)
         self._latched: list[Any] = [self._state, self._classes]
         classes = self.engine.model.classes
         self._classes.publish(String(data=classes_json(classes)))
+        label_info = label_info_message(classes)
+        if label_info is not None:
+            publisher = node.create_publisher(type(label_info), private("label_info"), LATCHED)
+            publisher.publish(label_info)
+            self._latched.append(publisher)
         self.publish_state()
 
     def activate(self, mailbox: Mailbox[str, Arrival]) -> None:
@@ -155,6 +158,15 @@ class CameraStream:
         self._mailbox = mailbox
         self.statistics.start()
         self.engine.resume()
+        self._companions = Companions.open(
+            self.node,
+            self.topics,
+            self._camera_info,
+            self._points,
+            parameters.sync_slop,
+            parameters.points_step,
+            self._on_companion_problem,
+        )
         compressed = parameters.image_transport == "compressed"
         self._subscription = self.node.create_subscription(
             CompressedImage if compressed else Image,
@@ -178,6 +190,9 @@ class CameraStream:
     def deactivate(self) -> None:
         """Stop; the inference thread has ended."""
         self.unsubscribe()
+        if self._companions is not None:
+            self._companions.close()
+            self._companions = None
         self._dropped_before += self._mailbox.dropped(self.topics.name)
         self._mailbox = Mailbox()
         self.engine.pause(self.parameters.cancel_on_deactivate)
@@ -197,6 +212,8 @@ class CameraStream:
             ValueError: two of them do not go together.
         """
         self.parameters = parameters
+        if self._companions is not None:
+            self._companions.points_step = parameters.points_step
         self.engine.reconfigure(
             parameters.engine_config(self.engine.model.size_multiple),
             parameters.adaptation_config(),
@@ -244,6 +261,8 @@ class CameraStream:
         self.statistics.publish({**milliseconds, **segmentation.latency_ms})
         if self._overlay.get_subscription_count():
             self._publish_overlay(frame, segmentation, arrival)
+        if self._companions is not None:
+            self._companions.masked(segmentation, header)
 
     def _publish_overlay(self, frame: Frame, segmentation: Segmentation, arrival: Arrival) -> None:
         if arrival.time - self._last_overlay < 1 / self.parameters.overlay_rate:

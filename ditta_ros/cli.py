@@ -1,7 +1,8 @@
 """The command `ditta`.
 
 `ditta demo` shows everything at once, `ditta node` runs the node, `ditta evaluate` measures, `ditta bag` makes bags and
-describes them, `ditta models` says what can be loaded. Only what runs a node needs ROS.
+describes, plays and records them, `ditta models` says what can be loaded, `ditta doctor` what is wrong. Only what runs
+a node needs ROS.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ditta_ros.arguments import size
 from ditta_ros.bag_command import add_bag_parser, run_bag_command
+from ditta_ros.doctor_command import add_doctor_parser, run_doctor_command
 from ditta_ros.evaluate_command import INTERRUPTED, add_evaluate_parser, run_evaluate_command
 from ditta_ros.models_command import add_models_parser, run_models_command
 
@@ -75,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate_parser(commands)
     add_bag_parser(commands)
     add_models_parser(commands)
+    add_doctor_parser(commands)
     return main_parser
 
 
@@ -159,6 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
         return run_bag_command(options)
     if options.command == "models":
         return run_models_command(options)
+    if options.command == "doctor":
+        return run_doctor_command(options)
     from ditta_ros.node import main as node_main
 
     return node_main(node_arguments(options, rest))

@@ -77,7 +77,13 @@ class NodeParameters:
         "Topic of a depth image registered to the camera image, 16UC1 in millimetres or 32FC1 in metres; turns on the "
         "labelled points. Empty: none.",
     )
-    points_step: int = parameter(4, "Every how manieth pixel in both directions is a point.", minimum=1, maximum=64)
+    points_step: int = parameter(
+        4,
+        "Every so many pixels along both axes one labelled point.",
+        minimum=1,
+        maximum=64,
+        change=Change.ANY_TIME,
+    )
     sync_slop: float = parameter(
         0.05,
         "Seconds that the stamps of image, camera info and depth may differ. 0: not at all.",
