@@ -170,7 +170,7 @@ class Companions:
             return None
 
     def masked(self, segmentation: Segmentation, header: Header) -> None:
-        """A mask was published under this header. Never waits; may be called by any one thread, but not beside close."""
+        """A mask was published under this header. Never waits; for one thread, and not beside close."""
         if self._executor is not None:
             self._new.append((segmentation, header))
             self._awake.trigger()
