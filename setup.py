@@ -44,6 +44,8 @@ setup(
         (f"lib/{PACKAGE}", ["scripts/ditta_node"]),
         *share("launch"),
         *share("config"),
+        *share("rviz"),
+        *share("foxglove"),
     ],
     entry_points={
         "console_scripts": [
@@ -63,18 +65,22 @@ setup(
     extras_require={
         # ROS 2 itself for machines without one (x86_64, in a virtual environment). One of the two, never both.
         "ros": [
+            "ros-kilted-ament-index-python>=1.11,<2",  # where packages lie, for the launch files
             "ros-kilted-builtin-interfaces>=2.3,<3",  # stamps of a replay
             "ros-kilted-diagnostic-msgs>=5.5,<6",  # /diagnostics
+            "ros-kilted-lifecycle-msgs>=2.3,<3",  # transitions
             "ros-kilted-rcl-interfaces>=2.3,<3",  # descriptions of parameters
             "ros-kilted-rclpy[fastrtps]>=9.1,<10",  # the node; without [fastrtps] importing rclpy fails
             "ros-kilted-rosgraph-msgs>=2.3,<3",  # /clock of a replay
             "ros-kilted-sensor-msgs>=5.5,<6",  # images in and out
             "ros-kilted-std-msgs>=5.5,<6",  # /ditta/state and /ditta/classes
-            "ros-kilted-std-srvs>=5.5,<6",  # ~/adapt and ~/reset
+            "ros-kilted-std-srvs>=5.5,<6",  # ~/adapt and its kin
         ],
         "ros-jazzy": [
+            "ros-jazzy-ament-index-python>=1.8,<2",
             "ros-jazzy-builtin-interfaces>=2.0,<3",
             "ros-jazzy-diagnostic-msgs>=5.3,<6",
+            "ros-jazzy-lifecycle-msgs>=2.0,<3",
             "ros-jazzy-rcl-interfaces>=2.0,<3",
             "ros-jazzy-rclpy[fastrtps]>=7.1,<8",
             "ros-jazzy-rosgraph-msgs>=2.0,<3",

@@ -79,7 +79,7 @@ class NodeParameters:
     )
     points_step: int = parameter(
         4,
-        "Every so many pixels along both axes one labelled point.",
+        "Every so many pixels along both axes one labelled point. Nav2's semantic layer wants all: 1.",
         minimum=1,
         maximum=64,
         change=Change.ANY_TIME,

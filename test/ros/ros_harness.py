@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from ditta_ros.adaptation_executor import BackgroundExecutor
 from ditta_ros.conversion import image_message
 
+SERVICES = ("adapt", "reset", "restore", "save")
 ROOT = Path(__file__).resolve().parents[2]
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -100,9 +101,10 @@ class Probe:
             lambda message: self.diagnostics.update({status.name: status for status in message.status}),
         )
         self.camera = self.node.create_publisher(Image, "/camera/image_raw", RELIABLE)
-        self.clients = {name: self.node.create_client(Trigger, f"/ditta/{name}") for name in ("adapt", "reset")}
+        self.clients = {name: self.node.create_client(Trigger, f"/ditta/{name}") for name in SERVICES}
         self.executor = BackgroundExecutor(self.node, "probe")
         self.size = (64, 96)
+        self.still = False
         self._filming = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._film, daemon=True)
@@ -124,7 +126,7 @@ class Probe:
         now = time.time_ns()
         header = Header(frame_id="camera_optical_frame")
         header.stamp.sec, header.stamp.nanosec = divmod(now, 1_000_000_000)
-        message = image_message(texture(len(self.sent), self.size), header)
+        message = image_message(texture(0 if self.still else len(self.sent), self.size), header)
         for name, value in changes.items():
             setattr(message, name, value)
         self.sent[now] = message
