@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from ditta_ros.doctor.children import ChildFailed, ask_python
 from ditta_ros.doctor.environment import check_environment
-from ditta_ros.doctor.findings import Finding, Level, Section, error, examined, warning
-from ditta_ros.doctor.installation import Installation, check_installation, check_optional_packages
+from ditta_ros.doctor.findings import Finding, Level, Section, error, examined, ok, warning
+from ditta_ros.doctor.installation import Installation, check_cv_bridge, check_installation, check_optional_packages
 from ditta_ros.doctor.transport import check_transport
 
 if TYPE_CHECKING:
+    from ditta_core.segmentation.base import SegmentationModel
     from ditta_ros.parameters import NodeParameters
 
-GRAPH_SECONDS = 40.0
-"""How long the look at what runs may take; it takes six where the machine is free."""
+GRAPH_SECONDS = 90.0
+"""How long the look at what runs may take: six seconds where the machine is free, thirty where it is not."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def examine(options: DoctorOptions, environment: Mapping[str, str]) -> Iterator[
         return findings
 
     yield Section("installation", tuple(examined("installation", installed)))
-    optional = examined("optional packages", check_optional_packages)
+    optional = [
+        *examined("cv_bridge", check_cv_bridge),
+        *examined("optional packages", check_optional_packages),
+    ]
     if found.torch:
         from ditta_ros.doctor.models import check_packages
 
@@ -119,17 +123,31 @@ def check_graph(parameters: NodeParameters, options: DoctorOptions, environment:
 
 
 def check_models(parameters: NodeParameters | None) -> list[Finding]:
-    """Weights, classes, teacher and the folder of states; the defaults where the parameters are not known."""
+    """Weights, classes, teacher and saved generations; those of the defaults where the parameters are not known."""
     from ditta_core.segmentation.registry import ModelSource
     from ditta_core.teacher import TeacherConfig
     from ditta_ros.doctor.models import check_model, check_state_folder, check_teacher_config
 
-    source = ModelSource() if parameters is None else parameters.model_source()
+    model: SegmentationModel | None = None
+
+    def load() -> list[Finding]:
+        nonlocal model
+        model, findings = check_model(ModelSource() if parameters is None else parameters.model_source())
+        return findings
+
+    def check_states() -> list[Finding]:
+        if parameters is None:
+            return []
+        if not parameters.state_dir:
+            return [ok("state_dir", "none", "set state_dir to a folder, to keep what was learned by ~/save")]
+        from ditta_ros.cameras import camera_topics
+
+        cameras = [camera.name for camera in camera_topics(parameters)]
+        return [check_state_folder(parameters.state_path(), cameras, model)]
+
     teacher = TeacherConfig() if parameters is None else parameters.teacher_config()
-    findings = [
-        *examined("model", lambda: check_model(source)),
+    return [
+        *examined("model", load),
         *examined("teacher", lambda: [check_teacher_config(teacher)]),
+        *examined("state_dir", check_states),
     ]
-    if parameters is not None:
-        findings += examined("state_dir", lambda: [check_state_folder(parameters.state_dir)])
-    return findings

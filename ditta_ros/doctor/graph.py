@@ -17,9 +17,11 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import GetState
 from rclpy.client import Client
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.serialization import deserialize_message
+from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -29,8 +31,14 @@ from ditta_ros.diagnostics import describe_qos, foreign_image_topics
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 
 DISCOVERY_SECONDS = 2.0
+"""How long it is waited for more, after the last that was discovered: less than half a second on a free machine."""
+LONELY_SECONDS = 5.0
+"""The same where nobody at all was discovered."""
 LISTEN_SECONDS = 2.5
 """How long images and diagnostics are listened to; the node sends diagnostics once a second."""
+LONGEST_ANSWER_SECONDS = 5.0
+"""How long a node may take to tell its state."""
+POLL_SECONDS = 0.1
 
 KINDS = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 STATE_TYPE, TRIGGER_TYPE = "lifecycle_msgs/srv/GetState", "std_srvs/srv/Trigger"
@@ -96,28 +104,44 @@ def main() -> int:
 
 
 def examine(node: Node, question: GraphQuestion) -> list[Finding]:
-    """Look around, then listen to everything at the same time."""
+    """Look around and listen at the same time, until nothing new turns up and all that is there had its time."""
     health = Health(node)
-    time.sleep(DISCOVERY_SECONDS)
-    running = running_nodes(node)
-    cameras = question.cameras
-    if question.prefer_running:
-        cameras = tuple(dict.fromkeys(camera for each in running for camera in subscribed(node, each))) or cameras
-    listeners = [Listener(node, camera, question.reliability) for camera in cameras]
-    states = [LifecycleQuestion(node, name) for name in running]
-    time.sleep(LISTEN_SECONDS)
-    findings = [finding for listener in listeners for finding in listener.findings(node)]
-    if not running:
+    states: dict[str, LifecycleQuestion] = {}
+    listeners: dict[CameraTopic, Listener] = {}
+    cameras: Sequence[CameraTopic] = ()
+    known: Sequence[Any] = ()
+    changed = time.monotonic()
+    waiting = True
+    while waiting:
+        seen = node.get_node_names(), node.get_service_names_and_types(), node.get_topic_names_and_types()
+        if seen != known:
+            known, changed = seen, time.monotonic()
+        for name in running_nodes(node):
+            if name not in states:
+                states[name] = LifecycleQuestion(node, name)
+        theirs = [camera for name in states for camera in subscribed(node, name)] if question.prefer_running else []
+        cameras = tuple(dict.fromkeys(theirs)) or question.cameras
+        for camera in cameras:
+            if camera not in listeners:
+                listeners[camera] = Listener(node, camera, question.reliability)
+        patience = DISCOVERY_SECONDS if others_are_there(node) else LONELY_SECONDS
+        waits = [listeners[camera].is_waiting() for camera in cameras] + [each.is_waiting() for each in states.values()]
+        waiting = any(waits) or time.monotonic() < changed + patience
+        time.sleep(POLL_SECONDS)
+    findings = [finding for camera in cameras for finding in listeners[camera].findings(node)]
+    if not states:
         findings.append(
-            ok(
-                "node",
-                "none of this package runs in this domain",
-                "ditta node --ros-args -p image_topic:=…",
-            )
+            ok("node", "none of this package runs in this domain", "ditta node --ros-args -p image_topic:=…")
         )
-    for name, state in zip(running, states, strict=True):
+    for name, state in states.items():
         findings += [state.finding(), health.finding(name), *check_mask_listeners(node, name)]
     return findings
+
+
+def others_are_there(node: Node) -> bool:
+    """Whether any other node has been discovered."""
+    own = node.get_name(), node.get_namespace()
+    return any(each != own for each in node.get_node_names_and_namespaces())
 
 
 # --- cameras ---------------------------------------------------------------------------------------------------------
@@ -168,14 +192,27 @@ class Listener:
         self.wanted = QoSProfile(depth=QUEUE, reliability=RELIABILITY[reliability])
         self.topic = node.resolve_topic_name(camera.name)
         self.arrived, self.reliably = Arrived(), Arrived()
-        publishers = node.get_publishers_info_by_topic(self.topic)
-        kind = KINDS[camera.kind]
-        if publishers and all(each.topic_type == camera.kind for each in publishers):
-            node.create_subscription(kind, self.topic, self.arrived.take, self.wanted, raw=True)
-            offered = {each.qos_profile.reliability for each in publishers}
-            if reliability == "best_effort" and offered == {ReliabilityPolicy.RELIABLE}:
-                reliable = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.RELIABLE)
-                node.create_subscription(kind, self.topic, self.reliably.take, reliable, raw=True)
+        self._matched = float("inf")
+        reliable = QoSProfile(depth=QUEUE, reliability=ReliabilityPolicy.RELIABLE)
+        self._subscription, _ = (
+            node.create_subscription(
+                KINDS[camera.kind],
+                self.topic,
+                arrived.take,
+                qos,
+                raw=True,
+                # Those by default would warn of an incompatible QoS, which is told as a finding.
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            )
+            for arrived, qos in ((self.arrived, self.wanted), (self.reliably, reliable))
+        )
+
+    def is_waiting(self) -> bool:
+        """Whether a publisher matches that has not yet had the time to show whether it sends something."""
+        now = time.monotonic()
+        if self._subscription.handle.get_publisher_count():
+            self._matched = min(self._matched, now)
+        return self._matched <= now < self._matched + LISTEN_SECONDS
 
     def findings(self, node: Node) -> list[Finding]:
         """What is known of the camera by now."""
@@ -299,15 +336,23 @@ class LifecycleQuestion:
 
     def __init__(self, node: Node, name: str) -> None:
         self._name = name
-        client: Client[Any, Any] = node.create_client(GetState, f"{name}/get_state")
-        self._answer = client.call_async(GetState.Request())
+        self._client: Client[Any, Any] = node.create_client(GetState, f"{name}/get_state")
+        self._answer: Future[Any] | None = None
+        self._found = time.monotonic()
+
+    def is_waiting(self) -> bool:
+        """Ask as soon as the node can hear it; whether its answer, or its diagnostics, may still come."""
+        if self._answer is None and self._client.service_is_ready():  # what is asked before is lost
+            self._answer = self._client.call_async(GetState.Request())
+        answered = self._answer is not None and self._answer.done()
+        return time.monotonic() < self._found + (LISTEN_SECONDS if answered else LONGEST_ANSWER_SECONDS)
 
     def finding(self) -> Finding:
         """What it answered."""
-        answer = self._answer.result() if self._answer.done() else None
+        answer = self._answer.result() if self._answer is not None and self._answer.done() else None
         if answer is None:
             remedy = "it hangs, or the machine is too busy; see its log, start it again"
-            return error(self._name, f"it did not tell its state within {LISTEN_SECONDS} s", remedy)
+            return error(self._name, f"it did not tell its state within {LONGEST_ANSWER_SECONDS} s", remedy)
         state = answer.current_state.label
         if state == "active":
             return ok(self._name, "active")
@@ -337,8 +382,7 @@ class Health:
         told = [status for key, status in self._newest.items() if key.partition(":")[0] == own]
         what = f"{name} diagnostics"
         if not told:
-            seconds = DISCOVERY_SECONDS + LISTEN_SECONDS
-            return warning(what, f"none within {seconds} s", "the node hangs, or the machine is too busy; see its log")
+            return warning(what, "none came", "the node hangs, or the machine is too busy; see its log")
         worst = max(told, key=lambda status: status.level)
         text = f"{worst.name.partition(': ')[2]}: {worst.message}"
         remedy = "ros2 topic echo /diagnostics, and the log of the node, say more"
@@ -367,7 +411,9 @@ def check_mask_listeners(node: Node, name: str) -> list[Finding]:
                     f"{publisher_name(subscriber)} asks for ({describe_qos(wanted)}), but the node offers "
                     f"({describe_qos(offered)}): it receives nothing"
                 )
-                findings.append(error(topic, finding, "let it subscribe as volatile; best effort and reliable both do"))
+                findings.append(
+                    error(topic, finding, "let it ask for no more than that; the node's own is set by qos_overrides")
+                )
     return findings or [ok(f"{name} masks", f"{listeners} listeners, all with a QoS that the node serves")]
 
 

@@ -313,9 +313,6 @@ def of_ros(name: str) -> str:
 
 OPTIONAL_PACKAGES = (
     OptionalPackage(
-        "cv_bridge", "image messages are converted by it", "NumPy and OpenCV convert instead", of_ros("cv_bridge")
-    ),
-    OptionalPackage(
         "message_filters",
         "pairs images with camera info and depth",
         "no camera info beside the mask, no labelled points",
@@ -341,6 +338,21 @@ def check_optional_package(package: OptionalPackage) -> Finding:
     """One of them."""
     if util.find_spec(package.name) is None:
         return ok(package.name, f"not installed, so {package.without}; it gives: {package.gives}", package.install)
-    if package.name == "cv_bridge" and installed_version("cv-bridge").endswith("post0"):
-        return warning("cv_bridge", "that of PyPI, of which every call fails", "pip uninstall -y cv-bridge")
     return ok(package.name, package.gives)
+
+
+def check_cv_bridge() -> list[Finding]:
+    """Whether images are converted by it, which is tried."""
+    from ditta_ros.cv_bridge_conversion import try_bridge
+
+    name, otherwise = "cv_bridge", "NumPy and OpenCV convert instead, to the same pixels"
+    if util.find_spec(name) is None:
+        return [ok(name, f"not installed: {otherwise}", of_ros(name))]
+    try:
+        layouts = try_bridge()
+    except ValueError as problem:
+        finding = f"{problem}: {otherwise}"
+        remedy = "nothing has to be done; to have it, use the NumPy and OpenCV of its installation (that of PyPI fails)"
+        return [warning(name, finding, remedy)]
+    encodings = sorted({encoding for encoding, _ in layouts})
+    return [ok(name, f"converts {', '.join(encodings)}; NumPy and OpenCV the others")]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ditta_core.available import available, sam2_problem, torchvision_problem, transformers_problem
 from ditta_core.checkpoints import identify, segment_noise
 from ditta_core.classes import ClassList, ClassMap
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.generations import fingerprint
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, check_teacher
 from ditta_ros.doctor.environment import why_not_writable
-from ditta_ros.doctor.findings import Finding, error, first_line, ok, warning
+from ditta_ros.doctor.findings import Finding, Level, error, first_line, ok, warning
+from ditta_ros.state_folder import StateFolder
 
 LIST = "ditta models lists what can be loaded here, ditta models check PATH tries a checkpoint"
+
+MOST_GENERATIONS = 100
+"""Saved generations that are looked at, for each camera."""
 
 LOADING_ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 
@@ -37,31 +43,35 @@ def check_packages() -> Iterable[Finding]:
             yield ok(name, f"{problem.reason}; it gives: {gives}", problem.command)
 
 
-def check_model(source: ModelSource) -> Iterable[Finding]:
-    """Load the model, segment a frame of noise, and match the classes."""
+def check_model(source: ModelSource) -> tuple[SegmentationModel | None, list[Finding]]:
+    """Load the model, segment a frame of noise, and match the classes.
+
+    Returns:
+        The model as the node would have it, None where it cannot; and what was found.
+    """
     try:
         model = load_model(replace(source, classes=""))
         trial = segment_noise(model, source.name)
     except LOADING_ERRORS as problem:
-        yield error("model", first_line(problem), LIST)
-        return
+        return None, [error("model", first_line(problem), LIST)]
     height, width = trial.input_size
-    yield ok(
-        "model",
+    text = (
         f"{source.name} on {source.device}: {len(trial.outputs)} classes, one frame of {width}×{height} in "
-        f"{trial.milliseconds:.0f} ms",
+        f"{trial.milliseconds:.0f} ms"
     )
-    yield check_classes(source.classes, model)
+    classes = check_classes(source.classes, model)
+    return None if classes.level is Level.ERROR else model, [ok("model", text), classes]
 
 
 def check_classes(classes: str, model: SegmentationModel) -> Finding:
-    """Match the classes that are to be published with those of the model."""
+    """Match the classes that are to be published with those of the model, and let it publish them."""
     if not classes:
         return ok("classes", f"the model's own: {', '.join(model.outputs.names)}")
     try:
         mapping = ClassMap.between(model.outputs, ClassList.parse(classes))
     except LOADING_ERRORS as problem:
         return error("classes", first_line(problem), f"take names of the model's: {', '.join(model.outputs.names)}")
+    model.set_classes(mapping)
     misspelt = mapping.likely_misspelt()
     if misspelt:
         pairs = ", ".join(f"{member!r} (perhaps {output!r})" for member, output in misspelt.items())
@@ -89,11 +99,15 @@ def check_teacher_config(config: TeacherConfig) -> Finding:
     return ok(name, f"{config.name} {config.checkpoint}".strip())
 
 
-def check_state_folder(folder: str) -> Finding:
-    """Whether adapted generations can be kept."""
-    name, path = "state_dir", Path(folder).expanduser()
-    if not folder:
-        return ok(name, "none: ~/save keeps nothing", "set state_dir to a folder, to begin the next drive adapted")
+def check_state_folder(path: Path, cameras: Sequence[str], model: SegmentationModel | None) -> Finding:
+    """Whether adapted generations can be kept, and whether those that are there belong to the model.
+
+    Args:
+        path: of the folder.
+        cameras: their names.
+        model: as the node would have it; None where it cannot.
+    """
+    name = "state_dir"
     problem = why_not_writable(path)
     if not problem and path.is_dir():
         try:
@@ -103,4 +117,15 @@ def check_state_folder(folder: str) -> Finding:
             problem = f"expected a folder that can be written: {failure}"
     if problem:
         return error(name, f"{problem}: nothing can be saved", "choose another, or make it one that you may write")
-    return ok(name, f"{path}{'' if path.is_dir() else ', which will be made'}")
+    if not path.is_dir():
+        return ok(name, f"{path}, which will be made")
+    if model is None:
+        return ok(name, str(path))
+    identity = fingerprint(TemporalSegmenter(model))
+    saved = [StateFolder(path, camera, identity).read(MOST_GENERATIONS) for camera in cameras]
+    count = sum(len(each.generations) for each in saved)
+    refusals = [refusal for each in saved for refusal in each.refusals]
+    if refusals:
+        finding = f"{path}: {count} saved generations fit, {len(refusals)} are left out: {refusals[0]}"
+        return warning(name, finding, "remove them, or give every model a state_dir of its own")
+    return ok(name, f"{path}: {count} saved generations")

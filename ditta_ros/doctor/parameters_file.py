@@ -38,7 +38,7 @@ def read_parameters(file: Path | None) -> tuple[NodeParameters, tuple[Finding, .
     for name, value in values.items():
         spec = specs.get(name)
         if spec is None:
-            if name not in OWN_NAMES_OF_ROS:
+            if name.partition(".")[0] not in OWN_NAMES_OF_ROS:
                 findings.append(unknown(name, list(specs)))
             continue
         try:
