@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ditta_core", "ditta_ros")
-SHARED_FOLDERS = ("launch", "config")
+SHARED_FOLDERS = ("config", "foxglove", "launch", "rviz")
 
 # Where the name of a module is not the name of what installs it.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
