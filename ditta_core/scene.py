@@ -50,10 +50,14 @@ LONG_SIDE = 192
 """Pixels of the frame that is described. 10 ms on one thread (128: 7, 256: 16), with the same separation of places."""
 DESCRIBE_INTERVAL = 0.5
 """Seconds between two descriptions: 1.3 ms a frame at 15 Hz."""
+RESTLESS_INTERVAL = 2.0
+"""The same while frames do not follow one another: corrupt ones and the midst of a pan say little of the place."""
 EAGER_FRAMES = 4
 """Frames after a cut that are all described."""
 GATHER_FRAMES = 16
 """Frames of a warm-up that are all described."""
+GATHER_LIMIT = 120
+"""Descriptions of a warm-up that are kept: the last minute."""
 
 BEFORE_WINDOW = 1.0
 """Seconds before a cut that what lasts after it is compared with."""
@@ -319,7 +323,7 @@ class SceneMonitor:
         self.recent: deque[Described] = deque()
         self.described = -math.inf
         self.eager = 0
-        self.gathered: list[SceneSignature] | None = None
+        self.gathered: deque[SceneSignature] | None = None
         self.pending: PendingCut | None = None
         self.reference: SceneSignature | None = None
         self.certainties: deque[tuple[float, float]] = deque()
@@ -337,7 +341,7 @@ class SceneMonitor:
             stamp: nanoseconds of the last frame before it.
         """
         self.forget()
-        self.gathered = []
+        self.gathered = deque(maxlen=GATHER_LIMIT)
         self.eager = GATHER_FRAMES
 
     def settle(self, signature: SceneSignature, stamp: int) -> None:
@@ -403,10 +407,17 @@ class SceneMonitor:
             return SceneObservation(cut)
         if certainty is not None and math.isfinite(certainty):
             self.take_certainty(certainty)
-        if self.eager == 0 and self.clock - self.described < DESCRIBE_INTERVAL * (1 - 1e-6):
+        if self.clock - self.described < self.patience() * (1 - 1e-6):
             return SceneObservation(cut)
         since = self.take_description(self.describe(image))
         return SceneObservation(cut, self.judge(since))
+
+    def patience(self) -> float:
+        """Seconds from the last description to the next."""
+        restless = bool(self.cuts.scores) and self.cuts.scores[-1] >= CUT_SCORE
+        if restless and self.pending is None and self.gathered is None:
+            return RESTLESS_INTERVAL
+        return 0.0 if self.eager > 0 else DESCRIBE_INTERVAL
 
     def advance(self, stamp: int) -> None:
         """Move the clock by the stamps, or by the last period where they do not advance."""
@@ -429,7 +440,7 @@ class SceneMonitor:
         if self.cuts.scores[-1] < max(CUT_SCORE, pending.score / CUT_RATIO):
             return
         if fresh or self.clock - pending.start > SERIES_LIMIT:
-            self.pending = None  # a pan, which goes on, or a flash, which is over; flicker
+            self.pending, self.eager = None, 0  # a pan, which goes on, or a flash, which is over; flicker
         else:
             pending.restart(self.clock)
             self.eager = max(self.eager, EAGER_FRAMES)
@@ -463,10 +474,10 @@ class SceneMonitor:
         if reference is None:
             return pending.since
         far = after.distance(reference)
-        if far > pending.before.distance(reference):
-            self.jump = max(self.jump, jump)
-        else:
+        if self.jump >= JUMP_DISTANCE and far < pending.before.distance(reference):
             self.jump = min(self.jump, far)  # back, or somewhere else that is nearer
+        else:
+            self.jump = max(self.jump, jump)
         return pending.since
 
     def take_certainty(self, certainty: float) -> None:
