@@ -237,9 +237,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = summary(run(options, Path(folder)), options)
     for goal in result["goals"]:
-        print(
-            f"{goal['name']:32} {goal['value']:10.1f} {goal['unit']:3} goal {goal['goal']:24} {'met' if goal['met'] else 'MISSED'}"
-        )
+        verdict = "met" if goal["met"] else "MISSED"
+        print(f"{goal['name']:32} {goal['value']:10.1f} {goal['unit']:3} goal {goal['goal']:24} {verdict}")
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
