@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""With which Fast DDS writes its errors."""
 
 
 class ChildFailed(RuntimeError):
@@ -33,7 +37,7 @@ def ask_python(arguments: Sequence[str], environment: Mapping[str, str], seconds
     except subprocess.TimeoutExpired as problem:
         raise ChildFailed(f"no answer within {seconds:.0f} s") from problem
     if result.returncode:
-        lines = result.stderr.strip().splitlines()
+        lines = COLOUR.sub("", result.stderr).strip().splitlines()
         reason = lines[-1] if lines else "it said nothing"
         how = f"it was ended by signal {-result.returncode}: " if result.returncode < 0 else ""
         raise ChildFailed(f"{how}{reason}")

@@ -96,8 +96,8 @@ def parameter_groups(content: Any, path: str = "") -> Iterator[tuple[str, dict[s
 
 def unknown(name: str, names: list[str]) -> Finding:
     """A parameter that is none of the node's."""
-    close = get_close_matches(name, names, 1)
-    mend = f"perhaps {close[0]}" if close else "see config/ditta.yaml for the names there are"
+    close = get_close_matches(name, names, 2)
+    mend = f"perhaps {' or '.join(close)}" if close else "see config/ditta.yaml for the names there are"
     return warning(name, "the node has no such parameter, and ROS ignores it without a word", mend)
 
 

@@ -307,6 +307,13 @@ USED = "<transport_id>ditta_shared_memory</transport_id>"
         (SEGMENT, "<segment_size>1048576</segment_size>", Level.WARNING, "of 1.0 MB, smaller than an image"),
         (SEGMENT, "", Level.WARNING, "of 0.5 MB"),
         (f"<userTransports>\n          {USED}", "<userTransports>", Level.WARNING, "no shared memory"),
+        ("<useBuiltinTransports>false", "<useBuiltinTransports>true", Level.OK, "SHM, UDPv4, built-in"),
+        (
+            f"<userTransports>\n          {USED}",
+            "<useBuiltinTransports>true</useBuiltinTransports><userTransports>",
+            Level.WARNING,
+            "of 0.5 MB",
+        ),
         (
             "<useBuiltinTransports>false",
             "<builtinTransports>LARGE_DATA</builtinTransports><useBuiltinTransports>false",
@@ -422,13 +429,22 @@ def test_the_file_that_comes_with_the_package() -> None:
     assert [finding.level for finding in findings] == [Level.OK]
 
 
-def test_ros_reads_the_same(tmp_path: Path, ros: None) -> None:
-    values = "learning_rate: 1e-3, passes: 9, autostart: false, classes: '[road]', smoothing: .5"
-    mine = read(tmp_path, f"/**: {{ros__parameters: {{{values}}}}}")[0]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/**: {ros__parameters: {learning_rate: 1e-3, autostart: false, classes: '[road]', smoothing: .5}}",
+        "{/**: {ros__parameters: {passes: 7, seed: 1}}, ditta: {ros__parameters: {passes: 8}}}",
+        "{ditta: {ros__parameters: {passes: 8}}, /**: {ros__parameters: {passes: 7, seed: 1}}}",
+        "{/*: {ros__parameters: {passes: 7}}, /**/ditta: {ros__parameters: {seed: 1}}}",
+        "{/front/ditta: {ros__parameters: {passes: 7}}, /ditta: {ros__parameters: {passes: 8}}}",
+    ],
+)
+def test_ros_reads_the_same(text: str, tmp_path: Path, ros: None) -> None:
+    mine = read(tmp_path, text)[0]
     node = Node("ditta", cli_args=["--ros-args", "--params-file", str(tmp_path / "parameters.yaml")])
-    assert declare(node) == mine
+    theirs = declare(node)
     node.destroy_node()
-    assert (mine.learning_rate, mine.smoothing, mine.autostart) == (1e-3, 0.5, False)
+    assert mine == theirs != NodeParameters()
 
 
 @pytest.mark.parametrize(
@@ -603,6 +619,8 @@ def test_cameras_of_every_kind(cameras: Node) -> None:
 def test_an_environment_in_which_ros_does_not_start() -> None:
     (finding,) = check_graph(NodeParameters(), DoctorOptions(), {**os.environ, "ROS_DOMAIN_ID": "robot"})
     assert finding.level is Level.ERROR and "ROS_DOMAIN_ID is not an integral number" in finding.finding
+    (coloured,) = check_graph(NodeParameters(), DoctorOptions(), {**os.environ, "ROS_DOMAIN_ID": "300"})
+    assert coloured.level is Level.ERROR and "\x1b" not in coloured.finding
 
 
 def findings_of_the_node(parameters: NodeParameters) -> dict[str, Finding]:
