@@ -188,6 +188,14 @@ def test_late_frame_is_rejected_and_the_stream_goes_on(source: ModelSource) -> N
     assert stream.status.collected == 2
 
 
+def test_frames_of_one_stamp_all_get_a_mask(source: ModelSource) -> None:
+    """Of a driver that does not stamp, or sends an image twice."""
+    stream = engine(source, InlineRunner())
+    for index in range(4):
+        assert stream.push(Frame(image_at(index), 7)).class_ids.shape == SIZE
+    assert stream.status.state is State.ADAPTED
+
+
 @pytest.mark.parametrize(
     ("following", "reason"),
     [
