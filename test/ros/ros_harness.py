@@ -67,9 +67,13 @@ class NodeProcess:
         return pid
 
     def stop(self) -> None:
-        """End it, however it is."""
-        self.process.kill()
-        self.process.wait()
+        """End it, however it is; by force only where it must be, which leaves 68 MB of shared memory behind."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def texture(index: int, size: tuple[int, int] = (64, 96)) -> NDArray[np.uint8]:
