@@ -103,6 +103,10 @@ def run_bag_command(options: argparse.Namespace) -> int:
             record(options)
     except ModuleNotFoundError as error:
         remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
+        if (error.name or "").startswith("rclpy"):
+            remedy = (
+                "source an installation of ROS 2, or, in a virtual environment, pip install 'ditta_ros[ros,evaluate]'"
+            )
         print(f"ditta bag {options.action}: {error}: {remedy}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:

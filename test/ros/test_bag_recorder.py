@@ -257,3 +257,14 @@ def test_the_command_refuses_what_it_cannot_do(
     assert main(["bag", "record", *arguments]) == 2
     signal.signal(signal.SIGTERM, before)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["record -o bag /names", "play bag"])
+def test_the_command_names_what_is_missing_without_ros(action: str) -> None:
+    without = "import sys; sys.modules['rclpy'] = None; from ditta_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    result = subprocess.run(
+        [sys.executable, "-c", without, "bag", *action.split()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "ditta_ros[ros,evaluate]" in result.stderr
+    assert "Traceback" not in result.stderr
