@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from numpy.typing import NDArray
+from rclpy.qos import ReliabilityPolicy
 from ros_harness import LATCHED, NodeProcess, Probe, texture, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
@@ -302,3 +303,13 @@ def test_parameters_change_while_images_flow(probe: Probe, start_node: StartNode
     adapted = probe.wait_for_state("ADAPTED")
     assert (adapted["collected"], len(adapted["losses"])) == (2, 1)
     assert probe.state["rejected"] == 0
+
+
+def test_quality_of_service_of_the_masks_can_be_overridden(probe: Probe, start_node: StartNode) -> None:
+    overrides = {"/ditta/semantic": {"publisher": {"reliability": "best_effort", "depth": 2}}}
+    node = start_node(warmup_on="service", qos_overrides=overrides)
+    wait_until(lambda: probe.node.get_publishers_info_by_topic("/ditta/confidence"), lambda: node.output)
+    (semantic,) = probe.node.get_publishers_info_by_topic("/ditta/semantic")
+    (confidence,) = probe.node.get_publishers_info_by_topic("/ditta/confidence")
+    assert semantic.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
+    assert confidence.qos_profile.reliability is ReliabilityPolicy.RELIABLE
