@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ditta_core.types import UNLABELLED
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Color = tuple[int, int, int]
 
@@ -291,6 +292,8 @@ class ClassMap:
         """Logits [N, len(source), h, w] -> [N, channels, h, w] by log-sum-exp over the members of each class."""
         if self.is_identity:
             return logits
+        import torch  # whoever has logits has it; whoever only wants names need not wait 1.4 s for it
+
         merged = []
         for target in [*range(len(self.classes)), self.classes.unlabelled]:
             members = [index for index, owner in enumerate(self.assignment) if owner == target]

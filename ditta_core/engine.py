@@ -275,7 +275,7 @@ class VideoSegmenter:
         elif frame.frame_id != self.last.frame_id:
             self.restart(f"the frame_id changed from {self.last.frame_id!r} to {frame.frame_id!r}")
         elif behind > self.config.max_clock_jump:
-            self.restart(f"the clock jumped back by {behind:.3f} s")
+            self.rewind(f"the clock jumped back by {behind:.3f} s")
         elif behind > 0:
             raise FrameRejected(
                 f"expected a frame not older than the last one, but got one {behind:.3f} s older; check that images of "
@@ -286,6 +286,18 @@ class VideoSegmenter:
         """Forget the stream; warm up anew where that is asked for at the start."""
         self.return_to_base(f"starting over: {reason}")
         self.start()
+
+    def rewind(self, reason: str) -> None:
+        """Start over, but let an adaptation that is running come to its end.
+
+        A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show the same
+        scene again, that is seen as any other change of the scene.
+        """
+        if self.status.state is not State.ADAPTING:
+            self.restart(reason)
+            return
+        self.live.memory = None
+        self.say(f"{reason}; the adaptation goes on")
 
     def start(self) -> None:
         """Begin a warm-up if nothing has begun and the settings ask for one at start."""

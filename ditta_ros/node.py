@@ -286,9 +286,17 @@ def main(args: list[str] | None = None) -> int:
         rclpy.shutdown()
         return 2
     executor = BackgroundExecutor(node, "stream executor")
+    ended = executor.ended
+
+    def end(*_: object) -> None:
+        # Any further one would kill the interpreter where it is ending and has let go of the handlers.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        ended.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: executor.ended.set())
-    executor.ended.wait()
+        signal.signal(number, end)
+    ended.wait()
     executor.stop()
     if executor.error is not None:
         node.get_logger().fatal("".join(traceback.format_exception(executor.error)))

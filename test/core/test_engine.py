@@ -218,6 +218,18 @@ def test_what_cannot_follow_starts_over(source: ModelSource, following: Frame, r
     assert re.search(reason, " ".join(events))
 
 
+def test_a_bag_shorter_than_the_adaptation_gets_adapted(source: ModelSource) -> None:
+    runner = ManualRunner()
+    stream = engine(source, runner)
+    for _ in range(4):
+        for index in range(20, 31, 2):
+            stream.push(frame_at(index))
+    assert len(runner.jobs) == 1
+    assert stream.status.state is State.ADAPTING and "jumped back" in stream.status.message
+    runner.finish()
+    assert stream.push(frame_at(32)).generation == 1
+
+
 def test_failed_adaptation_keeps_the_model_and_can_be_asked_for_again(source: ModelSource) -> None:
     runner = ManualRunner()
     stream = engine(source, runner)
