@@ -70,7 +70,7 @@ class NodeParameters:
     )
     camera_info_topic: str = parameter(
         "",
-        "Topic of the sensor_msgs/CameraInfo that goes out again beside the masks. Empty: camera_info beside the image.",
+        "Topic of the sensor_msgs/CameraInfo that goes out beside the masks. Empty: camera_info beside the image.",
     )
     depth_topic: str = parameter(
         "",

@@ -222,12 +222,12 @@ def test_a_bag_shorter_than_the_adaptation_gets_adapted(source: ModelSource) -> 
     runner = ManualRunner()
     stream = engine(source, runner)
     for _ in range(4):
-        for index in range(20, 31, 2):
+        for index in range(20, 36, 3):
             stream.push(frame_at(index))
     assert len(runner.jobs) == 1
     assert stream.status.state is State.ADAPTING and "jumped back" in stream.status.message
     runner.finish()
-    assert stream.push(frame_at(32)).generation == 1
+    assert stream.push(frame_at(36)).generation == 1
 
 
 def test_failed_adaptation_keeps_the_model_and_can_be_asked_for_again(source: ModelSource) -> None:
