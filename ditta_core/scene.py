@@ -21,7 +21,7 @@ At medium sensitivity, with the packaged model / with the Cityscapes weights, on
 
 - no change is reported within 0001TP, 0016E5 and the clip, whichever part is adapted to; within 0006R0 one is, before
   the front of a shop, which is a change of place: from a road by a petrol station into a car park;
-- of 40 cuts between drives at 10 Hz 40 / 36 are confirmed, of the 20 between shots of the film all, after 1.7 to 1.8 s.
+- all 40 cuts between drives at 10 Hz and all 20 between shots of the film are confirmed, after 1.7 to 1.8 s.
   At 1 Hz most cuts between drives by day are missed: every frame is as far from the last as a cut;
 - of 128 disturbed drives (flicker, steps of the exposure, black, random or covered frames for up to 1 s) none is left;
 - slow cross-fades over 20 and 60 s to a shot of the film are reported before their end; between two drives 8 of 12 are,
@@ -301,16 +301,17 @@ class PendingCut:
         before: the place before the first of a series of cuts.
         score: of the first cut.
         start: time of the first cut.
+        alone: whether the frames before followed one another; otherwise something stood between, as in a series.
     """
 
-    def __init__(self, before: SceneSignature, score: float, start: float) -> None:
+    def __init__(self, before: SceneSignature, score: float, start: float, alone: bool) -> None:
         self.before = before
         self.score = score
         self.start = start
         self.since = start
         self.after: list[Described] = []
         self.fresh = True
-        self.alone = True
+        self.alone = alone
 
     def restart(self, time: float) -> None:
         """Another cut: what came after the last one did not last."""
@@ -449,7 +450,8 @@ class SceneMonitor:
         """Wait for what lasts after this cut."""
         before = self.window(BEFORE_WINDOW)
         if before is not None:
-            self.pending = PendingCut(before, self.cuts.scores[-1], self.clock)
+            restless = len(self.cuts.scores) > 1 and self.cuts.scores[-2] >= CUT_SCORE
+            self.pending = PendingCut(before, self.cuts.scores[-1], self.clock, alone=not restless)
             self.eager = max(self.eager, EAGER_FRAMES)
 
     def follow_cut(self, pending: PendingCut) -> None:
