@@ -34,8 +34,8 @@ lint: $(VENV)/installed ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/installed ## benchmarks
-	$(RUN) -m pytest benchmarks --benchmark-only --timeout 0 $(ARGS)
+bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json
+	$(RUN) -m pytest benchmarks --timeout 0 --results benchmarks/results/bench.json $(ARGS)
 
 # sam2 without what it names: its torchvision needs CUDA, and breaks transformers beside a CPU build of torch.
 sam2: $(VENV)/installed ## SAM 2 and Hugging Face models into .venv

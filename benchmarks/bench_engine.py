@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
 from ditta_core.engine_config import EngineConfig
 from ditta_core.frame_segmenter import FrameSegmenter, segment_frame
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.methods.base import MethodSetup
+from ditta_core.methods.registry import build_method
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
 from ditta_core.types import Frame
@@ -28,7 +34,7 @@ def images() -> np.ndarray:
     return np.stack([texture[:, 2 * index : 2 * index + SIZE[1]] for index in range(10)])
 
 
-def test_fused_stream_against_frame_by_frame(compare: Any, images: np.ndarray) -> None:
+def test_fused_stream_against_frame_by_frame(compare: Any, results: Any, images: np.ndarray) -> None:
     """What temporal branch and smoothing cost: the ratio is below 1, and should stay near it."""
     model = load_model(ModelSource())
     stream = FrameSegmenter(TemporalSegmenter(model), EngineConfig(), temporal_branch=True)
@@ -38,16 +44,60 @@ def test_fused_stream_against_frame_by_frame(compare: Any, images: np.ndarray) -
         stamp = next(stamps)
         stream.segment(Frame(images[stamp % 10], stamp * 50_000_000), SIZE, 1)
 
-    compare(next_frame, lambda: segment_frame(model, images[0], SIZE), rounds=30)
+    ratio = compare(next_frame, lambda: segment_frame(model, images[0], SIZE), rounds=30)
+    results.reach("fused stream: times the cost of frame by frame", 1 / ratio, "<=", 1.2, "×")
 
 
-def test_live_adaptation_against_parity(compare: Any, images: np.ndarray) -> None:
+def test_live_adaptation_against_parity(compare: Any, results: Any, images: np.ndarray) -> None:
     """The same clip, teacher and passes: features once and losses at the logits' size, against parity."""
-    live = AdaptationJob(images[:4], SIZE, ModelSource(), TeacherConfig("flow"), AdaptationConfig(passes=2))
-    parity = replace(live, adaptation=AdaptationConfig.parity(passes=2))
+    live = AdaptationJob(images[:6], SIZE, ModelSource(), TeacherConfig("flow"), AdaptationConfig())
+    parity = replace(live, adaptation=AdaptationConfig.parity())
 
     def adapted(job: AdaptationJob) -> None:
         report = run_job(job).report
         assert report.succeeded, report.reason
 
-    compare(lambda: adapted(live), lambda: adapted(parity), rounds=3)
+    ratio = compare(lambda: adapted(live), lambda: adapted(parity), rounds=2)
+    results.reach("live adaptation: times as fast as parity", ratio, ">=", 5, "×")
+
+
+def test_scaling_of_the_adaptation(results: Any, images: np.ndarray) -> None:
+    """Seconds over the length of the warm-up."""
+    rows = []
+    for frames in (2, 5, 10):
+        report = run_job(AdaptationJob(images[:frames], SIZE, adaptation=AdaptationConfig(passes=2))).report
+        rows.append({"frames": frames, "seconds": report.seconds, "of them targets": report.target_seconds})
+    results.scaling["adaptation, two passes"] = rows
+
+
+def test_stream_against_the_tracker_at_every_frame(results: Any, images: np.ndarray, tmp_path: Path) -> None:
+    """What it would cost to have the tracker at hand all the time, by flow and by SAM 2 (tiny, 512 pixels)."""
+    model = load_model(ModelSource())
+    stream = FrameSegmenter(TemporalSegmenter(model), EngineConfig(), temporal_branch=True)
+    frames = [Frame(image, index * 50_000_000) for index, image in enumerate(images)]
+    teachers = {"flow": (TeacherConfig("object_vote:flow"), 3)}
+    if importlib.util.find_spec("sam2") is not None:
+        from ditta_core.teacher.sam2 import build_network, load_configuration
+
+        checkpoint = tmp_path / "random_tiny.pt"
+        torch.save({"model": build_network(load_configuration("sam2.1_hiera_t"), 512).state_dict()}, checkpoint)
+        teachers["SAM 2 tiny, 512 px"] = (TeacherConfig("object_vote:sam2", str(checkpoint), 512), 20)
+    seconds = {}
+    for name, (teacher, goal) in teachers.items():
+        method = build_method("tracker_refine", MethodSetup(teacher=teacher, input_size=SIZE), model)
+        for frame in frames[:-1]:
+            method.observe(frame)  # until the window is full
+        start = time.perf_counter()
+        method.observe(frames[-1])
+        seconds[name] = time.perf_counter() - start, goal
+
+    def every_frame() -> None:
+        stream.memory = None
+        for frame in frames:
+            stream.segment(frame, SIZE, 1)
+
+    start = time.perf_counter()
+    every_frame()
+    ours = (time.perf_counter() - start) / len(frames)
+    for name, (theirs, goal) in seconds.items():
+        results.reach(f"stream: times as fast as the tracker at every frame ({name})", theirs / ours, ">=", goal, "×")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from node_load import resident_megabytes
 from torch import Tensor
 
 from ditta_core.fusion import local_attention
+from ditta_core.trials import PeakMemory
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, outside: Tensor) -> Tensor:
@@ -24,12 +29,47 @@ def window_mask(height: int, width: int, radius: int) -> Tensor:
     return far.logical_or_((columns[:, None] - columns[None]).abs() > radius)
 
 
-def test_local_attention_against_dense(compare: Any) -> None:
+def test_local_attention_against_dense(compare: Any, results: Any) -> None:
     """At the published size: 120×213, width 256, 124 classes. Needs 6 GB for the dense form."""
     query, key = torch.randn(2, 1, 256, 120, 213)
     value = torch.randn(1, 124, 120, 213)
     outside = window_mask(120, 213, 5)
+
+    def ours() -> Tensor:
+        return local_attention(query, key, value, 5)
+
+    def dense() -> Tensor:
+        return dense_attention(query, key, value, outside)
+
     with torch.inference_mode():
-        compare(
-            lambda: local_attention(query, key, value, 5), lambda: dense_attention(query, key, value, outside), rounds=3
-        )
+        ratio = compare(ours, dense, rounds=3)
+        memory = {form: memory_of(form) for form in (ours, dense)}
+    results.reach("temporal add-on: times as fast as the dense form", ratio, ">=", 20, "×")
+    results.reach("temporal add-on: share of its memory, one in", memory[dense] / memory[ours], ">=", 20, "×")
+
+
+def memory_of(action: Callable[[], object]) -> float:
+    """Megabytes that an action takes at its peak, above what was there before."""
+    gc.collect()
+    before = resident_megabytes()
+    with PeakMemory(torch.device("cpu")) as peak:
+        action()
+    assert peak.megabytes is not None
+    return max(peak.megabytes - before, 1.0)
+
+
+def test_scaling_of_the_window(results: Any) -> None:
+    """Seconds and megabytes over size of the map, width and classes."""
+    rows = []
+    for height, width, channels, classes in ((45, 60, 32, 11), (60, 107, 64, 19), (120, 213, 256, 124)):
+        query, key = torch.randn(2, 1, channels, height, width)
+        value = torch.randn(1, classes, height, width)
+        with torch.inference_mode():
+            local_attention(query, key, value, 5)
+            start = time.perf_counter()
+            local_attention(query, key, value, 5)
+            seconds = time.perf_counter() - start
+            megabytes = memory_of(lambda: local_attention(query, key, value, 5))  # noqa: B023
+        size = {"height": height, "width": width, "channels": channels, "classes": classes}
+        rows.append({**size, "seconds": seconds, "MB": megabytes})
+    results.scaling["temporal add-on"] = rows

@@ -1,15 +1,115 @@
-"""Ratios for the benchmarks: ours against a reference, in turn, in one run, since machines differ and drift."""
+"""Ratios for the benchmarks: ours against a reference, in turn, in one run, since machines differ and drift.
+
+A benchmark that has a goal notes it; ``make bench`` prints them as a table and writes them as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from ditta_core.report.tables import Table
+from ditta_core.versions import software_versions
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that was reached, and what it was to be.
+
+    Attributes:
+        comparison: ``>=`` or ``<=``.
+    """
+
+    name: str
+    value: float
+    comparison: str
+    goal: float
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.value >= self.goal if self.comparison == ">=" else self.value <= self.goal
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return "met" if self.met else "missed"
+
+
+@dataclass
+class Results:
+    """What a run of the benchmarks reached.
+
+    Attributes:
+        goals: those that have a goal, in the order of the run.
+        scaling: how a cost grows, by what, as rows of figures.
+    """
+
+    goals: list[Goal] = field(default_factory=list)
+    scaling: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+    def reach(self, name: str, value: float, comparison: str, goal: float, unit: str = "") -> None:
+        """Note a figure that has a goal."""
+        self.goals.append(Goal(name, value, comparison, goal, unit))
+
+    def json(self, benchmarks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Everything as JSON."""
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        return {
+            "goals": [{**asdict(goal), "met": goal.met} for goal in self.goals],
+            "machine": {**software_versions(), "commit": commit},
+            "benchmarks": benchmarks,
+            "scaling": self.scaling,
+        }
+
+
+RESULTS = pytest.StashKey[Results]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", type=Path, help="JSON file for goals and ratios")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = Results()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of goals, and the file."""
+    results = config.stash[RESULTS]
+    if results.goals:
+        rows = [
+            (each.name, f"{each.value:.2f} {each.unit}", f"{each.comparison} {each.goal:g}", each.verdict)
+            for each in results.goals
+        ]
+        terminalreporter.section("goals")
+        terminalreporter.write_line(Table(("what", "reached", "goal", ""), tuple(rows)).to_text())
+    path = config.getoption("--results")
+    if path is not None:
+        session = getattr(config, "_benchmarksession", None)
+        benchmarks = [
+            {"name": each.name, "our_seconds": each.stats.median, **each.extra_info}
+            for each in (session.benchmarks if session is not None else [])
+        ]
+        path.write_text(json.dumps(results.json(benchmarks), indent=2) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Results:
+    """Where goals are noted."""
+    return pytestconfig.stash[RESULTS]
 
 
 @dataclass(frozen=True)

