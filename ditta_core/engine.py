@@ -254,11 +254,6 @@ class VideoSegmenter:
             self.runner.cancel()
             self.runner.close()
 
-    @property
-    def last_stamp(self) -> int:
-        """Nanoseconds; 0 before the first frame."""
-        return 0 if self.last is None else self.last.stamp
-
     # --- what follows runs under the lock ---------------------------------------------------------------------------
 
     def input_size(self, frame: Frame) -> tuple[int, int]:
@@ -349,7 +344,7 @@ class VideoSegmenter:
         """Begin a clip with the next frame."""
         self.runner.cancel()
         self.clip = []
-        self.monitor.begin(self.last_stamp)
+        self.monitor.begin()
         self.say(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
     def watch_scene(self, frame: Frame) -> None:
@@ -363,6 +358,8 @@ class VideoSegmenter:
                 self.restarted_clips += 1
                 self.collect_anew("collecting anew: a cut in the clip")
         if seen.left and self.config.warmup_on is WarmupTrigger.SCENE_CHANGE:
+            # Elsewhere the base model is about as good as one adapted to the last scene (mean of seven changes of drive
+            # or light: 40.4 against 39.6 mIoU) and never as bad (from the dark into daylight: 54.8 against 46.5).
             self.return_to_base(f"the scene changed: {seen.left}")
             self.begin_warmup(recognise=True)
 
@@ -383,7 +380,7 @@ class VideoSegmenter:
         clip, self.clip = np.stack(self.clip), []
         self.clip_signature = signature
         if signature is not None:
-            self.monitor.settle(signature, self.last_stamp)
+            self.monitor.settle(signature)
         self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
         self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation))
         self.take_news()
@@ -451,7 +448,7 @@ class VideoSegmenter:
             adapted = generation.state.apply(self.base)
             self.live = FrameSegmenter(adapted, self.config, generation.state.temporal_branch)
             if generation.signature is not None:
-                self.monitor.settle(generation.signature, self.last_stamp)
+                self.monitor.settle(generation.signature)
         self.serving = generation
 
     def announce(self, generation: Generation, message: str) -> None:

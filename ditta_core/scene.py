@@ -354,22 +354,17 @@ class SceneMonitor:
 
     # --- what the engine tells ---------------------------------------------------------------------------------------
 
-    def begin(self, stamp: int) -> None:
-        """A warm-up begins: gather a signature from the next frame on. Nothing is left meanwhile.
-
-        Args:
-            stamp: nanoseconds of the last frame before it.
-        """
+    def begin(self) -> None:
+        """A warm-up begins: gather a signature from the next frame on. Nothing is left meanwhile."""
         self.forget()
         self.gathered = deque(maxlen=GATHER_LIMIT)
         self.eager = GATHER_FRAMES
 
-    def settle(self, signature: SceneSignature, stamp: int) -> None:
+    def settle(self, signature: SceneSignature) -> None:
         """The model now serving was adapted to this scene: watch for leaving it.
 
         Args:
             signature: of the frames it was adapted to: :attr:`signature` when they were all there.
-            stamp: nanoseconds.
         """
         self.reference = signature
         self.gathered = None

@@ -129,7 +129,7 @@ class Watch:
         cooldown: float = 1.0,
     ) -> None:
         self.monitor = SceneMonitor(describe, SceneConfig(sensitivity, confirmation, cooldown))
-        self.monitor.begin(0)
+        self.monitor.begin()
         self.rate, self.warmup = rate, warmup
         self.count = 0
         self.cuts: list[int] = []
@@ -154,7 +154,7 @@ class Watch:
             if self.count == self.warmup:
                 signature = self.monitor.signature
                 assert signature is not None
-                self.monitor.settle(signature, stamp)
+                self.monitor.settle(signature)
         return self
 
     def delay(self, start: int) -> float:
@@ -435,7 +435,7 @@ def test_signature_is_of_the_frames_since_the_warm_up_began() -> None:
     for index, image in enumerate(place(7, 12)):
         monitor.observe(image, index * 10**8)
     assert monitor.signature is None
-    monitor.begin(11 * 10**8)
+    monitor.begin()
     assert monitor.signature is None
     view = place(1, 8)
     for index, image in enumerate(view):
@@ -448,7 +448,7 @@ def test_signature_is_of_the_frames_since_the_warm_up_began() -> None:
 
 def test_a_warm_up_without_end_does_not_grow() -> None:
     monitor = SceneMonitor(colours, SceneConfig())
-    monitor.begin(0)
+    monitor.begin()
     for index in range(GATHER_LIMIT + 50):
         monitor.observe(textured(1), index * 10**9)
     assert monitor.gathered is not None and len(monitor.gathered) == GATHER_LIMIT
@@ -505,9 +505,9 @@ def test_never_raises(describe: SceneDescriber, data: st.DataObject) -> None:
         assert isinstance(seen.cut, bool) and isinstance(seen.left, str)
         match data.draw(st.sampled_from(["go on", "begin", "settle", "forget"])):
             case "begin":
-                monitor.begin(stamp)
+                monitor.begin()
             case "settle":
-                monitor.settle(monitor.signature or describe(image), stamp)
+                monitor.settle(monitor.signature or describe(image))
             case "forget":
                 monitor.forget()
 
