@@ -46,17 +46,22 @@ class Camera:
 
     def show(self, image: NDArray[np.uint8], stamp: int) -> None:
         """Publish an image and wait for its mask."""
+        self.send(self.probe.camera, image_message(image, header_at(stamp)))
+        mask = self.probe.masks[-1]
+        assert (mask.height, mask.width) == image.shape[:2]
+
+    def send(self, publisher: Any, message: Image | CompressedImage) -> None:
+        """Publish a message and wait for its mask."""
+        stamp = stamp_of(message.header)
         tries = 1 if self.probe.masks else 60  # the first image until the node has found the camera
         for _ in range(tries):
-            self.probe.camera.publish(image_message(image, header_at(stamp)))
+            publisher.publish(message)
             deadline = time.monotonic() + 60 / tries
             while not self.answered(stamp) and time.monotonic() < deadline:
                 time.sleep(0.002)
             if self.answered(stamp):
                 break
         assert self.answered(stamp), f"no mask of {stamp}; the node is {self.probe.state}"
-        mask = self.probe.masks[-1]
-        assert (mask.height, mask.width) == image.shape[:2]
 
     def answered(self, stamp: int) -> bool:
         """Whether the last mask is that of this stamp."""
@@ -205,15 +210,15 @@ def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: 
 def test_compressed_images_give_the_masks_of_the_raw_ones(probe: Probe, start_node: StartNode) -> None:
     raw = start_node(warmup_on="service", smoothing=0.0)
     camera = Camera(probe)
+    expected = []
     for index in range(3):
         camera.show(texture(index), (1000 + index) * SECOND)
-    expected = [label_image(mask) for mask in probe.masks]
+        expected.append(label_image(probe.masks[-1]))
     raw.stop()
 
     probe.masks.clear()
     compressed = probe.node.create_publisher(CompressedImage, "/camera/image_raw/compressed", 10)
     node = start_node(warmup_on="service", smoothing=0.0, image_transport="compressed")
-    wait_until(compressed.get_subscription_count, "the node to listen")
     for index in range(3):
         data = cv2.imencode(".png", cv2.cvtColor(texture(index), cv2.COLOR_RGB2BGR))[1].tobytes()
         compressed.publish(
