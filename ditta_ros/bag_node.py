@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.type_support import check_for_type_support
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
+from ditta_ros.stop import Stop
 from ditta_ros.transport import shared_memory_environment
 
 DEPTH = 10
@@ -27,9 +26,7 @@ FOREVER = QosTime(9_223_372_036, 854_775_807)
 
 
 @contextmanager
-def bag_node(
-    name: str, remappings: Sequence[str] = (), use_sim_time: bool = False
-) -> Iterator[tuple[Node, threading.Event]]:
+def bag_node(name: str, remappings: Sequence[str] = (), use_sim_time: bool = False) -> Iterator[tuple[Node, Stop]]:
     """A node in a process of its own, and an event that Ctrl-C and SIGTERM set, however often they come.
 
     Images go through shared memory, unless the environment has a Fast DDS profile of its own.
@@ -48,15 +45,7 @@ def bag_node(
         rclpy.init(args=["--ros-args", *rules], signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of a kind that the C library of rclpy has for itself
         raise ValueError(f"expected remappings such as /old:=/new, but got {' '.join(remappings)}: {error}") from error
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        # For good: ros2 launch repeats what the terminal sends, and would kill Python while it ends.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stopped.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stopped = Stop.by_signals()
     try:
         node = Node(
             name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from ditta_ros.bag import (
 )
 from ditta_ros.bag_node import bag_node, message_class, ros_profile
 from ditta_ros.replay.camera import SimulatedClock
+from ditta_ros.stop import Stop
 
 CLOCK_TOPIC = "/clock"
 POLL_SECONDS = 0.05
@@ -110,7 +110,7 @@ class BagPlayer:
         ValueError: a topic is not in the bag, none can be published, or the start offset lies behind the end.
     """
 
-    def __init__(self, node: Node, readers: Sequence[Reader], options: PlayOptions, stopped: threading.Event) -> None:
+    def __init__(self, node: Node, readers: Sequence[Reader], options: PlayOptions, stopped: Stop) -> None:
         self.node = node
         self.readers = readers
         self.options = options

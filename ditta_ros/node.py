@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -34,8 +33,11 @@ from ditta_ros.cv_bridge_conversion import choose_converter
 from ditta_ros.diagnostics import status_message
 from ditta_ros.mailbox import Mailbox
 from ditta_ros.parameters import NodeParameters, changed, declare
+from ditta_ros.stop import Stop
 from ditta_ros.transport import shared_memory_environment
 
+POLL_SECONDS = 0.2
+"""How soon the end of the executor by an error is seen."""
 SERVICES: dict[str, Callable[[CameraStream], str]] = {
     "adapt": CameraStream.adapt,
     "reset": CameraStream.reset,
@@ -286,17 +288,9 @@ def main(args: list[str] | None = None) -> int:
         rclpy.shutdown()
         return 2
     executor = BackgroundExecutor(node, "stream executor")
-    ended = executor.ended
-
-    def end(*_: object) -> None:
-        # Any further one would kill the interpreter where it is ending and has let go of the handlers.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        ended.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    ended.wait()
+    stop = Stop.by_signals()
+    while not (stop.wait(POLL_SECONDS) or executor.ended.is_set()):
+        pass
     executor.stop()
     if executor.error is not None:
         node.get_logger().fatal("".join(traceback.format_exception(executor.error)))

@@ -1,0 +1,53 @@
+"""The end of a process by Ctrl-C or SIGTERM, however often they come."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+
+
+class Stop:
+    """An event that signals set, for the main thread to wait for.
+
+    Not a ``threading.Event``: a handler runs in the main thread, in the midst of whatever that is doing, and where it
+    is doing something with the event itself, such as waiting for it, both want the one lock of the event and wait for
+    each other for ever. ``SimpleQueue.put`` is made for this.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    @classmethod
+    def by_signals(cls) -> Stop:
+        """Set by SIGINT and SIGTERM from now on, of which all but the first are ignored, for good.
+
+        ros2 launch repeats what the terminal sends, and a signal that comes while the interpreter is ending, and has
+        let go of its handlers, would kill it.
+        """
+        stop = cls()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop._on_signal)
+        return stop
+
+    def _on_signal(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        self.set()
+
+    def set(self) -> None:
+        """Set it; any thread may, and a handler of signals."""
+        self._set = True
+        self._wake.put(None)
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or for so many seconds; whether it is. For one thread."""
+        if not self._set:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=timeout)
+        return self._set
