@@ -70,6 +70,13 @@ def serve(descriptor: int, threads: int, niceness: int) -> None:
             return_memory()
 
 
+def trim_heap() -> None:
+    """Let the C library give back what it holds free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries have none
+    if trim is not None:
+        trim(0)
+
+
 def return_memory() -> None:
     """Give back what the job has freed.
 
@@ -79,9 +86,7 @@ def return_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries have none
-    if trim is not None:
-        trim(0)
+    trim_heap()
 
 
 # --- in the parent --------------------------------------------------------------------------------------------------
@@ -130,16 +135,22 @@ class Run:
     """A job that was submitted, the newest news of it, and whether it still counts."""
 
     def __init__(self, job: AdaptationJob) -> None:
-        self.job = job
+        self.frames = len(job.clip)
+        self._job: AdaptationJob | None = job
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
         self._news: AdaptationProgress | AdaptationResult | None = None
+
+    def take_job(self) -> AdaptationJob | None:
+        """The job, once: its clip of some ten megabytes is not kept for as long as there is news of it."""
+        job, self._job = self._job, None
+        return job
 
     def cancel(self) -> None:
         """Nothing more is heard of it."""
         with self._lock:
             self.cancelled.set()
-            self._news = None
+            self._news = self._job = None
 
     def tell(self, news: AdaptationProgress | AdaptationResult) -> None:
         """Put news in the place of older ones."""
@@ -205,12 +216,17 @@ class AdaptationWorker:
                 self._execute(run)
             except (EOFError, OSError):  # the process is gone, or could not be started
                 reason = self._process.end()
-                run.tell(AdaptationResult(None, AdaptationReport(False, reason, len(run.job.clip))))
+                run.tell(AdaptationResult(None, AdaptationReport(False, reason, run.frames)))
         self._process.end()
 
     def _execute(self, run: Run) -> None:
         connection = self._process.connection
-        connection.send(run.job)
+        job = run.take_job()
+        if job is None:  # cancelled meanwhile
+            return
+        connection.send(job)
+        del job
+        trim_heap()
         while not run.cancelled.is_set():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
