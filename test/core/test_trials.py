@@ -19,9 +19,10 @@ from ditta_core.corruptions import Corruption
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.engine import InlineRunner, VideoSegmenter
-from ditta_core.engine_config import EngineConfig
+from ditta_core.engine_config import EngineConfig, WarmupTrigger
 from ditta_core.evaluation import EvaluationResult, Scores
 from ditta_core.frame_segmenter import segment_frame
+from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.base import MethodSetup
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
@@ -134,11 +135,11 @@ def test_warm_up_then_freeze(model: SegmentationModel, tmp_path: Path) -> None:
 
     engine = VideoSegmenter(
         SETUP.source,
-        EngineConfig(warmup_frames=5, long_side=96),
+        EngineConfig(warmup_frames=5, warmup_on=WarmupTrigger.STARTUP, long_side=96),
         AdaptationConfig(seed=SETUP.seed),
         SETUP.teacher,
         InlineRunner(),
-        model=model,
+        base=TemporalSegmenter(model),
     )
     masks = [engine.push(street.frame(index)).class_ids for index in range(21)]
     for index in range(5, 21):

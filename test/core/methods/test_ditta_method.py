@@ -11,6 +11,7 @@ from ditta_core.adaptation import AdaptationConfig
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.engine import InlineRunner, VideoSegmenter
 from ditta_core.engine_config import EngineConfig
+from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.base import MethodSetup
 from ditta_core.methods.ditta import DiTTA, DiTTANoContrastive, DiTTANoDistillation, DiTTANoFusion, DiTTAParity
 from ditta_core.methods.source import SourceMerged
@@ -64,7 +65,9 @@ def compare_with_the_stream(
     method: type[DiTTA], engine: EngineConfig, adaptation: AdaptationConfig, teacher: str, frames: list[Frame]
 ) -> None:
     model = load_model(SOURCE)
-    stream = VideoSegmenter(SOURCE, engine, adaptation, TeacherConfig(teacher), InlineRunner(), model=model)
+    stream = VideoSegmenter(
+        SOURCE, engine, adaptation, TeacherConfig(teacher), InlineRunner(), base=TemporalSegmenter(model)
+    )
     ours = method(MethodSetup(SOURCE, TeacherConfig(teacher)), model)
     for frame in frames[:WARMUP]:
         theirs = stream.push(frame)
