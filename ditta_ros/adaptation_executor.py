@@ -77,7 +77,10 @@ class BackgroundExecutor:
         """Let the callback that runs come to its end, then stop."""
         # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
         self._stopping.set_result(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            # Once, on a machine with five busy processes on two cores, an executor slept on for more than a minute.
+            self._executor.wake()
+            self._thread.join(0.1)
         self._executor.remove_node(self._node)
         self._executor.shutdown()
 
