@@ -233,8 +233,6 @@ def test_what_was_learned_outlives_the_process(probe: Probe, start_node: StartNo
     folder = tmp_path / "generations"
     probe.still = True
     node = start_node(state_dir=str(folder))
-    answer = probe.call("save")
-    assert not answer.success
     probe.film()
     probe.wait_for_state("ADAPTED")
     probe.wait_for_masks()
@@ -258,6 +256,7 @@ def test_what_was_learned_outlives_the_process(probe: Probe, start_node: StartNo
     mark = len(probe.states)
     assert probe.call("reset").success
     probe.wait_for_state("BASE", mark)
+    assert probe.call("save").message == "expected an adapted generation, but the base model is serving; adapt first"
     assert probe.call("restore").success
     assert probe.wait_for_state("ADAPTED", mark)["generation"] == 1
 
