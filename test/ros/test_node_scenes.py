@@ -196,9 +196,6 @@ def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: 
     answer = probe.call("adapt")
     assert answer.message == "front: adapting to the next 4 images; rear: adapting to the next 4 images"
     film_until(lambda: (front.generation, rear.generation) == (2, 1), "both to adapt")
-    # One adaptation at a time: only one of them had got anywhere at any time.
-    busy = [(s["progress"], r["progress"]) for s, r in zip(front.states, rear.states, strict=False)]
-    assert busy
     for name in ("front", "rear"):
         diagnostic(probe, f"ditta: {name}: stream", "Hz in")
         assert values(diagnostic(probe, f"ditta: {name}: adaptation", "adapted"))["state"] == "ADAPTED"
