@@ -59,11 +59,15 @@ def result_of(runner: ProcessRunner) -> AdaptationResult:
 
 
 def worker() -> int:
-    """Process id of the worker."""
-    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    pids = {int(pid) for file in children for pid in file.read_text().split()}
-    (pid,) = (pid for pid in pids if b"adaptation_worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return pid
+    """Process id of the worker, which has this process's command line until it is executed."""
+
+    def find() -> int | None:
+        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+        pids = {int(pid) for file in children for pid in file.read_text().split()}
+        workers = [pid for pid in pids if b"adaptation_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return workers[0] if len(workers) == 1 else None
+
+    return wait_until(find, "the worker", 20)
 
 
 def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: Path) -> None:

@@ -643,7 +643,8 @@ def test_a_node_that_runs(
     probe.subscribe(Image, "/ditta/semantic", lambda _: None, late)
     findings = findings_of_the_node(NodeParameters(image_topic="/elsewhere"))
     assert findings["/ditta"].finding == "active"
-    assert findings["/camera/image_raw"].finding.startswith("96×64 at ")  # what it listens to, not the default
+    # What it listens to, not the default; a machine too busy may lose images on the way, which is then what is found.
+    assert re.search(r"96×64 at .* from /probe|images of /probe", findings["/camera/image_raw"].finding)
     assert findings["/ditta diagnostics"].level is not Level.ERROR
     assert findings["/ditta/semantic"].level is Level.ERROR
     assert "/probe asks for (reliable, transient_local)" in findings["/ditta/semantic"].finding
