@@ -90,6 +90,29 @@ class TemporalMemory:
     logits: Tensor
 
 
+@dataclass(frozen=True)
+class FrameView:
+    """What the network says of one frame.
+
+    Attributes:
+        logits: float [1, C, h, w], of the frame branch.
+        query: float [1, D, h', w'], to look up the frame before; None without the temporal branch.
+        memory: what the next frame looks itself up in; None without the temporal branch.
+    """
+
+    logits: Tensor
+    query: Tensor | None = None
+    memory: TemporalMemory | None = None
+
+    @classmethod
+    def of(cls, logits: Tensor, *temporal: Tensor) -> FrameView:
+        """From the logits alone, or with query, key and reduced logits."""
+        if not temporal:
+            return cls(logits)
+        query, key, reduced = temporal
+        return cls(logits, query, TemporalMemory(key, reduced))
+
+
 class TemporalSegmenter(nn.Module):
     """An image model with the temporal add-on and the projection head of the contrastive loss.
 
@@ -129,8 +152,16 @@ class TemporalSegmenter(nn.Module):
 
     def recall(self, embedding: Tensor, memory: TemporalMemory) -> Tensor:
         """Logits of the temporal branch, [1, C, h', w'] at the add-on's stride, for an embedding [1, D, h, w]."""
-        query = self.query_layer(self.pool(embedding))
+        return self.attend(self.query_layer(self.pool(embedding)), memory)
+
+    def attend(self, query: Tensor, memory: TemporalMemory) -> Tensor:
+        """Logits of the temporal branch for a query [1, D, h', w']."""
         return local_attention(query, memory.key, memory.logits, self.radius)
+
+    def look(self, embedding: Tensor, logits: Tensor) -> FrameView:
+        """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> all that the temporal branch needs of it."""
+        pooled = self.pool(embedding)
+        return FrameView(logits, self.query_layer(pooled), TemporalMemory(self.key_layer(pooled), self.pool(logits)))
 
     def decode_clip(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Features of a clip of one or two frames, oldest first -> both branches of the last frame.

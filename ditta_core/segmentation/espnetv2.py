@@ -261,6 +261,7 @@ class EfficientPyramidPooling(nn.Module):
         size = x.shape[2], x.shape[3]
         branches = []
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
+            assert isinstance(convolution, nn.Conv2d)
             height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
             scaled = height, width
             if scale > 1:
