@@ -19,11 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ditta_core.fusion import FrameView, TemporalSegmenter
+from ditta_core.memory import return_memory
 
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
 """Pixels float [1, 3, H, W] -> the tensors of the module it was made from."""
@@ -132,18 +134,23 @@ def compile_openvino(module: nn.Module, pixels: Tensor, precision: str) -> Compi
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = openvino.Core().compile_model(steps.build(), "CPU", settings)
-    request = compiled.create_infer_request()
-    lock = threading.Lock()  # cameras of one process share a network
+    return OpenVINONetwork(openvino.Core().compile_model(steps.build(), "CPU", settings))
 
-    def run(pixels: Tensor) -> tuple[Tensor, ...]:
-        with lock:
-            request.infer([pixels.permute(0, 2, 3, 1).contiguous().numpy()], share_inputs=True)
+
+class OpenVINONetwork:
+    """A compiled model of OpenVINO with one input, as :data:`Compiled`."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self.request = compiled.create_infer_request()
+        self.lock = threading.Lock()  # streams of one process share a network
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        with self.lock:
+            self.request.infer([pixels.permute(0, 2, 3, 1).contiguous().numpy()], share_inputs=True)
             # Copied out, since the next frame is written to the same place while this one's keys are still needed.
-            outputs = (request.get_output_tensor(index).data for index in range(len(compiled.outputs)))
-            return tuple(torch.from_numpy(output.copy()) for output in outputs)
-
-    return run
+            outputs = [self.request.get_output_tensor(index).data.copy() for index in range(len(self.compiled.outputs))]
+        return tuple(torch.from_numpy(output) for output in outputs)
 
 
 def compile_torch(module: nn.Module, pixels: Tensor, precision: str) -> Compiled:
@@ -233,6 +240,7 @@ class ServingNetwork:
             reason = (
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
             )
+        return_memory()
         with self.lock:
             if size != self.size:
                 return
