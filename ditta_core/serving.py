@@ -34,6 +34,10 @@ AGREEMENT = {"float32": 0.999, "bfloat16": 0.99}
 """Share of the pixels to which a compiled network must give the class that eager torch gives, by precision."""
 
 
+LONGEST_REASON = 400
+"""Characters of a runtime's own message that are passed on."""
+
+
 class Runtime(Enum):
     """What runs the network of a stream."""
 
@@ -237,9 +241,8 @@ class ServingNetwork:
                 "" if same >= least else f"it agrees with torch in {same:.2%} of the pixels only, not in {least:.1%}"
             )
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
-            reason = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-            )
+            # OpenVINO's messages are of many lines, of which the first names a line of its own code.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         return_memory()
         with self.lock:
             if size != self.size:
