@@ -233,7 +233,8 @@ def convolve_and_shrink(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Ten
     on one core 2.7 instead of 8.4 ms for 10 channels of 368×480, and 12 instead of 30 ms with the gradients.
     """
     if x.shape[2] == 2 * size[0] and x.shape[3] == 2 * size[1]:
-        kernel = F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
+        rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+        kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) * 0.25
         return F.conv2d(x, kernel, stride=2, padding=1, groups=len(weight))
     return shrink(F.conv2d(x, weight, padding=1, groups=len(weight)), size)
 
