@@ -254,13 +254,13 @@ class NodeParameters:
     )
     runtime: str = parameter(
         Runtime.AUTO.value,
-        "What runs the network that serves. auto: OpenVINO on a CPU where it is installed, torch.compile on a GPU, else "
+        "What runs the network that serves. auto: OpenVINO on a CPU if it is installed, torch.compile on a GPU, else "
         "torch; until a network is compiled, and where it cannot be, torch serves.",
         choices=tuple(runtime.value for runtime in Runtime),
     )
     precision: str = parameter(
         "float32",
-        "Of a compiled network. bfloat16 is faster where the hardware has it, and changes about one pixel in a thousand.",
+        "Of a compiled network. bfloat16 is faster where the hardware has it, and changes one pixel in a thousand.",
         choices=("float32", "bfloat16"),
     )
     threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
