@@ -31,6 +31,7 @@ from ditta_core.generations import Generation, GenerationStore
 from ditta_core.scene import SceneDescriber, SceneMonitor, SceneSignature
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.serving import Compiler, RuntimeStatus
 from ditta_core.teacher import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
 
@@ -126,6 +127,7 @@ class VideoSegmenter:
         base: the model that ``source`` describes with its add-on, where it is loaded already; used, never changed, so
             that several streams can share it.
         generations: of earlier sessions, for the same base model, to be restored where their scenes come back.
+        compiler: has the networks that serve compiled; shared by the streams of a process; None for eager torch.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class VideoSegmenter:
         notify: Callable[[str], None] = lambda _: None,
         base: TemporalSegmenter | None = None,
         generations: Iterable[Generation] = (),
+        compiler: Compiler | None = None,
     ) -> None:
         self.source = source
         self.config = config
@@ -146,7 +149,8 @@ class VideoSegmenter:
         self.runner = runner
         self.notify = notify
         self.base = base or TemporalSegmenter(load_model(source))
-        self.live = FrameSegmenter(self.base, config, temporal_branch=False)
+        self.compiler = compiler
+        self.live = FrameSegmenter(self.base, config, temporal_branch=False, compiler=compiler)
         self.lock = threading.Lock()
         self.requests: deque[Callable[[], None]] = deque()
         self.clip: list[NDArray[np.uint8]] = []
@@ -175,6 +179,11 @@ class VideoSegmenter:
     def model(self) -> SegmentationModel:
         """The base model."""
         return self.base.model
+
+    @property
+    def runtime(self) -> RuntimeStatus:
+        """What runs the network that serves."""
+        return self.live.runtime
 
     # --- requests: carried out before the next frame, or by ``poll``; they never wait --------------------------------
 
@@ -443,10 +452,10 @@ class VideoSegmenter:
             ValueError: the generation belongs to another model; what was serving stays.
         """
         if generation is None:
-            self.live = FrameSegmenter(self.base, self.config, temporal_branch=False)
+            self.live = FrameSegmenter(self.base, self.config, temporal_branch=False, compiler=self.compiler)
         else:
             adapted = generation.state.apply(self.base)
-            self.live = FrameSegmenter(adapted, self.config, generation.state.temporal_branch)
+            self.live = FrameSegmenter(adapted, self.config, generation.state.temporal_branch, self.compiler)
             if generation.signature is not None:
                 self.monitor.settle(generation.signature)
         self.serving = generation

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ditta_core.engine_config import EngineConfig
 from ditta_core.flow import FlowEstimator, forward_backward_consistent, warp
-from ditta_core.fusion import TemporalMemory, TemporalSegmenter
+from ditta_core.fusion import FrameView, TemporalMemory, TemporalSegmenter
 from ditta_core.reliability import blend_branches
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.serving import Compiler, RuntimeStatus
 from ditta_core.types import Frame, Segmentation
 
 
@@ -68,10 +69,24 @@ def segment_frame(
 
 
 class FrameSegmenter:
-    """Segments consecutive frames with one model, carrying the temporal memory from each to the next."""
+    """Segments consecutive frames with one model, carrying the temporal memory from each to the next.
 
-    def __init__(self, segmenter: TemporalSegmenter, config: EngineConfig, temporal_branch: bool) -> None:
+    Args:
+        segmenter: the model; must not change any more where it is compiled.
+        config: how the stream is segmented.
+        temporal_branch: whether the add-on was trained and may be used.
+        compiler: has the network compiled and answers with that once it is there; None for eager torch throughout.
+    """
+
+    def __init__(
+        self,
+        segmenter: TemporalSegmenter,
+        config: EngineConfig,
+        temporal_branch: bool,
+        compiler: Compiler | None = None,
+    ) -> None:
         self.segmenter = segmenter
+        self.compiler = compiler
         self.trained_branch = temporal_branch
         self.flow = FlowEstimator("fast", long_side=0)
         self.memory: StreamMemory | None = None
@@ -81,6 +96,27 @@ class FrameSegmenter:
         """Go on with these settings from the next frame on."""
         self.config = config
         self.temporal_branch = self.trained_branch and config.reliability_threshold > 0
+        self.network = None if self.compiler is None else self.compiler.network(self.segmenter, self.temporal_branch)
+
+    @property
+    def runtime(self) -> RuntimeStatus:
+        """What runs the network at the moment."""
+        return RuntimeStatus("torch") if self.network is None else self.network.status
+
+    def look(self, pixels: Tensor, clock: StageClock) -> FrameView:
+        """What the network says of normalised pixels [1, 3, H, W]."""
+        view = None if self.network is None else self.network(pixels)
+        if view is not None:
+            clock.stop("network")
+            return view
+        model = self.segmenter.model
+        features = model.encode(pixels)
+        clock.stop("encode")
+        embedding = model.decode(features)
+        logits = model.classify(embedding)
+        view = self.segmenter.look(embedding, logits) if self.temporal_branch else FrameView(logits)
+        clock.stop("decode")
+        return view
 
     @torch.inference_mode()
     def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
@@ -89,11 +125,8 @@ class FrameSegmenter:
         model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
         pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
         clock.stop("preprocess")
-        features = model.encode(pixels)
-        clock.stop("encode")
-        embedding = model.decode(features)
-        logits = model.classify(embedding)
-        clock.stop("decode")
+        view = self.look(pixels, clock)
+        logits = view.logits
 
         def probabilities_of(branch: Tensor) -> Tensor:
             if self.config.exact:
@@ -106,8 +139,8 @@ class FrameSegmenter:
             return branch.softmax(1)
 
         probabilities, fused_share = probabilities_of(logits), 0.0
-        if self.temporal_branch and memory is not None and memory.temporal is not None:
-            temporal = probabilities_of(self.segmenter.recall(embedding, memory.temporal))
+        if view.query is not None and memory is not None and memory.temporal is not None:
+            temporal = probabilities_of(self.segmenter.attend(view.query, memory.temporal))
             probabilities, fused = blend_branches(
                 probabilities, temporal, self.config.reliability_threshold, only_if_better=not self.config.exact
             )
@@ -120,7 +153,7 @@ class FrameSegmenter:
             if memory is not None and memory.image is not None:
                 probabilities = self.smooth(probabilities, image, memory.image, memory.probabilities)
         self.memory = StreamMemory(
-            self.segmenter.remember(embedding, logits) if self.temporal_branch else None,
+            view.memory,
             probabilities,
             image,
             frame.stamp,

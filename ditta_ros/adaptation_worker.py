@@ -11,8 +11,6 @@ gone: the worker then exits, whatever killed the parent; the parent reports a fa
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import os
 import pickle
 import queue
@@ -28,6 +26,7 @@ import cv2
 import torch
 
 from ditta_core.adaptation import AdaptationJob, AdaptationProgress, AdaptationResult, run_job
+from ditta_core.memory import return_memory, trim_heap
 from ditta_core.types import AdaptationReport
 
 CANCEL = b""
@@ -68,25 +67,6 @@ def serve(descriptor: int, threads: int, niceness: int) -> None:
             connection.send(run_job(job, connection.send, cancelled.is_set))
             del job
             return_memory()
-
-
-def trim_heap() -> None:
-    """Let the C library give back what it holds free."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries have none
-    if trim is not None:
-        trim(0)
-
-
-def return_memory() -> None:
-    """Give back what the job has freed.
-
-    The allocators keep it for the next one: after SAM 2 at 512 pixels that is 640 MB instead of 310, in a process that
-    may wait for hours.
-    """
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    trim_heap()
 
 
 # --- in the parent --------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from std_msgs.msg import String
 
 from ditta_core.engine import AdaptationRunner, EngineStatus, FrameRejected, VideoSegmenter
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.serving import Compiler
 from ditta_core.types import Frame, Segmentation, State
 from ditta_ros.cameras import CameraTopics
 from ditta_ros.companions import Companions
@@ -74,6 +75,7 @@ class CameraStream:
         parameters: of the node; replaced by ``take_parameters``.
         base: the model, shared by all cameras.
         runner: where this camera's adaptations run.
+        compiler: of the networks, shared by all cameras.
         converter: of the images.
         fingerprint: of the model, for the saved generations.
     """
@@ -85,6 +87,7 @@ class CameraStream:
         parameters: NodeParameters,
         base: TemporalSegmenter,
         runner: AdaptationRunner,
+        compiler: Compiler,
         converter: ImageConverter,
         fingerprint: str,
     ) -> None:
@@ -119,6 +122,7 @@ class CameraStream:
             self._on_event,
             base,
             saved.generations,
+            compiler,
         )
         if saved.generations:
             self._logger.info(f"{len(saved.generations)} saved generations read from {parameters.state_dir}")
@@ -326,7 +330,7 @@ class CameraStream:
         """Of the stream, and of its adaptation."""
         name = f"{self.node.get_name()}: {self.topics.name}" if self.topics.name else self.node.get_name()
         return [
-            stream_diagnostic(name, self.topics.image, self.snapshot(), self.silence),
+            stream_diagnostic(name, self.topics.image, self.snapshot(), self.silence, self.engine.runtime),
             adaptation_diagnostic(name, self.topics.image, self.engine.status, self.refusals),
         ]
 

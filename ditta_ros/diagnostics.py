@@ -16,6 +16,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
 
 from ditta_core.engine import EngineStatus
+from ditta_core.serving import RuntimeStatus
 from ditta_core.types import State
 
 RATE_SECONDS = 5.0
@@ -158,13 +159,16 @@ def status_message(
     )
 
 
-def stream_diagnostic(name: str, topic: str, stream: StreamSnapshot, silence: str) -> DiagnosticStatus:
+def stream_diagnostic(
+    name: str, topic: str, stream: StreamSnapshot, silence: str, runtime: RuntimeStatus | None = None
+) -> DiagnosticStatus:
     """How the stream is.
 
     Args:
         name: of the node.
         topic: of the camera images.
         silence: why no image comes in; empty where images do.
+        runtime: what runs the network.
     """
     if stream.failing:
         level, message = DiagnosticStatus.ERROR, f"the engine failed at an image: {stream.last_failure}"
@@ -184,6 +188,8 @@ def stream_diagnostic(name: str, topic: str, stream: StreamSnapshot, silence: st
         "last rejection": stream.last_rejection,
         "last failure": stream.last_failure,
     }
+    if runtime is not None:
+        values["runtime"] = f"{runtime.runtime} ({runtime.reason})" if runtime.reason else runtime.runtime
     for stage, (p50, p95) in stream.latency.items():
         values[f"latency {stage} p50 (ms)"] = f"{p50:.2f}"
         values[f"latency {stage} p95 (ms)"] = f"{p95:.2f}"

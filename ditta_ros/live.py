@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.engine_config import WarmupTrigger
 from ditta_core.evaluation import Protocol
+from ditta_core.serving import Runtime
 from ditta_core.types import State
 from ditta_ros.parameters import NodeParameters, Value
 from ditta_ros.replay.control import Stretch
@@ -85,6 +86,8 @@ class LiveOptions:
             # One warm-up, on the frames that the protocol gives it; the rest is for whoever measures something else.
             "warmup_on": WarmupTrigger.STARTUP.value,
             "remembered_scenes": 0,
+            # The network of the evaluation in one process, to the last digit.
+            "runtime": Runtime.TORCH.value,
             **self.node_parameters,
             # What is counted is what the node passes over, not what the middleware loses before.
             "image_reliability": "reliable",

@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import fingerprint
 from ditta_core.segmentation.registry import load_model
+from ditta_core.serving import Compiler
 from ditta_core.teacher import check_teacher
 from ditta_ros.adaptation_executor import AdaptationExecutor, BackgroundExecutor
 from ditta_ros.adaptation_worker import AdaptationWorker, ProcessRunner
@@ -65,6 +66,7 @@ class DittaNode(LifecycleNode):
             raise
         self._cameras: dict[str, CameraStream] = {}
         self._worker: AdaptationWorker | None = None
+        self._compiler: Compiler | None = None
         self._mailbox: Mailbox[str, Arrival] = Mailbox()
         self._inference: threading.Thread | None = None
         self._problem = ""
@@ -156,9 +158,10 @@ class DittaNode(LifecycleNode):
         converter = choose_converter()
         identity = fingerprint(base)
         self._worker = AdaptationWorker(parameters.adaptation_threads, parameters.adaptation_niceness)
+        self._compiler = Compiler(parameters.runtime_config())
         for each in topics:
             runner = ProcessRunner(self._worker)
-            camera = CameraStream(self, each, parameters, base, runner, converter, identity)
+            camera = CameraStream(self, each, parameters, base, runner, self._compiler, converter, identity)
             self._cameras[each.name] = camera
             if each.name:
                 self._adaptation.serve(self._answers(each.name, partial(self._only_if_active, camera)))
@@ -191,6 +194,9 @@ class DittaNode(LifecycleNode):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        if self._compiler is not None:
+            self._compiler.close()
+            self._compiler = None
 
     def _segment_images(self) -> None:
         """Segment the newest image of each camera in turn, one at a time: they do not fight for the cores."""

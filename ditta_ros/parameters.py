@@ -23,6 +23,7 @@ from ditta_core.adaptation import AdaptationConfig
 from ditta_core.engine_config import EngineConfig, WarmupTrigger, warmup_length
 from ditta_core.scene import SceneConfig
 from ditta_core.segmentation.registry import ModelSource
+from ditta_core.serving import Runtime, RuntimeConfig
 from ditta_core.teacher import TeacherConfig
 
 Value = bool | int | float | str
@@ -251,6 +252,17 @@ class NodeParameters:
         maximum=3600.0,
         change=Change.ANY_TIME,
     )
+    runtime: str = parameter(
+        Runtime.AUTO.value,
+        "What runs the network that serves. auto: OpenVINO on a CPU if it is installed, torch.compile on a GPU, else "
+        "torch; until a network is compiled, and where it cannot be, torch serves.",
+        choices=tuple(runtime.value for runtime in Runtime),
+    )
+    precision: str = parameter(
+        "float32",
+        "Of a compiled network. bfloat16 is faster where the hardware has it, and changes one pixel in a thousand.",
+        choices=("float32", "bfloat16"),
+    )
     threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
     adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
     adaptation_niceness: int = parameter(
@@ -317,6 +329,10 @@ class NodeParameters:
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
         return AdaptationConfig(statistics_share=self.statistics_share, **optimiser)
+
+    def runtime_config(self) -> RuntimeConfig:
+        """What runs the network that serves."""
+        return RuntimeConfig(Runtime(self.runtime), self.precision)
 
     def teacher_config(self) -> TeacherConfig:
         """What it learns from."""

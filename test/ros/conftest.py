@@ -66,7 +66,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     processes: list[NodeProcess] = []
 
     def start(**parameters: Any) -> NodeProcess:
-        quick = {"long_side": 96, "warmup_frames": 4, "passes": 20, "threads": 1}
+        quick = {"long_side": 96, "warmup_frames": 4, "passes": 20, "threads": 1, "runtime": "torch"}
         processes.append(NodeProcess(tmp_path / str(len(processes)), {**quick, **parameters}))
         return processes[-1]
 

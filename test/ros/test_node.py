@@ -387,3 +387,20 @@ def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: Sta
     wait_until(lambda: "could not configure" in node.output, lambda: node.output)
     # Without the package, that is what is missing first.
     assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
+
+
+def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: StartNode) -> None:
+    pytest.importorskip("openvino", reason="needs openvino")
+    start_node(runtime="auto", warmup_on="service")
+    probe.film()
+
+    def runtime() -> str:
+        status = probe.diagnostics.get(STREAM)
+        return values(status).get("runtime", "") if status is not None else ""
+
+    wait_until(lambda: runtime() == "openvino", lambda: f"a compiled network; torch serves: {runtime()}", 60)
+    assert probe.call("adapt").success
+    assert probe.wait_for_state("ADAPTED")["generation"] == 1
+    wait_until(lambda: runtime() == "openvino", lambda: f"the adapted network compiled; torch serves: {runtime()}", 60)
+    probe.wait_for_masks()
+    assert probe.state["rejected"] == 0
