@@ -28,8 +28,11 @@ from ditta_core.teacher import TeacherConfig, build_teacher
 from ditta_core.teacher.base import NoTargetError, TargetBuilder
 from ditta_core.types import AdaptationReport
 
-STATISTICS_FRAMES = 16
-"""Frames whose statistics are taken in one batch at the most, spread evenly over the warm-up; bounds the memory."""
+STATISTICS_FRAMES = 5
+"""Frames whose statistics are taken in one batch at the most, spread evenly over the warm-up; bounds the memory, which
+at 480×368 is 350 MB instead of 570 for ten. With Cityscapes weights, ten warm-up frames and a share of 30 %, five of
+them instead of all give 43.01, 37.15 and 51.54 mIoU on three drives of CamVid's training part, and all ten 43.04, 37.15
+and 51.81."""
 
 
 @dataclass(frozen=True)
