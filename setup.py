@@ -95,7 +95,7 @@ setup(
             "huggingface_hub>=0.34",  # which models are in the cache
             "transformers>=4.57",  # SegFormer and others by name; the first with EdgeTAM beside Sam2Video
         ],
-        "openvino": ["openvino>=2024.4"],  # the network that serves, about three times as fast on a CPU
+        "openvino": ["openvino>=2024.4"],  # serves the network on a CPU in less than half the time
         "report": REPORT,
         "evaluate": [
             *REPORT,

@@ -107,7 +107,11 @@ def random_segmenter() -> TemporalSegmenter:
     return TemporalSegmenter(ESPNetv2(ClassList.packaged("camvid11")).eval().requires_grad_(False))
 
 
-CONFIGS = {"parity": AdaptationConfig.parity(passes=2), "live": AdaptationConfig(passes=2)}
+CONFIGS = {
+    "parity": AdaptationConfig.parity(passes=2),
+    "live": AdaptationConfig(passes=2),
+    "without past gradients": AdaptationConfig(passes=2, past_gradients=False),
+}
 
 
 @pytest.mark.parametrize("mode", CONFIGS)
@@ -128,6 +132,20 @@ def test_adapt_trains_the_decoder_and_not_the_encoder(mode: str, frames: int) ->
     assert not torch.equal(adapted.proj_feat[0].weight, base.proj_feat[0].weight)
     assert torch.equal(adapted.key_layer[0].weight, base.key_layer[0].weight) == (frames == 1)
     assert not any(parameter.requires_grad for parameter in adapted.parameters()) and not adapted.training
+
+
+def test_the_past_of_the_step_before_is_that_of_the_frame_before() -> None:
+    """While the weights stand still, what the last step left is what decoding both frames gives."""
+    losses = []
+    for past_gradients in (True, False):
+        config = AdaptationConfig(passes=2, learning_rate=1e-12, past_gradients=past_gradients)
+        losses.append(adapt(random_segmenter(), clip_of(4), SIZE, OwnLabels(), config).losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_training_mode_needs_past_gradients() -> None:
+    with pytest.raises(ValueError, match="expected past_gradients with train_mode"):
+        AdaptationConfig.parity(past_gradients=False)
 
 
 def test_adaptation_does_not_depend_on_the_ones_before() -> None:
