@@ -29,7 +29,7 @@ from ditta_core.adaptation import (
     AdaptationResult,
     run_job,
 )
-from ditta_core.flow import FlowEstimator, forward_backward_consistent, warp
+from ditta_core.flow import FlowEstimator, appearance_trust, forward_backward_consistent, warp
 from ditta_core.fusion import TemporalMemory, TemporalSegmenter
 from ditta_core.reliability import blend_branches
 from ditta_core.segmentation.base import SegmentationModel
@@ -57,7 +57,8 @@ class EngineConfig:
         long_side: longest side of the network input in pixels, 0 for the image's own.
         input_size: network input (height, width) exactly, instead of ``long_side``.
         reliability_threshold: τ; below this reliability the temporal branch helps. 0 = frame branch alone.
-        smoothing: share of the previous probabilities, carried along by optical flow, in the new ones; 0 = off.
+        smoothing: largest share of the previous probabilities, carried along by optical flow, in the new ones; less
+            where the flow does not explain the image, none where it is inconsistent; 0 = off.
         max_fusion_gap: seconds between two frames above which the later one is segmented on its own.
         max_clock_jump: seconds. A stamp further back than this is a restart (a looped bag); less is a late frame, which
             is rejected.
@@ -70,7 +71,7 @@ class EngineConfig:
     long_side: int = 0
     input_size: tuple[int, int] | None = None
     reliability_threshold: float = 0.8
-    smoothing: float = 0.7
+    smoothing: float = 0.85
     max_fusion_gap: float = 0.5
     max_clock_jump: float = 1.0
     exact: bool = False
@@ -201,7 +202,7 @@ class FrameSegmenter:
         self.segmenter = segmenter
         self.config = config
         self.temporal_branch = temporal_branch and config.reliability_threshold > 0
-        self.flow = FlowEstimator("fast", long_side=0)
+        self.flow = FlowEstimator("medium", long_side=0)
         self.memory: StreamMemory | None = None
 
     @torch.inference_mode()
@@ -263,14 +264,30 @@ class FrameSegmenter:
     def smooth(
         self, probabilities: Tensor, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
     ) -> Tensor:
-        """P ← (1 − s)·P + s·(previous P along the flow), where the flow passes the forward-backward check.
+        """P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
 
-        The previous P is itself smoothed, so that a share s = 0.7 averages over about three frames.
+        g is :func:`~ditta_core.flow.appearance_trust`; the previous P is itself smoothed. Thin things lose by averaging
+        where the flow of what is behind them carries them away, which g sees. Chosen on synthetic drives with exact
+        labels (a labelled CamVid training frame in two layers with parallax, 12 of them), mIoU / VC8:
+
+        ======================  ============  =============
+        s, flow preset, g       Cityscapes    packaged
+        ======================  ============  =============
+        no averaging            46.9 / 88.8   61.9 / 93.5
+        0.7, fast, without g    47.3 / 93.3   62.5 / 95.4
+        0.7, medium, without g  47.4 / 93.3   62.7 / 95.4
+        0.7, medium, with g     47.5 / 92.9   62.9 / 95.1
+        0.85, medium, with g    47.6 / 93.7   63.0 / 95.5
+        0.9, medium, with g     47.7 / 94.0   63.0 / 95.7
+        ======================  ============  =============
+
+        At 0.9 thin things lose again: poles 2.9 IoU of the packaged model, 2.2 at 0.85.
         """
         backward = self.flow.flow(previous_image, image)
         trusted = forward_backward_consistent(backward, self.flow.flow(image, previous_image))
         carried, _ = warp(previous[0].cpu().numpy(), backward)
-        share = torch.from_numpy(trusted * np.float32(self.config.smoothing)).to(probabilities.device)
+        trust = trusted * appearance_trust(previous_image, image, backward)
+        share = torch.from_numpy(trust * np.float32(self.config.smoothing)).to(probabilities.device)
         return torch.lerp(probabilities, torch.from_numpy(carried).to(probabilities.device), share)
 
 

@@ -141,8 +141,8 @@ class NodeParameters:
         maximum=1.0,
     )
     smoothing: float = parameter(
-        0.7,
-        "Share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
+        0.85,
+        "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
         minimum=0.0,
         maximum=1.0,
     )

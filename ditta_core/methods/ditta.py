@@ -22,8 +22,9 @@ class DiTTA(StreamMethod):
     """Live mode, exactly what the node does by default.
 
     Statistics blended, decoder trained towards the teacher's targets in five passes, then frozen; the temporal branch
-    helps where the reliability is below 0.8, and the probabilities are averaged along optical flow with a share of 0.7
-    of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
+    helps where the reliability is below 0.8, and the probabilities are averaged along optical flow with a share of up
+    to 0.85 of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every
+    frame.
 
     Attributes:
         adaptation: of the warm-up; the seed is that of the setup.
