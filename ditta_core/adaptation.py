@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
-from ditta_core.normalisation import blend_statistics
+from ditta_core.normalisation import NATURAL_SHIFT, blend_statistics
 from ditta_core.reliability import reliability
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, build_teacher
@@ -42,7 +42,9 @@ class AdaptationConfig:
             deterministic and every warm-up frame is encoded once instead of in each pass.
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
-        statistics_share: share of the warm-up's BatchNorm statistics blended into the source's before anything else.
+        statistics_share: largest share of the warm-up's BatchNorm statistics blended into the source's before anything
+            else; the less they differ, the smaller the share, see :func:`~ditta_core.normalisation.blended_share`.
+        natural_shift: difference of the statistics that a single view has at home too; 0 always takes the whole share.
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
@@ -55,6 +57,7 @@ class AdaptationConfig:
     probability_loss: bool = False
     full_resolution: bool = False
     statistics_share: float = 0.3
+    natural_shift: float = NATURAL_SHIFT
     passes: int = 5
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -70,6 +73,8 @@ class AdaptationConfig:
             )
         if not 0 <= self.statistics_share <= 1:
             raise ValueError(f"expected a statistics share in 0..1, but got {self.statistics_share}")
+        if self.natural_shift < 0:
+            raise ValueError(f"expected a natural shift >= 0, but got {self.natural_shift}")
 
     @classmethod
     def parity(cls, **settings: Any) -> AdaptationConfig:
@@ -364,6 +369,7 @@ def adapt(
             segmenter.model,
             lambda: segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(pixels[chosen]))),
             config.statistics_share,
+            config.natural_shift,
         )
         features = clip_features(segmenter, pixels)
     trainer = DistillationTrainer(segmenter, config, resize)

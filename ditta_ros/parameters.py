@@ -127,7 +127,8 @@ class NodeParameters:
     )
     statistics_share: float = parameter(
         0.3,
-        "Share of the warm-up's BatchNorm statistics blended into the model's, in live mode. 0: none, 1: theirs alone.",
+        "Largest share of the warm-up's BatchNorm statistics blended into the model's, in live mode; less where they "
+        "hardly differ. 0: none.",
         minimum=0.0,
         maximum=1.0,
     )

@@ -145,7 +145,7 @@ def test_adaptation_does_not_depend_on_the_ones_before() -> None:
 def test_statistics_share_moves_statistics_of_encoder_and_decoder() -> None:
     base = random_segmenter()
     adapted = copy.deepcopy(base)
-    adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=0, statistics_share=0.5))
+    adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=0, statistics_share=0.5, natural_shift=0.0))
     for layer, before in (
         (adapted.model.base_net.level1.bn, base.model.base_net.level1.bn),
         (adapted.model.bu_br_l4[0], base.model.bu_br_l4[0]),
@@ -270,7 +270,9 @@ def test_no_target_is_no_adaptation() -> None:
         adapt(random_segmenter(), clip_of(2), SIZE, NoTargets(), AdaptationConfig())
 
 
-@pytest.mark.parametrize("wrong", [{"passes": -1}, {"learning_rate": 0.0}, {"statistics_share": 1.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"passes": -1}, {"learning_rate": 0.0}, {"statistics_share": 1.1}, {"natural_shift": -0.1}]
+)
 def test_bad_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         AdaptationConfig(**wrong)
