@@ -48,6 +48,11 @@ class AdaptationConfig:
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
+        deployed_share: how far the decoder that goes live lies from the base model's (0) to the trained one's (1).
+            What is trained on one view knows that view best (Wortsman et al., "Robust fine-tuning of zero-shot
+            models", CVPR 2022, interpolate for the same reason). With Cityscapes weights, one warm-up on each of four
+            parts of CamVid's training drives, twelve frames measured, against no training: at 1, −1.4 mIoU one to five
+            seconds later (fence −7, pole −5) and +0.5 VC8; at 0.5, −0.1 (fence −2, pole −2) and +0.3.
         temperature: of the contrastive loss.
         contrastive: whether the contrastive loss is used where the targets have objects.
         seed: of dropout and drop-path; set anew for every adaptation, so that one does not depend on those before it.
@@ -62,6 +67,7 @@ class AdaptationConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.99
+    deployed_share: float = 0.5
     temperature: float = 1.0
     contrastive: bool = True
     seed: int = 5123
@@ -73,13 +79,21 @@ class AdaptationConfig:
             )
         if not 0 <= self.statistics_share <= 1:
             raise ValueError(f"expected a statistics share in 0..1, but got {self.statistics_share}")
+        if not 0 <= self.deployed_share <= 1:
+            raise ValueError(f"expected a deployed share in 0..1, but got {self.deployed_share}")
         if self.natural_shift < 0:
             raise ValueError(f"expected a natural shift >= 0, but got {self.natural_shift}")
 
     @classmethod
     def parity(cls, **settings: Any) -> AdaptationConfig:
         """The published behaviour, with ``settings`` of one's own."""
-        published = {"train_mode": True, "probability_loss": True, "full_resolution": True, "statistics_share": 0.0}
+        published = {
+            "train_mode": True,
+            "probability_loss": True,
+            "full_resolution": True,
+            "statistics_share": 0.0,
+            "deployed_share": 1.0,
+        }
         return cls(**{**published, **settings})
 
 
@@ -372,6 +386,7 @@ def adapt(
             config.natural_shift,
         )
         features = clip_features(segmenter, pixels)
+    untrained = [parameter.detach().clone() for parameter in segmenter.model.decoder_parameters()]
     trainer = DistillationTrainer(segmenter, config, resize)
 
     # Stages A and B: what the model says of the clip, and what the teacher makes of it.
@@ -405,6 +420,8 @@ def adapt(
         losses.append(total / len(clip))
     segmenter.eval().requires_grad_(False)
     with torch.no_grad():
+        for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=True):
+            trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
         guard_against_collapse(probabilities.argmax(1), predict(trainer, features).argmax(1))
