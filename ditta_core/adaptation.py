@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
-from ditta_core.normalisation import blend_statistics
+from ditta_core.normalisation import NATURAL_SHIFT, blend_statistics
 from ditta_core.reliability import reliability
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, build_teacher
@@ -45,12 +45,21 @@ class AdaptationConfig:
             deterministic and every warm-up frame is encoded once instead of in each pass.
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
-        statistics_share: share of the warm-up's BatchNorm statistics blended into the source's before anything else.
+        statistics_share: largest share of the warm-up's BatchNorm statistics blended into the source's before anything
+            else; the less they differ, the smaller the share, see :func:`~ditta_core.normalisation.blended_share`.
+        natural_shift: difference of the statistics that a single view has at home too; 0 always takes the whole share.
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
+        deployed_share: how far the decoder that goes live lies from the base model's (0) to the trained one's (1).
+            What is trained on one view knows that view best (Wortsman et al., "Robust fine-tuning of zero-shot
+            models", CVPR 2022, interpolate for the same reason). With Cityscapes weights, one warm-up on each of four
+            parts of CamVid's training drives, twelve frames measured, against no training: at 1, −1.4 mIoU one to five
+            seconds later (fence −7, pole −5) and +0.5 VC8; at 0.5, −0.1 (fence −2, pole −2) and +0.3.
         temperature: of the contrastive loss.
         contrastive: whether the contrastive loss is used where the targets have objects.
+        temporal_branch: whether the temporal branch is trained beside the frame's own. Off, the decoder alone is, and
+            the adapted model segments every frame on its own.
         past_gradients: decode the frame before anew in every step and train the decoder through it too, as published;
             off, the temporal branch looks at what the step before left of that frame, which halves the time of a step.
         seed: of dropout and drop-path; set anew for every adaptation, so that one does not depend on those before it.
@@ -60,13 +69,16 @@ class AdaptationConfig:
     probability_loss: bool = False
     full_resolution: bool = False
     statistics_share: float = 0.3
+    natural_shift: float = NATURAL_SHIFT
     passes: int = 5
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.99
+    deployed_share: float = 0.5
     temperature: float = 1.0
     contrastive: bool = True
-    past_gradients: bool = True
+    temporal_branch: bool = False
+    past_gradients: bool = False
     seed: int = 5123
 
     def __post_init__(self) -> None:
@@ -78,11 +90,23 @@ class AdaptationConfig:
             raise ValueError("expected past_gradients with train_mode, which takes its statistics from both frames")
         if not 0 <= self.statistics_share <= 1:
             raise ValueError(f"expected a statistics share in 0..1, but got {self.statistics_share}")
+        if not 0 <= self.deployed_share <= 1:
+            raise ValueError(f"expected a deployed share in 0..1, but got {self.deployed_share}")
+        if self.natural_shift < 0:
+            raise ValueError(f"expected a natural shift >= 0, but got {self.natural_shift}")
 
     @classmethod
     def parity(cls, **settings: Any) -> AdaptationConfig:
         """The published behaviour, with ``settings`` of one's own."""
-        published = {"train_mode": True, "probability_loss": True, "full_resolution": True, "statistics_share": 0.0}
+        published = {
+            "train_mode": True,
+            "probability_loss": True,
+            "full_resolution": True,
+            "statistics_share": 0.0,
+            "deployed_share": 1.0,
+            "temporal_branch": True,
+            "past_gradients": True,
+        }
         return cls(**{**published, **settings})
 
 
@@ -209,7 +233,9 @@ class DistillationTrainer:
         self.prototypes = Prototypes()
         self.past: tuple[Tensor, Tensor] | None = None
         segmenter.requires_grad_(False)
-        self.parameters = [*segmenter.model.decoder_parameters(), *segmenter.add_on_parameters()]
+        self.parameters = list(segmenter.model.decoder_parameters())
+        if config.temporal_branch:
+            self.parameters += segmenter.add_on_parameters()
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -222,14 +248,14 @@ class DistillationTrainer:
         """One optimisation step on a clip of one or two frames, oldest first.
 
         Args:
-            features: encoder features of the clip.
+            features: encoder features of the clip; of one frame where the temporal branch is not trained.
             target: of the last frame, at the size the logits are resized to.
             averaged: encoder features made by the averaged model, where they differ.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite; no step was made.
         """
-        if self.config.past_gradients:
+        if self.config.past_gradients or not self.config.temporal_branch:
             frame, temporal, embedding = self.live.decode_clip(features)
         else:
             frame, temporal, embedding = self.decode_after_past(features)
@@ -395,8 +421,10 @@ def adapt(
             segmenter.model,
             lambda: segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(pixels[chosen]))),
             config.statistics_share,
+            config.natural_shift,
         )
         features = clip_features(segmenter, pixels)
+    untrained = [parameter.detach().clone() for parameter in segmenter.model.decoder_parameters()]
     trainer = DistillationTrainer(segmenter, config, resize)
 
     # Stages A and B: what the model says of the clip, and what the teacher makes of it.
@@ -416,7 +444,7 @@ def adapt(
         for index in range(len(clip)):
             if cancelled():
                 raise Cancelled("the adaptation was cancelled")
-            first = max(index - 1, 0)
+            first = max(index - 1, 0) if config.temporal_branch else index
             if config.train_mode:
                 window = pixels[first : index + 1]
                 with torch.no_grad():
@@ -431,6 +459,8 @@ def adapt(
         losses.append(total / len(clip))
     segmenter.eval().requires_grad_(False)
     with torch.no_grad():
+        for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=True):
+            trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
         guard_against_collapse(probabilities.argmax(1), predict(trainer, features).argmax(1))
@@ -478,4 +508,5 @@ def run_job(
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         return failed(f"expected finite weights, but got NaN or infinity in {broken[:3]}")
-    return AdaptationResult(AdaptedState(tensors, temporal_branch=len(job.clip) > 1 and report.steps > 0), report)
+    trained_branch = job.adaptation.temporal_branch and len(job.clip) > 1 and report.steps > 0
+    return AdaptationResult(AdaptedState(tensors, trained_branch), report)

@@ -41,7 +41,8 @@ class EngineConfig:
         long_side: longest side of the network input in pixels, 0 for the image's own.
         input_size: network input (height, width) exactly, instead of ``long_side``.
         reliability_threshold: τ; below this reliability the temporal branch helps. 0 = frame branch alone.
-        smoothing: share of the previous probabilities, carried along by optical flow, in the new ones; 0 = off.
+        smoothing: largest share of the previous probabilities, carried along by optical flow, in the new ones; less
+            where the flow does not explain the image, none where it is inconsistent; 0 = off.
         max_fusion_gap: seconds between two frames above which the later one is segmented on its own.
         max_clock_jump: seconds. A stamp further back than this is a restart (a looped bag); less is a late frame, which
             is rejected.
@@ -55,8 +56,8 @@ class EngineConfig:
     remembered_scenes: int = 4
     long_side: int = 0
     input_size: tuple[int, int] | None = None
-    reliability_threshold: float = 0.8
-    smoothing: float = 0.7
+    reliability_threshold: float = 0.0
+    smoothing: float = 0.9
     max_fusion_gap: float = 0.5
     max_clock_jump: float = 1.0
     exact: bool = False

@@ -199,3 +199,33 @@ def forward_backward_consistent(
     gap = ((outward + returned) ** 2).sum(0)
     length = (outward**2).sum(0) + (returned**2).sum(0)
     return valid & (gap < relative * length + absolute)
+
+
+RESIDUAL_SCALE = 6.0
+"""Medians of its frame at which a residual lowers the trust in a flow to 1/e; see :func:`appearance_trust`."""
+
+
+def appearance_trust(source: NDArray[np.uint8], target: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
+    """How well the flow explains what the target shows: exp(−(r / (k·median r + 1))²), k = ``RESIDUAL_SCALE``.
+
+    r is the mean of target(x) − source(x + flow(x)) over 3×3 pixels, without its sign. The forward-backward check asks
+    whether two flows agree, and both may agree to carry a pole along with the wall behind it; the grey values tell. The
+    scale is the frame's own median, so that noise, fog and darkness, which raise or lower all residuals alike, do not
+    decide how much is trusted. One grey level is added for images without any noise.
+
+    Args:
+        source, target: grey uint8 [H, W].
+        flow: [H, W, 2], of the target.
+
+    Returns:
+        float32 [H, W] in 0..1.
+
+    Raises:
+        ValueError: images and flow differ in size.
+    """
+    if source.shape != target.shape:
+        raise ValueError(f"expected two images of one size, but got {list(source.shape)} and {list(target.shape)}")
+    carried = warp(source[None], flow)[0][0]
+    residual = np.abs(cv2.blur(target.astype(np.float32) - carried, (3, 3)))
+    scale = RESIDUAL_SCALE * float(np.median(residual)) + 1
+    return np.asarray(np.exp(-((residual / scale) ** 2)), np.float32)

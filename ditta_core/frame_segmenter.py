@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditta_core.engine_config import EngineConfig
-from ditta_core.flow import FlowEstimator, forward_backward_consistent, warp
+from ditta_core.flow import FlowEstimator, appearance_trust, forward_backward_consistent, warp
 from ditta_core.fusion import FrameView, TemporalMemory, TemporalSegmenter
 from ditta_core.reliability import blend_branches
 from ditta_core.segmentation.base import SegmentationModel
@@ -88,7 +88,7 @@ class FrameSegmenter:
         self.segmenter = segmenter
         self.compiler = compiler
         self.trained_branch = temporal_branch
-        self.flow = FlowEstimator("fast", long_side=0)
+        self.flow = FlowEstimator("medium", long_side=0)
         self.memory: StreamMemory | None = None
         self.configure(config)
 
@@ -174,14 +174,28 @@ class FrameSegmenter:
     def smooth(
         self, probabilities: Tensor, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
     ) -> Tensor:
-        """P ← (1 − s)·P + s·(previous P along the flow), where the flow passes the forward-backward check.
+        """P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
 
-        The previous P is itself smoothed, so that a share s = 0.7 averages over about three frames.
+        g is :func:`~ditta_core.flow.appearance_trust`; the previous P is itself smoothed. Thin things lose by averaging
+        where the flow of what is behind them carries them away, which g sees. Chosen on synthetic drives with exact
+        labels (a labelled CamVid training frame in two layers with parallax, 12 of them), mIoU / VC8:
+
+        ======================  ============  =============
+        s, flow preset, g       Cityscapes    packaged
+        ======================  ============  =============
+        no averaging            46.9 / 88.8   61.9 / 93.5
+        0.7, fast, without g    47.3 / 93.3   62.5 / 95.4
+        0.7, medium, without g  47.4 / 93.3   62.7 / 95.4
+        0.7, medium, with g     47.5 / 92.9   62.9 / 95.1
+        0.85, medium, with g    47.6 / 93.7   63.0 / 95.5
+        0.9, medium, with g     47.7 / 94.0   63.0 / 95.7
+        ======================  ============  =============
         """
         backward = self.flow.flow(previous_image, image)
         trusted = forward_backward_consistent(backward, self.flow.flow(image, previous_image))
         carried, _ = warp(previous[0].cpu().numpy(), backward)
-        share = torch.from_numpy(trusted * np.float32(self.config.smoothing)).to(probabilities.device)
+        trust = trusted * appearance_trust(previous_image, image, backward)
+        share = torch.from_numpy(trust * np.float32(self.config.smoothing)).to(probabilities.device)
         return torch.lerp(probabilities, torch.from_numpy(carried).to(probabilities.device), share)
 
 

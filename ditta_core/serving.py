@@ -17,9 +17,10 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -198,15 +199,19 @@ class ServingNetwork:
         segmenter: in evaluation mode; must not change any more.
         temporal_branch: whether frames are looked at for the temporal branch too.
         config: how it is to run.
-        executor: compiles, one after the other.
+        background: runs what it is given later, one after the other.
     """
 
     def __init__(
-        self, segmenter: TemporalSegmenter, temporal_branch: bool, config: RuntimeConfig, executor: ThreadPoolExecutor
+        self,
+        segmenter: TemporalSegmenter,
+        temporal_branch: bool,
+        config: RuntimeConfig,
+        background: Callable[[Callable[[], None]], Future[None]],
     ) -> None:
         self.module = WholeNetwork(segmenter, temporal_branch).eval()
         self.config = config
-        self.executor = executor
+        self.background = background
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
         self.runtime = Runtime.TORCH if reason else config.runtime
@@ -234,7 +239,7 @@ class ServingNetwork:
                 return
             self.size, self.compiled = tuple(pixels.shape), None
             self.status = RuntimeStatus("torch", f"{self.runtime.value} is being compiled")
-        job = self.executor.submit(self.compile, pixels)
+        job = self.background(partial(self.compile, pixels))
         if self.config.wait:
             job.result()
 
@@ -274,6 +279,7 @@ class Compiler:
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         self.config = config or RuntimeConfig()
         self.executor = ThreadPoolExecutor(1, "compile")
+        self.jobs: list[Future[None]] = []
         # A network keeps its segmenter alive, so that no other one gets its id as long as it is in here.
         self.known: weakref.WeakValueDictionary[tuple[int, bool], ServingNetwork] = weakref.WeakValueDictionary()
 
@@ -282,9 +288,16 @@ class Compiler:
         key = id(segmenter), temporal_branch
         network = self.known.get(key)
         if network is None:
-            network = self.known[key] = ServingNetwork(segmenter, temporal_branch, self.config, self.executor)
+            network = self.known[key] = ServingNetwork(segmenter, temporal_branch, self.config, self.submit)
         return network
 
-    def close(self) -> None:
-        """Give up what is not compiled yet."""
+    def submit(self, job: Callable[[], None]) -> Future[None]:
+        """Run a job in the thread that compiles."""
+        self.jobs = [job for job in self.jobs if not job.done()]
+        self.jobs.append(self.executor.submit(job))
+        return self.jobs[-1]
+
+    def close(self) -> bool:
+        """Give up what is not compiled yet; whether a network is in the midst of it, which nothing can interrupt."""
         self.executor.shutdown(wait=False, cancel_futures=True)
+        return not all(job.done() for job in self.jobs)

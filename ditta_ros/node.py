@@ -67,6 +67,7 @@ class DittaNode(LifecycleNode):
         self._cameras: dict[str, CameraStream] = {}
         self._worker: AdaptationWorker | None = None
         self._compiler: Compiler | None = None
+        self.still_compiling = False
         self._mailbox: Mailbox[str, Arrival] = Mailbox()
         self._inference: threading.Thread | None = None
         self._problem = ""
@@ -195,7 +196,7 @@ class DittaNode(LifecycleNode):
             self._worker.close()
             self._worker = None
         if self._compiler is not None:
-            self._compiler.close()
+            self.still_compiling = self._compiler.close()
             self._compiler = None
 
     def _segment_images(self) -> None:
@@ -302,7 +303,13 @@ def main(args: list[str] | None = None) -> int:
         node.get_logger().fatal("".join(traceback.format_exception(executor.error)))
     node.destroy_node()
     rclpy.shutdown()
-    return 0 if executor.error is None else 1
+    code = 0 if executor.error is None else 1
+    if node.still_compiling:
+        # Python would wait for it: up to ten seconds on a busy machine, after which ros2 launch kills.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

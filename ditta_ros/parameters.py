@@ -209,12 +209,14 @@ class NodeParameters:
     )
     mode: str = parameter(
         "live",
-        "live: made for a stream. parity: the published behaviour, oddities included (set smoothing to 0 too).",
+        "live: made for a stream. parity: the published behaviour, oddities included; set reliability_threshold to 0.8 "
+        "and smoothing to 0 too.",
         choices=("live", "parity"),
     )
     statistics_share: float = parameter(
         0.3,
-        "Share of the warm-up's BatchNorm statistics blended into the model's, in live mode. 0: none, 1: theirs alone.",
+        "Largest share of the warm-up's BatchNorm statistics blended into the model's, in live mode; less where they "
+        "hardly differ. 0: none.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
@@ -225,15 +227,16 @@ class NodeParameters:
     )
     seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME)
     reliability_threshold: float = parameter(
-        0.8,
-        "Pixels less reliable than this take the temporal branch into account. 0: every frame on its own.",
+        0.0,
+        "Pixels less reliable than this take the temporal branch into account, which is trained where this is above 0 "
+        "when an adaptation begins. 0: no temporal branch.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
     )
     smoothing: float = parameter(
-        0.7,
-        "Share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
+        0.9,
+        "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
@@ -328,7 +331,8 @@ class NodeParameters:
         optimiser: dict[str, Any] = {"passes": self.passes, "learning_rate": self.learning_rate, "seed": self.seed}
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
-        return AdaptationConfig(statistics_share=self.statistics_share, **optimiser)
+        temporal_branch = self.reliability_threshold > 0
+        return AdaptationConfig(statistics_share=self.statistics_share, temporal_branch=temporal_branch, **optimiser)
 
     def runtime_config(self) -> RuntimeConfig:
         """What runs the network that serves."""

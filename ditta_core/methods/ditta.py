@@ -21,9 +21,9 @@ from ditta_core.types import AdaptationReport, Frame
 class DiTTA(StreamMethod):
     """Live mode, exactly what the node does by default.
 
-    Statistics blended, decoder trained towards the teacher's targets in five passes, then frozen; the temporal branch
-    helps where the reliability is below 0.8, and the probabilities are averaged along optical flow with a share of 0.7
-    of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
+    Statistics blended, decoder trained towards the teacher's targets in five passes, half of what it learned deployed,
+    then frozen; the probabilities are averaged along optical flow with a share of up to 0.9 of the previous ones. Masks
+    equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
 
     Attributes:
         adaptation: of the warm-up; the seed is that of the setup.
@@ -45,6 +45,10 @@ class DiTTA(StreamMethod):
         return result.report
 
 
+PUBLISHED_THRESHOLD = 0.8
+"""τ of the published inference."""
+
+
 class DiTTAParity(DiTTA):
     """The published behaviour with its oddities: losses on probabilities, network in training mode, no averaging.
 
@@ -52,7 +56,7 @@ class DiTTAParity(DiTTA):
     last warm-up frame in its temporal memory.
     """
 
-    config = EngineConfig(exact=True, smoothing=0.0)
+    config = EngineConfig(exact=True, reliability_threshold=PUBLISHED_THRESHOLD, smoothing=0.0)
     adaptation = AdaptationConfig.parity()
 
     def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
@@ -63,9 +67,16 @@ class DiTTAParity(DiTTA):
 
 
 class DiTTANoFusion(DiTTA):
-    """Live mode without anything temporal after the warm-up: neither temporal branch nor averaging."""
+    """Live mode without anything temporal after the warm-up: no averaging."""
 
-    config = EngineConfig(reliability_threshold=0.0, smoothing=0.0)
+    config = EngineConfig(smoothing=0.0)
+
+
+class DiTTATemporalBranch(DiTTA):
+    """Live mode with the temporal branch, trained and used where the reliability is below 0.8."""
+
+    config = EngineConfig(reliability_threshold=PUBLISHED_THRESHOLD)
+    adaptation = AdaptationConfig(temporal_branch=True)
 
 
 class DiTTANoContrastive(DiTTA):
@@ -75,9 +86,6 @@ class DiTTANoContrastive(DiTTA):
 
 
 class DiTTANoDistillation(DiTTA):
-    """Live mode without a training step.
-
-    Blended statistics and averaging are left; the temporal branch is untrained and therefore off.
-    """
+    """Live mode without a training step: blended statistics and averaging are left."""
 
     adaptation = AdaptationConfig(passes=0)

@@ -9,7 +9,14 @@ from ditta_core.methods.auxadapt import AuxAdapt, AuxAdaptOnline
 from ditta_core.methods.base import Method, MethodSetup
 from ditta_core.methods.bn_blend import BNBlend, BNBlendEMA
 from ditta_core.methods.cotta import CoTTA, CoTTAOnline
-from ditta_core.methods.ditta import DiTTA, DiTTANoContrastive, DiTTANoDistillation, DiTTANoFusion, DiTTAParity
+from ditta_core.methods.ditta import (
+    DiTTA,
+    DiTTANoContrastive,
+    DiTTANoDistillation,
+    DiTTANoFusion,
+    DiTTAParity,
+    DiTTATemporalBranch,
+)
 from ditta_core.methods.ema_smoothing import EMASmoothing
 from ditta_core.methods.source import Source, SourceMerged
 from ditta_core.methods.tent import Tent, TentOnline
@@ -46,7 +53,8 @@ METHODS: Mapping[str, MethodEntry] = {
     "tracker_refine": MethodEntry(TrackerRefine, "class votes of objects tracked during inference, nothing learned"),
     "ditta": MethodEntry(DiTTA, "DiTTA as the node runs it"),
     "ditta_parity": MethodEntry(DiTTAParity, "DiTTA as published"),
-    "ditta_no_fusion": MethodEntry(DiTTANoFusion, "DiTTA without temporal branch and averaging"),
+    "ditta_temporal_branch": MethodEntry(DiTTATemporalBranch, "DiTTA with the temporal branch as well"),
+    "ditta_no_fusion": MethodEntry(DiTTANoFusion, "DiTTA without averaging"),
     "ditta_no_contrastive": MethodEntry(DiTTANoContrastive, "DiTTA without the contrastive loss"),
     "ditta_no_distillation": MethodEntry(DiTTANoDistillation, "DiTTA without a training step"),
 }

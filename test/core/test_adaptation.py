@@ -163,7 +163,7 @@ def test_adaptation_does_not_depend_on_the_ones_before() -> None:
 def test_statistics_share_moves_statistics_of_encoder_and_decoder() -> None:
     base = random_segmenter()
     adapted = copy.deepcopy(base)
-    adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=0, statistics_share=0.5))
+    adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=0, statistics_share=0.5, natural_shift=0.0))
     for layer, before in (
         (adapted.model.base_net.level1.bn, base.model.base_net.level1.bn),
         (adapted.model.bu_br_l4[0], base.model.bu_br_l4[0]),
@@ -306,7 +306,29 @@ def test_no_target_is_no_adaptation() -> None:
         adapt(random_segmenter(), clip_of(2), SIZE, NoTargets(), AdaptationConfig())
 
 
-@pytest.mark.parametrize("wrong", [{"passes": -1}, {"learning_rate": 0.0}, {"statistics_share": 1.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"passes": -1},
+        {"learning_rate": 0.0},
+        {"statistics_share": 1.1},
+        {"natural_shift": -0.1},
+        {"deployed_share": 1.5},
+    ],
+)
 def test_bad_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         AdaptationConfig(**wrong)
+
+
+def test_deployed_decoder_lies_between_base_and_trained() -> None:
+    base = random_segmenter()
+    states = {}
+    for share in (0.0, 0.5, 1.0):
+        adapted = copy.deepcopy(base)
+        adapt(adapted, clip_of(2), SIZE, OwnLabels(), AdaptationConfig(passes=2, deployed_share=share))
+        states[share] = [parameter.clone() for parameter in adapted.model.decoder_parameters()]
+    for before, none, half, whole in zip(base.model.decoder_parameters(), *states.values(), strict=True):
+        torch.testing.assert_close(none, before)
+        torch.testing.assert_close(half, (before + whole) / 2)
+    assert any(not torch.equal(none, whole) for none, whole in zip(states[0.0], states[1.0], strict=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.normalisation import blend_statistics
+from ditta_core.normalisation import blend_statistics, blended_share, statistics_shift
 
 
 def network() -> nn.Sequential:
@@ -64,3 +64,37 @@ def test_network_is_left_in_order_even_after_an_error() -> None:
 def test_share_outside_range() -> None:
     with pytest.raises(ValueError, match=r"0\.\.1"):
         blend_statistics(network(), lambda: None, 1.2)
+
+
+def test_shift_is_in_variances_of_the_source() -> None:
+    source = [(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 4.0])), (torch.tensor([2.0]), torch.tensor([1.0]))]
+    target = [(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 16.0])), (torch.tensor([2.0]), torch.tensor([1.0]))]
+    # Channels of the first layer: a mean one deviation away; a deviation of 4 in place of 2. The second did not move.
+    assert statistics_shift(source, target) == pytest.approx((1 + 1) / 2 / 2, rel=1e-4)
+    assert statistics_shift([], []) == 0
+
+
+def test_dead_channels_do_not_decide_the_shift() -> None:
+    dead = [(torch.tensor([0.0]), torch.tensor([1e-42]))]
+    assert statistics_shift(dead, [(torch.tensor([1e3]), torch.tensor([1e3]))]) == 100
+
+
+def test_share_shrinks_with_the_shift() -> None:
+    assert blended_share(0.4, 0.02, 0.02) == pytest.approx(0.2)
+    assert blended_share(0.4, 0.04, 0.02) == pytest.approx(0.4 * 16 / 17)
+    assert blended_share(0.4, 0.004, 0.02) < 0.001
+    assert blended_share(0.4, 0.0, 0.0) == 0.4
+
+
+def test_blend_of_unchanged_statistics_changes_nothing_and_of_others_takes_the_share() -> None:
+    net, x = network(), torch.randn(64, 2, 9, 9)
+    assert blend_statistics(net, lambda: net(x), 1.0) == 1.0  # now at home on x
+    at_home = blend_statistics(net, lambda: net(x), 0.4, natural_shift=0.02)
+    assert at_home < 0.001
+    far = blend_statistics(net, lambda: net(x * 4 + 2), 0.4, natural_shift=0.02)
+    assert 0.39 < far < 0.4
+
+
+def test_natural_shift_outside_range() -> None:
+    with pytest.raises(ValueError, match="natural shift"):
+        blend_statistics(network(), lambda: None, 0.3, natural_shift=-1.0)

@@ -155,6 +155,23 @@ def test_torch_answers_until_the_network_is_compiled() -> None:
     assert network(pixels_of()) is not None and network.status == RuntimeStatus("openvino")
 
 
+def test_closing_gives_up_what_has_not_begun() -> None:
+    compiler, begun, gate = Compiler(), threading.Event(), threading.Event()
+    assert not compiler.close()
+    compiler = Compiler()
+
+    def job() -> None:
+        begun.set()
+        gate.wait()
+
+    running, waiting = compiler.submit(job), compiler.submit(job)
+    begun.wait()
+    assert compiler.close(), "a job is under way"
+    assert waiting.cancelled()
+    gate.set()
+    running.result()
+
+
 @needs_openvino
 @pytest.mark.parametrize(
     ("also", "reason"),

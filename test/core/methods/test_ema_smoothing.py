@@ -26,7 +26,7 @@ def bilinear(maps: NDArray[np.float32], rows: NDArray[np.float64], columns: NDAr
 def test_equals_a_plain_reimplementation() -> None:
     frames, model = moving_frames(5), TinyModel()
     method = EMASmoothing(MethodSetup(), model)
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     height, width = (side // 2 for side in frames[0].size)
     rows, columns = np.mgrid[:height, :width].astype(float)
     average: NDArray[np.float32] | None = None
@@ -48,8 +48,11 @@ def test_equals_a_plain_reimplementation() -> None:
             trusted = gap < 0.01 * ((back**2).sum(2) + (returned**2).sum(2)) + 0.5
             trusted &= (there[0] >= -0.5) & (there[0] <= height - 0.5)
             trusted &= (there[1] >= -0.5) & (there[1] <= width - 0.5)
-            mixed = 0.3 * single + 0.7 * bilinear(average, *there)
-            expected = np.where(trusted, mixed, single).astype(np.float32)
+            unexplained = np.pad(grey - np.rint(bilinear(last[None].astype(np.float32), *there)[0]), 1, "reflect")
+            boxes = np.lib.stride_tricks.sliding_window_view(unexplained, (3, 3))
+            residual = np.abs(boxes.mean((2, 3)))
+            share = 0.85 * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
+            expected = ((1 - share) * single + share * bilinear(average, *there)).astype(np.float32)
             gained += float(trusted.mean())
         average, last = expected, grey
         full = torch.nn.functional.interpolate(torch.from_numpy(expected)[None], frame.size, mode="bilinear")[0]
