@@ -275,7 +275,7 @@ class Listener:
         # Since both were heard: on a busy machine one subscription is found by the camera long before the other.
         sent = sum(time >= self.arrived.times[0] for time in self.reliably.times)
         if sent * FEWEST_ARRIVED > len(self.arrived.times) + 1:
-            finding = f"of {sent} images of {name}, {len(self.arrived.times)} arrive best effort: the others are lost on the way"
+            finding = f"of {sent} images of {name}, {len(self.arrived.times)} arrive best effort: the others are lost"
             return warning(self.topic, finding, lost)
         text = f"{size[1]}×{size[0]} at {self.arrived.rate:.1f} Hz from {name} {qos}"
         if len(self.arrived.times) > 1 and stamp_of(first.header) == stamp_of(last.header):
