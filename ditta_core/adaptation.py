@@ -233,9 +233,8 @@ class DistillationTrainer:
         self.prototypes = Prototypes()
         self.past: tuple[Tensor, Tensor] | None = None
         segmenter.requires_grad_(False)
-        self.parameters = list(segmenter.model.decoder_parameters())
-        if config.temporal_branch:
-            self.parameters += segmenter.add_on_parameters()
+        # Those that a loss does not reach stay as they are: without temporal branch and objects, all of the add-on.
+        self.parameters = [*segmenter.model.decoder_parameters(), *segmenter.add_on_parameters()]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)

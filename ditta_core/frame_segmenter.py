@@ -18,6 +18,7 @@ from torch import Tensor
 from ditta_core.engine_config import EngineConfig
 from ditta_core.flow import FlowEstimator, appearance_trust, forward_backward_consistent, warp
 from ditta_core.fusion import FrameView, TemporalMemory, TemporalSegmenter
+from ditta_core.labelling import label_frame
 from ditta_core.reliability import blend_branches
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.serving import Compiler, RuntimeStatus
@@ -41,15 +42,6 @@ class StreamMemory:
     stamp: int
 
 
-def label_frame(
-    model: SegmentationModel, probabilities: Tensor
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
-    """Probabilities [1, C', H, W] -> class ids [H, W] and confidence uint8 [H, W]."""
-    confidence, winner = probabilities[0].max(0)
-    confidence_image = confidence.mul(255).round_().to(torch.uint8).cpu().numpy()
-    return model.class_map.label_image(winner.cpu().numpy()), confidence_image
-
-
 @torch.inference_mode()
 def segment_frame(
     model: SegmentationModel, image: NDArray[np.uint8], input_size: tuple[int, int]
@@ -65,7 +57,7 @@ def segment_frame(
     """
     logits = model(model.preprocess(image[None], input_size, model.mean.device))
     logits = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
-    return label_frame(model, logits.softmax(1))
+    return label_frame(model, logits.softmax(1), (image.shape[0], image.shape[1]))
 
 
 class FrameSegmenter:
@@ -159,9 +151,7 @@ class FrameSegmenter:
             frame.stamp,
         )
         clock.stop("fuse")
-        if tuple(probabilities.shape[-2:]) != frame.size:
-            probabilities = model.enlarge_logits(probabilities, frame.size)
-        class_ids, confidence = label_frame(model, probabilities)
+        class_ids, confidence = label_frame(model, probabilities, frame.size)
         clock.stop("label")
         return Segmentation(class_ids, confidence, generation, fused_share, clock.stages)
 

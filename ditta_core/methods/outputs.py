@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditta_core.frame_segmenter import label_frame
+from ditta_core.labelling import label_frame
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame, Segmentation
 
@@ -42,5 +42,5 @@ def mask_of_outputs(
         generation: of the model that made them.
     """
     logits = enlarge_to_frame(model, model.class_map.merge_logits(outputs), input_size, frame.size)
-    class_ids, confidence = label_frame(model, logits.softmax(1))
+    class_ids, confidence = label_frame(model, logits.softmax(1), frame.size)
     return Segmentation(class_ids, confidence, generation)

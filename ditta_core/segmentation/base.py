@@ -170,7 +170,12 @@ class SegmentationModel(nn.Module):
 
     def enlarge_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits [N, C', h, w] -> [N, C', H, W] in the model's own resize convention."""
+        logits = self.prepare_enlargement(logits)
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.logits_align_corners)
+
+    def prepare_enlargement(self, logits: Tensor) -> Tensor:
+        """What of :meth:`enlarge_logits` comes before the interpolation to the size asked for."""
+        return logits
 
     def load_checkpoint(self, state: Mapping[str, Tensor], origin: str) -> None:
         """Load strictly; on a mismatch say which keys and shapes differ.

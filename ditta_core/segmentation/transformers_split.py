@@ -406,10 +406,10 @@ class SplitTransformer(SegmentationModel):
             return classifier(embedding.movedim(1, -1)).movedim(-1, 1)
         return classifier(embedding)
 
-    def enlarge_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def prepare_enlargement(self, logits: Tensor) -> Tensor:
         if self.enlargement > 1:
             logits = F.interpolate(logits, scale_factor=self.enlargement, mode="bilinear", align_corners=True)
-        return super().enlarge_logits(logits, size)
+        return logits
 
 
 def stride_of(network: PreTrainedModel) -> int:

@@ -145,7 +145,9 @@ def test_configurations_carry_the_values() -> None:
     assert (engine.max_fusion_gap, engine.max_clock_jump) == (0.2, 3.0)
     assert engine.scene == SceneConfig(sensitivity=0.25, confirmation=2.0, cooldown=5.0)
     assert engine.remembered_scenes == 2
-    assert parameters.adaptation_config() == AdaptationConfig(passes=2, learning_rate=0.01, seed=1)
+    expected = AdaptationConfig(passes=2, learning_rate=0.01, seed=1, temporal_branch=True)
+    assert parameters.adaptation_config() == expected
+    assert not NodeParameters(reliability_threshold=0.0).adaptation_config().temporal_branch
     assert parameters.teacher_config().name == "object_vote:flow"
 
 

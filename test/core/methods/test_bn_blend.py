@@ -14,9 +14,7 @@ from ditta_core.methods.source import SourceMerged
 FRAMES = moving_frames(24)
 
 
-@pytest.mark.parametrize(
-    ("frames", "chosen"), [(3, [0, 1, 2]), (20, [0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15, 16, 18, 19])]
-)
+@pytest.mark.parametrize(("frames", "chosen"), [(3, [0, 1, 2]), (20, [0, 5, 10, 14, 19])])
 def test_statistics_are_those_of_the_warmup_in_part(frames: int, chosen: list[int]) -> None:
     model = TinyModel()
     method = BNBlend(MethodSetup(), model)

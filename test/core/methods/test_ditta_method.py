@@ -13,7 +13,14 @@ from ditta_core.engine import InlineRunner, VideoSegmenter
 from ditta_core.engine_config import EngineConfig
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.base import MethodSetup
-from ditta_core.methods.ditta import DiTTA, DiTTANoContrastive, DiTTANoDistillation, DiTTANoFusion, DiTTAParity
+from ditta_core.methods.ditta import (
+    DiTTA,
+    DiTTANoContrastive,
+    DiTTANoDistillation,
+    DiTTANoFusion,
+    DiTTAParity,
+    DiTTATemporalBranch,
+)
 from ditta_core.methods.source import SourceMerged
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
@@ -30,14 +37,15 @@ VARIANTS = pytest.mark.parametrize(
         (DiTTA, EngineConfig(warmup_frames=WARMUP), AdaptationConfig()),
         (
             DiTTAParity,
-            EngineConfig(warmup_frames=WARMUP, smoothing=0.0, exact=True),
+            EngineConfig(warmup_frames=WARMUP, reliability_threshold=0.8, smoothing=0.0, exact=True),
             AdaptationConfig.parity(),
         ),
         (
-            DiTTANoFusion,
-            EngineConfig(warmup_frames=WARMUP, smoothing=0.0, reliability_threshold=0.0),
-            AdaptationConfig(),
+            DiTTATemporalBranch,
+            EngineConfig(warmup_frames=WARMUP, reliability_threshold=0.8),
+            AdaptationConfig(temporal_branch=True),
         ),
+        (DiTTANoFusion, EngineConfig(warmup_frames=WARMUP, smoothing=0.0), AdaptationConfig()),
         (DiTTANoContrastive, EngineConfig(warmup_frames=WARMUP), AdaptationConfig(contrastive=False)),
         (DiTTANoDistillation, EngineConfig(warmup_frames=WARMUP), AdaptationConfig(passes=0)),
     ],
@@ -85,7 +93,7 @@ def compare_with_the_stream(
         np.testing.assert_array_equal(mask.confidence, theirs.confidence)
         assert mask.generation == theirs.generation == 1
         fused += mask.fused_share
-    assert (fused > 0) == (method not in (DiTTANoFusion, DiTTANoDistillation))
+    assert (fused > 0) == (method in (DiTTAParity, DiTTATemporalBranch))
 
 
 def test_failed_adaptation_leaves_the_unadapted_model() -> None:

@@ -51,7 +51,7 @@ def test_equals_a_plain_reimplementation() -> None:
             unexplained = np.pad(grey - np.rint(bilinear(last[None].astype(np.float32), *there)[0]), 1, "reflect")
             boxes = np.lib.stride_tricks.sliding_window_view(unexplained, (3, 3))
             residual = np.abs(boxes.mean((2, 3)))
-            share = 0.85 * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
+            share = 0.9 * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
             expected = ((1 - share) * single + share * bilinear(average, *there)).astype(np.float32)
             gained += float(trusted.mean())
         average, last = expected, grey
