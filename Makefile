@@ -17,7 +17,7 @@ EXTRAS := ros,demo,evaluate,openvino,ray,test
 CONSTRAINTS := constraints.txt
 endif
 
-.PHONY: help demo test lint bench sam2 clean
+.PHONY: help demo test lint bench soak study sam2 clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,17 +25,27 @@ help: ## list the targets
 demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report in runs/demo
 	$(VENV)/bin/ditta demo $(ARGS)
 
-# The profile draws the same examples on every machine and gives slow ones time.
+# The profile draws the same examples on every machine and gives slow ones time. Most tests of the node wait for another
+# process, so that two run beside each other, whole files, as they share what is costly to set up.
 test: $(VENV)/installed ## all tests
-	$(RUN) -m pytest --hypothesis-profile=ci $(ARGS)
+	$(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed ## ruff and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json
+bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json and README.md
 	$(RUN) -m pytest benchmarks --timeout 0 --results benchmarks/results/bench.json $(ARGS)
+	$(RUN) benchmarks/goals.py
+
+study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, into benchmarks/results/study.md (hours)
+	$(RUN) benchmarks/study.py $(ARGS)
+
+soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and README.md
+	$(RUN) benchmarks/soak_node.py --size 480x360 --rate 15 --seconds 1200 --settle 60 --growth 20 --adapt-every 120 \
+		--out benchmarks/results/soak_20min.json $(ARGS)
+	$(RUN) benchmarks/goals.py
 
 # sam2 without what it names: its torchvision needs CUDA, and breaks transformers beside a CPU build of torch.
 sam2: $(VENV)/installed ## SAM 2 and Hugging Face models into .venv

@@ -112,6 +112,7 @@ setup(
             "pytest>=7,<9",  # launch_testing's plugin breaks under 9
             "pytest-benchmark>=4",  # make bench
             "pytest-timeout>=2.1",  # a node that hangs fails its test, not the whole run
+            "pytest-xdist>=3.2",  # make test: two processes of one thread each take two thirds of the time of one
             "ruff>=0.6",  # make lint
             "scikit-learn>=1.0",  # independent reference for metrics
             "scipy>=1.8",  # independent reference for images and labels

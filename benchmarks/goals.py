@@ -1,0 +1,108 @@
+"""Figures that were to be reached: how they are noted, and the README's table of them.
+
+``python benchmarks/goals.py`` writes the table of ``results/bench.json`` and ``results/soak_20min.json`` into
+README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ditta_core.report.tables import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ("bench.json", "soak_20min.json")
+"""What the table shows, in this order."""
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that was reached, and what it was to be.
+
+    Attributes:
+        comparison: ``>=`` or ``<=``.
+    """
+
+    name: str
+    value: float
+    comparison: str
+    goal: float
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.value >= self.goal if self.comparison == ">=" else self.value <= self.goal
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        return "met" if self.met else "missed"
+
+    @classmethod
+    def of(cls, noted: dict[str, Any]) -> Goal:
+        """As noted by :meth:`json`."""
+        return cls(**{name: value for name, value in noted.items() if name != "met"})
+
+    def json(self) -> dict[str, Any]:
+        """As in the files of results."""
+        return {**asdict(self), "met": self.met}
+
+
+def text_table(goals: Sequence[Goal]) -> str:
+    """For a terminal."""
+    rows = ((each.name, quantity(each.value, each.unit), wanted(each), each.verdict) for each in goals)
+    return Table(("what", "reached", "goal", ""), tuple(rows)).to_text()
+
+
+def markdown_table(goals: Sequence[Goal]) -> str:
+    """For the README."""
+    rows = (f"| {each.name} | {quantity(each.value, each.unit)} | {wanted(each)} | {each.verdict} |" for each in goals)
+    return "\n".join(["| | reached | goal | |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value of three digits, with its unit.
+
+    >>> quantity(0.6321, "×"), quantity(59.53, ""), quantity(1234.5, "MB")
+    ('0.63×', '59.5', '1234 MB')
+    """
+    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}{unit if unit in ('', '×', '%') else ' ' + unit}"
+
+
+def wanted(goal: Goal) -> str:
+    """What it was to be."""
+    unit = goal.unit if goal.unit in ("", "×", "%") else f" {goal.unit}"
+    return f"{'≥' if goal.comparison == '>=' else '≤'} {goal.goal:g}{unit}"
+
+
+def read_goals(folder: Path) -> list[Goal]:
+    """Those of the files of results that are there."""
+    goals = []
+    for name in RESULTS:
+        if (folder / name).exists():
+            goals += [Goal.of(each) for each in json.loads((folder / name).read_text(encoding="utf-8"))["goals"]]
+    return goals
+
+
+def with_table(readme: str, goals: Sequence[Goal]) -> str:
+    """The README with the table in its place."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + markdown_table(goals) + END + rest.split(END)[1]
+
+
+def main() -> None:
+    """Write the table into the README."""
+    path = ROOT / "README.md"
+    readme = path.read_text(encoding="utf-8")
+    path.write_text(with_table(readme, read_goals(ROOT / "benchmarks" / "results")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
