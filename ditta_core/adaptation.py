@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ STATISTICS_FRAMES = 5
 at 480×368 is 350 MB instead of 570 for ten. With Cityscapes weights, ten warm-up frames and a share of 30 %, five of
 them instead of all give 43.01, 37.15 and 51.54 mIoU on three drives of CamVid's training part, and all ten 43.04, 37.15
 and 51.81."""
+
+RESTORED_SHARE = 2.0
+"""By how much the largest share of the warm-up's statistics grows where the clip had to be restored in full."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,15 @@ class AdaptationConfig:
             raise ValueError(f"expected a deployed share in 0..1, but got {self.deployed_share}")
         if self.natural_shift < 0:
             raise ValueError(f"expected a natural shift >= 0, but got {self.natural_shift}")
+
+    def after_restoration(self, strength: float) -> AdaptationConfig:
+        """For a clip that was restored with a strength of 0..1, see :mod:`ditta_core.restoration`.
+
+        What restoration leaves is still far from the training data, whose statistics are then worth less: the largest
+        share grows with the strength, up to ``RESTORED_SHARE`` times.
+        """
+        share = min(self.statistics_share * (1 + strength * (RESTORED_SHARE - 1)), 1.0)
+        return self if share == self.statistics_share else replace(self, statistics_share=share)
 
     @classmethod
     def parity(cls, **settings: Any) -> AdaptationConfig:

@@ -399,7 +399,8 @@ class VideoSegmenter:
         if signature is not None:
             self.monitor.settle(signature)
         self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
-        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation))
+        adaptation = self.adaptation.after_restoration(self.restorer.strength)
+        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, adaptation))
         self.take_news()
 
     def known_scene(self, signature: SceneSignature) -> Generation | None:
