@@ -51,9 +51,10 @@ WHITE_RAMP = (205.0, 165.0)
 BRIGHTNESS = 0.5
 """Mean of the luminance, 0..1, that the gamma aims at; images that are brighter are left."""
 SMALLEST_GAMMA = 0.35
-SMALLEST_RANGE = 32.0
-"""What a narrower range is taken for, so that a covered lens does not become an image of its noise."""
-ESTIMATE_SECONDS = 0.5
+EMPTY_RAMP = (24.0, 8.0)
+"""Range below which levels fade out again, and where they end: a covered lens shows nothing that could be stretched.
+The training drives in darkness of severity 5 have 38 to 53."""
+ESTIMATE_SECONDS = 1.0
 """Time constant of the estimates."""
 ASSUMED_PERIOD = 0.1
 """Seconds between frames whose stamps do not advance."""
@@ -136,7 +137,8 @@ class Exposure:
     @property
     def flatness(self) -> float:
         """How much the levels are needed, 0..1."""
-        return ramp(self.white - self.black, *RANGE_RAMP)
+        extent = self.white - self.black
+        return ramp(extent, *RANGE_RAMP) * (1 - ramp(extent, *EMPTY_RAMP))
 
     def table(self) -> NDArray[np.uint8]:
         """What becomes of every brightness, uint8 [256]; the identity where the flatness is 0."""
@@ -156,7 +158,7 @@ class Exposure:
 
 def _stretch(black: float, white: float) -> NDArray[np.float64]:
     """Share of the range from black to white for every brightness, float64 [256] of 0..1."""
-    return np.clip((np.arange(256) - black) / max(white - black, SMALLEST_RANGE), 0, 1)
+    return np.clip((np.arange(256) - black) / max(white - black, 1.0), 0, 1)
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ class Average:
 class Denoiser:
     """Takes the noise out of consecutive frames.
 
-    One denoiser serves one thread. A frame of another size, one that is not newer, or one after a gap of more than
+    One denoiser serves one stream: what DIS answers depends a little on what it was asked before. A frame of another size, one that is not newer, or one after a gap of more than
     ``LARGEST_GAP`` is denoised on its own.
     """
 
@@ -306,8 +308,8 @@ class Denoiser:
         # A window at half the size covers twice its sides in the image.
         expected = (_LUMA_GAIN * noise / (2 * _WINDOW[0])) ** 2 * (1 + 1 / np.maximum(count, 1)) + np.float32(0.5)
         trust = 1 / (1 + (difference**2 / (np.float32(DOUBT**2) * expected)) ** 2)
-        count = np.asarray(np.minimum(count * trust, AVERAGED_FRAMES - 1) + 1, np.float32)
-        return np.asarray(carried + (pixels - carried) / count[..., None], np.float32), count
+        frames = np.asarray(np.minimum(count * trust, AVERAGED_FRAMES - 1) + 1, np.float32)
+        return np.asarray(carried + (pixels - carried) / frames[..., None], np.float32), frames
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -324,7 +326,6 @@ class ImageRestorer:
     """
 
     def __init__(self) -> None:
-        self.denoiser = Denoiser()
         self.reset()
 
     def reset(self) -> None:
@@ -332,7 +333,7 @@ class ImageRestorer:
         self.exposure: Exposure | None = None
         self.noise = 0.0
         self.stamp = 0
-        self.denoiser.average = None
+        self.denoiser = Denoiser()
 
     @property
     def flatness(self) -> float:
