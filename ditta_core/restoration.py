@@ -250,8 +250,8 @@ class Average:
 class Denoiser:
     """Takes the noise out of consecutive frames.
 
-    One denoiser serves one stream: what DIS answers depends a little on what it was asked before. A frame of another size, one that is not newer, or one after a gap of more than
-    ``LARGEST_GAP`` is denoised on its own.
+    One denoiser serves one stream: what DIS answers depends a little on what it was asked before. A frame of another
+    size, one that is not newer, or one after a gap of more than ``LARGEST_GAP`` is denoised on its own.
     """
 
     def __init__(self) -> None:

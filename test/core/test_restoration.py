@@ -3,20 +3,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from moving_scenes import texture
 from numpy.typing import NDArray
 
-from ditta_core.adaptation import RESTORED_SHARE, AdaptationConfig
+from ditta_core.adaptation import RESTORED_SHARE, AdaptationConfig, AdaptationJob
 from ditta_core.corruptions import Corruption, Corruptor
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.engine_config import EngineConfig
+from ditta_core.engine import InlineRunner, VideoSegmenter
+from ditta_core.engine_config import EngineConfig, WarmupTrigger
+from ditta_core.frame_segmenter import FrameSegmenter
+from ditta_core.fusion import TemporalSegmenter
+from ditta_core.methods.base import MethodSetup
+from ditta_core.methods.bn_blend import BNBlend, BNBlendEMA
+from ditta_core.methods.ditta import DiTTA, DiTTANoDistillation, DiTTAParity
+from ditta_core.methods.ema_smoothing import EMASmoothing
 from ditta_core.restoration import (
     LARGEST_GAP,
     NOISE_RAMP,
@@ -28,16 +37,19 @@ from ditta_core.restoration import (
     noise_rows,
     ramp,
 )
-from ditta_core.types import Frame
+from ditta_core.segmentation.registry import ModelSource, load_model
+from ditta_core.teacher import TeacherConfig
+from ditta_core.types import Frame, State
 
 FRAME_TIME = 66_666_667
 Image = NDArray[np.uint8]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(few_threads: None) -> Iterator[None]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     yield
     cv2.setNumThreads(threads)
 
@@ -275,6 +287,82 @@ def test_stamp_and_frame_id_stay() -> None:
     restored = ImageRestorer()(frame)
     assert restored.image is not frame.image
     assert replace(restored, image=frame.image) == replace(frame)
+
+
+# --- in the stream ---------------------------------------------------------------------------------------------------
+
+
+class KeepingRunner(InlineRunner):
+    """Keeps the jobs instead of running them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[AdaptationJob] = []
+
+    def submit(self, job: AdaptationJob) -> None:
+        self.jobs.append(job)
+
+
+@pytest.fixture(scope="module")
+def base() -> TemporalSegmenter:
+    """The packaged model."""
+    return TemporalSegmenter(load_model(ModelSource()))
+
+
+def engine(
+    base: TemporalSegmenter, runner: InlineRunner, adaptation: AdaptationConfig, **settings: Any
+) -> VideoSegmenter:
+    steady = {"warmup_frames": 2, "warmup_on": WarmupTrigger.STARTUP, "remembered_scenes": 0, "smoothing": 0.0}
+    config = EngineConfig(**{**steady, **settings})
+    return VideoSegmenter(ModelSource(), config, adaptation, TeacherConfig(), runner, base=base)
+
+
+def dark_frames(count: int) -> list[Frame]:
+    images = [noisy(np.asarray(scene((64, 96), index) * 0.4, np.uint8), 8, index) for index in range(count)]
+    return [Frame(image, index * FRAME_TIME) for index, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"restoration": False}, {"exact": True}])
+def test_clip_and_network_see_the_restored_images(base: TemporalSegmenter, settings: dict[str, bool]) -> None:
+    frames = dark_frames(2)
+    runner, restorer = KeepingRunner(), ImageRestorer()
+    stream = engine(base, runner, AdaptationConfig(), **settings)
+    masks = [stream.push(frame) for frame in frames]
+    seen = frames if settings else [restorer(frame) for frame in frames]
+    (job,) = runner.jobs
+    np.testing.assert_array_equal(job.clip, np.stack([frame.image for frame in seen]))
+    assert job.adaptation == AdaptationConfig().after_restoration(restorer.strength)
+    assert (restorer.strength == 1) == (not settings)
+    for mask, frame in zip(masks, seen, strict=True):
+        alone = FrameSegmenter(base, stream.config, False).segment(frame, stream.input_size(frame), 0)
+        np.testing.assert_array_equal(mask.confidence, alone.confidence)
+
+
+def test_reset_of_the_stream_resets_the_restorer(base: TemporalSegmenter) -> None:
+    frames = dark_frames(5)
+    stream = engine(base, KeepingRunner(), AdaptationConfig(), warmup_on=WarmupTrigger.SERVICE)
+    for frame in frames[:4]:
+        stream.push(frame)
+    stream.reset()
+    fresh = engine(base, KeepingRunner(), AdaptationConfig(), warmup_on=WarmupTrigger.SERVICE)
+    np.testing.assert_array_equal(stream.push(frames[4]).confidence, fresh.push(frames[4]).confidence)
+
+
+def test_method_equals_the_stream_in_the_dark(base: TemporalSegmenter) -> None:
+    frames = dark_frames(4)
+    adaptation = AdaptationConfig(passes=0)
+    stream = engine(base, InlineRunner(), adaptation, smoothing=EngineConfig.smoothing)
+    method = DiTTANoDistillation(MethodSetup(), base.model)
+    for frame in frames[:2]:
+        np.testing.assert_array_equal(method.observe(frame).confidence, stream.push(frame).confidence)
+    assert method.prepare(frames[:2]).succeeded and stream.status.state is State.ADAPTED
+    for frame in frames[2:]:
+        np.testing.assert_array_equal(method.observe(frame).confidence, stream.push(frame).confidence)
+
+
+def test_methods_that_are_compared_with_see_the_camera_image() -> None:
+    assert DiTTA.config.restores
+    assert not any(method.config.restores for method in (EMASmoothing, BNBlend, BNBlendEMA, DiTTAParity))
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
