@@ -35,7 +35,9 @@ them instead of all give 43.01, 37.15 and 51.54 mIoU on three drives of CamVid's
 and 51.81."""
 
 RESTORED_SHARE = 2.0
-"""By how much the largest share of the warm-up's statistics grows where the clip had to be restored in full."""
+"""By how much the largest share of the warm-up's statistics grows where the clip had to be restored in full. On
+CamVid's training part, restored, mIoU with 0.3 → 0.6: with Cityscapes weights 28.3 → 32.0 under noise and 28.7 → 33.3
+in darkness of severity 3 (33.8 with 0.8), with the packaged model 42.7 → 43.1 and 38.5 → 39.0."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class AdaptationConfig:
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
         statistics_share: largest share of the warm-up's BatchNorm statistics blended into the source's before anything
-            else; the less they differ, the smaller the share, see :func:`~ditta_core.normalisation.blended_share`.
+            else; the less they differ, the smaller the share, see :func:`~ditta_core.normalisation.blended_share`;
+            larger for a restored clip, see :meth:`after_restoration`.
         natural_shift: difference of the statistics that a single view has at home too; 0 always takes the whole share.
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
