@@ -28,6 +28,7 @@ from ditta_core.engine_config import EngineConfig, WarmupTrigger
 from ditta_core.frame_segmenter import FrameSegmenter
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import Generation, GenerationStore
+from ditta_core.restoration import ImageRestorer
 from ditta_core.scene import SceneDescriber, SceneMonitor, SceneSignature
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
@@ -151,6 +152,7 @@ class VideoSegmenter:
         self.base = base or TemporalSegmenter(load_model(source))
         self.compiler = compiler
         self.live = FrameSegmenter(self.base, config, temporal_branch=False, compiler=compiler)
+        self.restorer = ImageRestorer()
         self.lock = threading.Lock()
         self.requests: deque[Callable[[], None]] = deque()
         self.clip: list[NDArray[np.uint8]] = []
@@ -241,10 +243,13 @@ class VideoSegmenter:
             self.apply_requests()
             self.take_news()
             self.watch_scene(frame)
-            segmentation = self.live.segment(frame, self.input_size(frame), self.status.generation)
+            # The scene is watched on the camera's own image: what sets the thresholds there is the change of the light
+            # itself, and a cut has to be known before anything of the last shot is averaged into this frame.
+            seen = self.restorer(frame) if self.config.restores else frame
+            segmentation = self.live.segment(seen, self.input_size(seen), self.status.generation)
             self.certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
             if self.status.state is State.COLLECTING:
-                self.collect(frame)
+                self.collect(seen)
             self.last = frame
             return segmentation
 
@@ -301,6 +306,7 @@ class VideoSegmenter:
             self.restart(reason)
             return
         self.live.memory = None
+        self.restorer.reset()
         self.say(f"{reason}; the adaptation goes on")
 
     def start(self) -> None:
@@ -336,6 +342,7 @@ class VideoSegmenter:
         self.runner.cancel()
         self.clip = []
         self.monitor.forget()
+        self.restorer.reset()
         self.serve(None)
         self.say(message, state=State.BASE, generation=0, collected=0, progress=0.0, losses=())
 
@@ -363,6 +370,7 @@ class VideoSegmenter:
         seen = self.monitor.observe(frame.image, frame.stamp, self.certainty)
         if seen.cut:
             self.live.memory = None  # nothing of the last shot may reach into this one
+            self.restorer.reset()
             if self.status.state is State.COLLECTING and self.clip and self.restarted_clips < RESTARTED_CLIPS:
                 self.restarted_clips += 1
                 self.collect_anew("collecting anew: a cut in the clip")
@@ -391,7 +399,8 @@ class VideoSegmenter:
         if signature is not None:
             self.monitor.settle(signature)
         self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
-        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, self.adaptation))
+        adaptation = self.adaptation.after_restoration(self.restorer.strength)
+        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, adaptation))
         self.take_news()
 
     def known_scene(self, signature: SceneSignature) -> Generation | None:

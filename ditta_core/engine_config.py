@@ -43,6 +43,8 @@ class EngineConfig:
         reliability_threshold: τ; below this reliability the temporal branch helps. 0 = frame branch alone.
         smoothing: largest share of the previous probabilities, carried along by optical flow, in the new ones; less
             where the flow does not explain the image, none where it is inconsistent; 0 = off.
+        restoration: take noise and darkness out of the images before anything but the scene detection sees them, see
+            :mod:`ditta_core.restoration`; what is neither noisy nor dark stays as it is. Never with ``exact``.
         max_fusion_gap: seconds between two frames above which the later one is segmented on its own.
         max_clock_jump: seconds. A stamp further back than this is a restart (a looped bag); less is a late frame, which
             is rejected.
@@ -58,6 +60,7 @@ class EngineConfig:
     input_size: tuple[int, int] | None = None
     reliability_threshold: float = 0.0
     smoothing: float = 0.9
+    restoration: bool = True
     max_fusion_gap: float = 0.5
     max_clock_jump: float = 1.0
     exact: bool = False
@@ -70,3 +73,8 @@ class EngineConfig:
         for name in ("reliability_threshold", "smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
+
+    @property
+    def restores(self) -> bool:
+        """Whether images are restored where they need it."""
+        return self.restoration and not self.exact

@@ -59,4 +59,4 @@ class BNBlend(StreamMethod):
 class BNBlendEMA(BNBlend):
     """The same, and the probabilities averaged along optical flow: both cheap tricks together."""
 
-    config = EngineConfig(reliability_threshold=0.0, smoothing=SMOOTHING)
+    config = EngineConfig(reliability_threshold=0.0, smoothing=SMOOTHING, restoration=False)

@@ -21,9 +21,10 @@ from ditta_core.types import AdaptationReport, Frame
 class DiTTA(StreamMethod):
     """Live mode, exactly what the node does by default.
 
-    Statistics blended, decoder trained towards the teacher's targets in five passes, half of what it learned deployed,
-    then frozen; the probabilities are averaged along optical flow with a share of up to 0.9 of the previous ones. Masks
-    equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
+    Noisy, dark and flat images restored, statistics blended, decoder trained towards the teacher's targets in five
+    passes, half of what it learned deployed, then frozen; the probabilities are averaged along optical flow with a
+    share of up to 0.9 of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is
+    pushed every frame.
 
     Attributes:
         adaptation: of the warm-up; the seed is that of the setup.
@@ -35,8 +36,8 @@ class DiTTA(StreamMethod):
 
     def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
         self.reset()
-        clip = np.stack([frame.image for frame in warmup])
-        adaptation = replace(self.adaptation, seed=self.setup.seed)
+        clip = np.stack([self.restored(frame).image for frame in warmup])
+        adaptation = replace(self.adaptation, seed=self.setup.seed).after_restoration(self.restorer.strength)
         result = run_job(
             AdaptationJob(clip, self.input_size(warmup[-1]), self.setup.source, self.setup.teacher, adaptation)
         )

@@ -18,4 +18,4 @@ class EMASmoothing(StreamMethod):
     """
 
     uses_warmup = False
-    config = EngineConfig(reliability_threshold=0.0, smoothing=SMOOTHING)
+    config = EngineConfig(reliability_threshold=0.0, smoothing=SMOOTHING, restoration=False)

@@ -8,6 +8,7 @@ from ditta_core.engine_config import EngineConfig
 from ditta_core.frame_segmenter import FrameSegmenter
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.methods.base import Method, MethodSetup
+from ditta_core.restoration import ImageRestorer
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame, Segmentation
 
@@ -24,6 +25,7 @@ class StreamMethod(Method):
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         super().__init__(setup, model)
         self.base = TemporalSegmenter(model)
+        self.restorer = ImageRestorer()
         self.serve(self.base)
 
     def serve(self, segmenter: TemporalSegmenter, temporal_branch: bool = False, generation: int = 0) -> None:
@@ -31,8 +33,13 @@ class StreamMethod(Method):
         self.stream = FrameSegmenter(segmenter, self.config, temporal_branch)
         self.generation = generation
 
+    def restored(self, frame: Frame) -> Frame:
+        """The next frame of the video as the network sees it."""
+        return self.restorer(frame) if self.config.restores else frame
+
     def observe(self, frame: Frame) -> Segmentation:
-        return self.stream.segment(frame, self.input_size(frame), self.generation)
+        return self.stream.segment(self.restored(frame), self.input_size(frame), self.generation)
 
     def reset(self) -> None:
+        self.restorer.reset()
         self.serve(self.base)

@@ -93,7 +93,8 @@ def test_warmup_length(frames: int, ratio: int, length: int) -> None:
 
 def test_states_in_order_and_masks_throughout(source: ModelSource) -> None:
     runner, events = ManualRunner(), []
-    stream = VideoSegmenter(source, EngineConfig(warmup_frames=3), QUICK, TeacherConfig(), runner, events.append)
+    config = EngineConfig(warmup_frames=3, restoration=False)
+    stream = VideoSegmenter(source, config, QUICK, TeacherConfig(), runner, events.append)
     assert stream.status.state is State.BASE
     states, generations = [], []
     for index in range(8):

@@ -150,7 +150,7 @@ def test_asked_for_the_same_place_is_learned_anew_and_kept_once(base: TemporalSe
 
 
 def test_a_clip_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
-    drive = Drive(base, warmup_frames=8)
+    drive = Drive(base, warmup_frames=8, restoration=False)
     drive.through("meadow", 4)
     drive.through("blocks", 8)
     assert "collecting anew: a cut in the clip" in drive.events

@@ -1,0 +1,404 @@
+r"""Restoration of noisy, dark and flat video before the network sees it, behind estimates from the images alone.
+
+A network that was trained on clean images by day loses most of what it knows under sensor noise and in darkness, and
+blended normalisation statistics bring back a quarter of that. Taking the corruption out of the image brings back more,
+but every filter costs on clean video. So each image is judged first, without labels:
+
+- its **noise**, by the response to Immerkær's kernel, which is blind to flat and to evenly sloping surfaces (Immerkær,
+  "Fast noise variance estimation", 1996), as the median of the absolute values, which texture and edges hardly move;
+- its **range**, from the darkest to the brightest hundredth of a thumbnail in which the noise has been averaged away.
+
+Where both are those of a clean image, restoration is the identity: the same array. Otherwise it does, in this order,
+
+1. **levels**: the range is stretched to 0..255, and what is dark raised by a gamma. That comes first because the square
+   root is what makes shot noise equally strong in light and shadow (Anscombe, 1948), so that one number describes it;
+2. **averaging over time**, at half the size: the average of the earlier frames is carried along optical flow and takes
+   in the new frame. Every pixel counts the frames in its average, and starts anew where the new frame contradicts it by
+   more than the noise explains;
+3. **shrinkage** of the Laplacian pyramid: each band is multiplied by the share of its local power that is not noise (a
+   local Wiener filter), noise being what the averaging has left.
+
+Estimates are smoothed over time and all strengths are smooth functions of them, so that nothing switches on or off.
+
+mIoU on CamVid's training part without → with restoration: the source alone, and with blended statistics (share 0.3,
+with restoration up to 0.6, see ``RESTORED_SHARE``). Labelled frames as the last of eight of a synthetic drive with
+parallax, the warm-up ten frames of another one 1 and 4 s before. Six drives with twelve labelled frames, twice as
+many for Cityscapes at noise:3; differences below 2 are noise. Cityscapes weights at 640×480; the packaged model,
+trained on these drives, at 432×320.
+
+=============  ===========  ===========  ===========  ===========
+\              Cityscapes                packaged
+-------------  ------------------------  ------------------------
+\              source       blended      source       blended
+=============  ===========  ===========  ===========  ===========
+clean          49.8 → 49.8  54.5 → 54.5  60.8 → 60.8  60.3 → 60.3
+noise:1        11.6 → 30.7  19.9 → 37.7  34.6 → 50.8  39.2 → 50.4
+noise:3         3.4 → 22.5  10.2 → 31.5  11.9 → 40.9  16.9 → 43.1
+low_light:1    13.3 → 25.5  23.3 → 34.1  35.7 → 41.9  38.8 → 42.3
+low_light:3    10.1 → 22.8  19.0 → 31.9  29.1 → 38.3  34.5 → 39.0
+low_light:5     6.1 → 19.1  16.7 → 26.8  16.6 → 32.1  22.1 → 33.8
+fog:3          23.3 → 30.8  31.8 → 39.2  48.3 → 49.8  49.3 → 50.0
+motion_blur:3  17.1 → 17.1  22.4 → 22.4  43.9 → 43.9  45.6 → 45.6
+=============  ===========  ===========  ===========  ===========
+
+What did not pay at noise:3 (Cityscapes, blended with 0.3; nothing done 11.9): Gaussian 7.7, bilateral 14.7, bilateral
+at half the size 17.8, undoing what clipping does to the mean +0.6. Shrinkage of every frame on its own 21.9 to 23.3;
+with averaging, carried bilinearly 25.6 and bicubically 26.4. The finest band wants little noise and all its edges:
+with 0.7 or 3 times the power taken away instead of 1.5, 18.8 and 20.8. In darkness (nothing done 21.1, levels alone
+19.5), levels after shrinkage give 20.7 and before it 24.1. Shrinkage of clean video would cost 1.5, levels there 0.5
+to 2.6.
+
+It takes 8 ms at 640×480 on one core, 0.7 where nothing is to be done, and grows with the pixels of the camera image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.flow import FlowEstimator, positions
+from ditta_core.types import Frame
+
+Plane = NDArray[np.float32]
+"""float32 [H, W], one channel of an image, 0..255."""
+
+# --- estimates -------------------------------------------------------------------------------------------------------
+
+NOISE_RAMP = (6.0, 10.0)
+"""Noise, of 255, from which restoration begins and where it is complete. CamVid's training drives have 0.6 to 4.1,
+noise of severity 1 17 to 20, a drive in darkness of severity 3 about 28 after the levels."""
+RANGE_RAMP = (190.0, 165.0)
+"""Range, of 255, below which the levels begin and where they are complete. The training drives have 191 to 251, in fog
+of severity 3 136 to 188, in darkness of severity 1 115 to 157."""
+WHITE_RAMP = (205.0, 165.0)
+"""The same for the brightest hundredth and the gamma. The training drives have 215 to 255."""
+BRIGHTNESS = 0.5
+"""Mean of the luminance, 0..1, that the gamma aims at; images that are brighter are left."""
+SMALLEST_GAMMA = 0.35
+EMPTY_RAMP = (24.0, 8.0)
+"""Range below which levels fade out again, and where they end: a covered lens shows nothing that could be stretched.
+The training drives in darkness of severity 5 have 38 to 53."""
+ESTIMATE_SECONDS = 1.0
+"""Time constant of the estimates."""
+ASSUMED_PERIOD = 0.1
+"""Seconds between frames whose stamps do not advance."""
+NOISE_ROWS = 60
+"""Triples of rows that the noise is estimated from, evenly spread: 0.2 ms at 640×480."""
+THUMBNAIL = 80
+"""Pixels of the longer side of the thumbnail, about."""
+
+_GAMMAS = np.linspace(SMALLEST_GAMMA, 1, 27)
+_NORMAL_MEDIAN = 0.6745
+"""Median of the absolute value of a normal variable of deviation 1."""
+_IMMERKAER_GAIN = 6.0
+"""Deviation of the response of Immerkær's kernel to white noise of deviation 1."""
+
+
+def ramp(value: float, start: float, end: float) -> float:
+    """0 on the side of ``start``, 1 from ``end`` on, with a continuous slope between them.
+
+    >>> [ramp(value, 6.0, 10.0) for value in (5.0, 8.0, 11.0)]
+    [0.0, 0.5, 1.0]
+    """
+    x = min(max((value - start) / (end - start), 0.0), 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def noise_rows(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Triples of neighbouring rows of the green channel, uint8 [n, 3, W], from an RGB image uint8 [H, W, 3]."""
+    height, width = image.shape[:2]
+    step = max(3, height // NOISE_ROWS)
+    count = height // step
+    return image[: count * step, :, 1].reshape(count, step, width)[:, :3]
+
+
+def estimate_noise(rows: NDArray[np.uint8]) -> float:
+    """Standard deviation of white noise, of 255, from triples of rows uint8 [n, 3, W].
+
+    The median of |I ∗ [[1, −2, 1], [−2, 4, −2], [1, −2, 1]]|, interpolated between whole numbers. Noise that clips at
+    black and white is what is left of it there: 38 for a deviation of 46. 0 where there is less than the kernel covers.
+    """
+    if rows.shape[0] == 0 or rows.shape[2] < 3:
+        return 0.0
+    rows = rows.astype(np.int16)
+    bends = rows[:, 0] - 2 * rows[:, 1] + rows[:, 2]
+    responses = np.abs(bends[:, :-2] - 2 * bends[:, 1:-1] + bends[:, 2:])
+    counts = np.bincount(responses.ravel()).cumsum()
+    half = counts[-1] / 2
+    middle = int(np.searchsorted(counts, half))
+    below = int(counts[middle - 1]) if middle else 0
+    median = middle - 0.5 + (half - below) / (int(counts[middle]) - below)
+    return max(float(median), 0.0) / _NORMAL_MEDIAN / _IMMERKAER_GAIN
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How an image uses its range.
+
+    Attributes:
+        black, white: of 255; the darkest hundredth of the luminance and the brightest of the brightest channel.
+        gamma: exponent that brings the mean luminance, after stretching, to ``BRIGHTNESS``; at most 1.
+    """
+
+    black: float
+    white: float
+    gamma: float
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8]) -> Exposure:
+        """Of an RGB image uint8 [H, W, 3]."""
+        height, width = image.shape[:2]
+        scale = max(height, width) // THUMBNAIL
+        if scale > 1:
+            size = max(1, width // scale), max(1, height // scale)
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        black, white = float(np.percentile(grey, 1)), float(np.percentile(image.max(2), 99))
+        histogram = np.bincount(grey.ravel(), minlength=256) / grey.size
+        means = _stretch(black, white) ** _GAMMAS[:, None] @ histogram
+        return cls(black, white, float(np.interp(-BRIGHTNESS, -means, _GAMMAS)))
+
+    @property
+    def flatness(self) -> float:
+        """How much the levels are needed, 0..1."""
+        extent = self.white - self.black
+        return ramp(extent, *RANGE_RAMP) * (1 - ramp(extent, *EMPTY_RAMP))
+
+    def table(self) -> NDArray[np.uint8]:
+        """What becomes of every brightness, uint8 [256]; the identity where the flatness is 0."""
+        share = self.flatness
+        gamma = 1 - share * ramp(self.white, *WHITE_RAMP) * (1 - self.gamma)
+        levels = _stretch(share * self.black, 255 - share * (255 - self.white)) ** gamma
+        return np.rint(255 * levels).astype(np.uint8)
+
+    def towards(self, other: Exposure, share: float) -> Exposure:
+        """Part of the way to another exposure."""
+        return Exposure(
+            self.black + share * (other.black - self.black),
+            self.white + share * (other.white - self.white),
+            self.gamma + share * (other.gamma - self.gamma),
+        )
+
+
+def _stretch(black: float, white: float) -> NDArray[np.float64]:
+    """Share of the range from black to white for every brightness, float64 [256] of 0..1."""
+    return np.clip((np.arange(256) - black) / max(white - black, 1.0), 0, 1)
+
+
+# --- noise -----------------------------------------------------------------------------------------------------------
+
+AVERAGED_FRAMES = 8.0
+"""Frames in an average at the most."""
+DOUBT = 2.0
+"""Deviations of the noise at which a difference between the average and the new frame halves the frames that count."""
+LARGEST_GAP = 0.5
+"""Seconds between two frames above which the average starts anew."""
+BANDS = 3
+"""Bands of the Laplacian pyramid that are shrunk, the finest included."""
+FINE_SHRINKAGE = 1.5
+SHRINKAGE = 0.8
+CHROMA_SHRINKAGE = 3.0
+"""Multiples of the noise's power that are taken away: of the finest band of the luminance, which is not averaged over
+time, of the coarser ones, and of the colours."""
+
+_LUMA_GAIN = math.sqrt(0.299**2 + 0.587**2 + 0.114**2)
+_RED_GAIN = 0.713 * math.sqrt(0.701**2 + 0.587**2 + 0.114**2)
+_BLUE_GAIN = 0.564 * math.sqrt(0.299**2 + 0.587**2 + 0.886**2)
+_BAND_GAINS = (0.945, 0.231, 0.099, 0.048)
+"""Deviation of white noise of deviation 1 in Y, Cr and Cb, and in the bands of the pyramid."""
+_WINDOW = (5, 5)
+"""Pixels over which powers and differences are averaged."""
+
+
+def shrink(band: Plane, noise_power: Plane | float, strength: float) -> Plane:
+    """Take the noise out of a band: d · max(1 − k·σ² / mean of d², 0), the mean over the window.
+
+    Args:
+        band: float32 [H, W] of mean zero.
+        noise_power: σ², for all pixels or float32 [H, W].
+        strength: k.
+    """
+    power = cv2.boxFilter(cv2.multiply(band, band), -1, _WINDOW, borderType=cv2.BORDER_REFLECT)
+    gain = np.asarray(np.float32(1) - np.float32(strength) * noise_power / np.maximum(power, np.float32(1e-6)))
+    return np.asarray(cv2.multiply(band, np.maximum(gain, 0, dtype=np.float32)), np.float32)
+
+
+def shrink_bands(plane: Plane, noise: float, share: Plane | None, strength: float) -> Plane:
+    """Take the noise out of a plane at half the size of the image, band by band.
+
+    Args:
+        plane: float32 [h, w].
+        noise: standard deviation in the image, before halving and averaging.
+        share: share of the noise's power that averaging has left, float32 [h, w] of 0..1; None for all of it.
+        strength: see :func:`shrink`.
+    """
+    bands = []
+    for gain in _BAND_GAINS[1:BANDS]:
+        if min(plane.shape) < 2:
+            break
+        smaller = np.asarray(cv2.pyrDown(plane), np.float32)
+        height, width = plane.shape
+        band = cv2.subtract(plane, cv2.pyrUp(smaller, dstsize=(width, height)))
+        power = (gain * noise) ** 2
+        if share is not None and share.shape != plane.shape:
+            share = np.asarray(cv2.resize(share, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+        bands.append(shrink(np.asarray(band, np.float32), power if share is None else power * share, strength))
+        plane = smaller
+    for band in reversed(bands):
+        plane = np.asarray(cv2.add(cv2.pyrUp(plane, dstsize=band.shape[::-1]), band), np.float32)
+    return plane
+
+
+def to_bytes(values: Plane) -> NDArray[np.uint8]:
+    """Rounded and clipped to 0..255."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Average:
+    """What is known of the last frame at half its size.
+
+    Attributes:
+        pixels: float32 [h, w, 3], Y, Cr and Cb averaged over time.
+        count: float32 [h, w], frames in the average.
+        guide: uint8 [h, w], the luminance without noise, for the optical flow.
+        stamp: nanoseconds.
+    """
+
+    pixels: NDArray[np.float32]
+    count: Plane
+    guide: NDArray[np.uint8]
+    stamp: int
+
+
+class Denoiser:
+    """Takes the noise out of consecutive frames.
+
+    One denoiser serves one stream: what DIS answers depends a little on what it was asked before. A frame of another
+    size, one that is not newer, or one after a gap of more than ``LARGEST_GAP`` is denoised on its own.
+    """
+
+    def __init__(self) -> None:
+        self.flow = FlowEstimator("fast", long_side=0)
+        self.average: Average | None = None
+
+    def __call__(self, image: NDArray[np.uint8], stamp: int, noise: float) -> NDArray[np.uint8]:
+        """Denoise the next frame.
+
+        Args:
+            image: RGB uint8 [H, W, 3]; left as it is.
+            stamp: nanoseconds.
+            noise: standard deviation of the noise, of 255.
+
+        Returns:
+            RGB uint8 [H, W, 3].
+        """
+        height, width = image.shape[:2]
+        whole = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb), np.float32)
+        pixels = np.asarray(cv2.pyrDown(whole), np.float32)
+        luma = cv2.extractChannel(whole, 0)
+        fine = cv2.subtract(luma, cv2.pyrUp(cv2.extractChannel(pixels, 0), dstsize=(width, height)))
+        fine = shrink(np.asarray(fine, np.float32), (_BAND_GAINS[0] * _LUMA_GAIN * noise) ** 2, FINE_SHRINKAGE)
+        pixels, count = self.averaged(pixels, stamp, noise)
+        share = np.asarray(1 / count, np.float32)
+        planes = [
+            shrink_bands(np.asarray(cv2.extractChannel(pixels, channel), np.float32), gain * noise, share, strength)
+            for channel, gain, strength in (
+                (0, _LUMA_GAIN, SHRINKAGE),
+                (1, _RED_GAIN, CHROMA_SHRINKAGE),
+                (2, _BLUE_GAIN, CHROMA_SHRINKAGE),
+            )
+        ]
+        self.average = Average(pixels, count, to_bytes(planes[0]), stamp)
+        whole = np.asarray(cv2.pyrUp(cv2.merge(planes), dstsize=(width, height)), np.float32)
+        whole = whole.reshape(height, width, 3)
+        whole[..., 0] += fine
+        return np.asarray(cv2.cvtColor(to_bytes(whole), cv2.COLOR_YCrCb2RGB), np.uint8)
+
+    def averaged(self, pixels: NDArray[np.float32], stamp: int, noise: float) -> tuple[NDArray[np.float32], Plane]:
+        """Pixels float32 [h, w, 3] averaged with those of the frames before, and the frames in the average [h, w]."""
+        size = (pixels.shape[0], pixels.shape[1])
+        last = self.average
+        if last is None or last.count.shape != size or not 0 < stamp - last.stamp <= LARGEST_GAP * 1e9:
+            return pixels, np.ones(size, np.float32)
+        luma = np.asarray(cv2.extractChannel(pixels, 0), np.float32)
+        guide = to_bytes(shrink_bands(luma, _LUMA_GAIN * noise, None, FINE_SHRINKAGE))
+        columns, rows = cv2.split(positions(self.flow.flow(last.guide, guide)))
+        count = cv2.remap(last.count, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        # Bilinearly, the average would be blurred anew with every frame.
+        carried = cv2.remap(last.pixels, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        carried = np.asarray(carried, np.float32).reshape(pixels.shape)
+        difference = cv2.boxFilter(luma - carried[..., 0], -1, _WINDOW, borderType=cv2.BORDER_REFLECT)
+        # A window at half the size covers twice its sides in the image.
+        expected = (_LUMA_GAIN * noise / (2 * _WINDOW[0])) ** 2 * (1 + 1 / np.maximum(count, 1)) + np.float32(0.5)
+        trust = 1 / (1 + (difference**2 / (np.float32(DOUBT**2) * expected)) ** 2)
+        frames = np.asarray(np.minimum(count * trust, AVERAGED_FRAMES - 1) + 1, np.float32)
+        return np.asarray(carried + (pixels - carried) / frames[..., None], np.float32), frames
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+class ImageRestorer:
+    """Restores consecutive frames as much as they need it, and those that do not need it not at all.
+
+    One restorer serves one stream.
+
+    Attributes:
+        exposure: of the recent frames; None before the first.
+        noise: of the recent frames, after the levels; standard deviation, of 255.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: the next frame is the first of a video."""
+        self.exposure: Exposure | None = None
+        self.noise = 0.0
+        self.stamp = 0
+        self.denoiser = Denoiser()
+
+    @property
+    def flatness(self) -> float:
+        """How strongly levels are applied, 0..1."""
+        return 0.0 if self.exposure is None else self.exposure.flatness
+
+    @property
+    def noisiness(self) -> float:
+        """How strongly noise is taken out, 0..1."""
+        return ramp(self.noise, *NOISE_RAMP)
+
+    @property
+    def strength(self) -> float:
+        """How much is done to the images at present, 0..1; 0 before the first."""
+        return max(self.flatness, self.noisiness)
+
+    def __call__(self, frame: Frame) -> Frame:
+        """The next frame, restored; the same object where nothing is to be done."""
+        self.observe(frame)
+        image = frame.image
+        if self.exposure is not None and self.flatness > 0:
+            image = np.asarray(cv2.LUT(image, self.exposure.table()), np.uint8)
+        if self.noisiness > 0:
+            image = self.denoiser(image, frame.stamp, self.noise * self.noisiness)
+        else:
+            self.denoiser.average = None
+        return frame if image is frame.image else replace(frame, image=image)
+
+    def observe(self, frame: Frame) -> None:
+        """Take a frame into the estimates."""
+        first = self.exposure is None
+        period = (frame.stamp - self.stamp) / 1e9
+        share = 1.0 if first else -math.expm1(-(period if period > 0 else ASSUMED_PERIOD) / ESTIMATE_SECONDS)
+        exposure = Exposure.of(frame.image)
+        self.exposure = exposure if self.exposure is None else self.exposure.towards(exposure, share)
+        rows = noise_rows(frame.image)
+        if self.flatness > 0:
+            rows = self.exposure.table()[rows]
+        self.noise += share * (estimate_noise(rows) - self.noise)
+        self.stamp = frame.stamp
