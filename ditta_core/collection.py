@@ -10,8 +10,8 @@ from ditta_core.scene import StreamClock
 
 VIEW_SIDE = 256
 """Longest side in pixels of the copies that are compared: 0.6 ms a frame on one core."""
-NEW_MOTION = 1.0
-"""Pixels of such a copy by which something must have moved since the last frame taken."""
+NEW_MOTION = 1 / 256
+"""Share of the longest side by which something must have moved since the last frame taken: one pixel of such a copy."""
 NEW_SHARE = 0.1
 """Share of the view that must have moved by as much. A camera that stands still reaches at most 0.5 pixels at this
 share under noise of σ = 5 and 0.8 at σ = 10; CamVid's clip at 15 Hz, whose camera drives, at least 3.3. The median
@@ -58,7 +58,7 @@ class NoveltyGate:
         view = self.flow.prepare(image)
         if self.taken is not None:
             motion = np.linalg.norm(self.flow.flow(self.taken, view), axis=2)
-            if np.quantile(motion, 1 - NEW_SHARE) < NEW_MOTION:
+            if np.quantile(motion, 1 - NEW_SHARE) < NEW_MOTION * max(view.shape):
                 return False
         self.taken = view
         return True
