@@ -18,8 +18,8 @@ share under noise of σ = 5 and 0.8 at σ = 10; CamVid's clip at 15 Hz, whose ca
 tells the same two apart but is deaf to what passes before a standing camera. In heavy noise and in the dark flow finds
 motion everywhere, and the first frames are taken as they come."""
 SMALLEST_CLIP = 6
-"""Frames that are collected in any case, if as many are asked for: with fewer the adaptation cannot hold any back to
-judge itself by."""
+"""Frames that are collected in any case, if as many are asked for: the statistics are taken of five, and the teacher
+``flow`` averages a frame with three on either side."""
 
 
 class NoveltyGate:
