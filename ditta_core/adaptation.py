@@ -20,6 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.guard import (
+    CollapseError,
+    Comparison,
+    NothingShownError,
+    RefusedError,
+    guard_against_collapse,
+    require_something_shown,
+)
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
 from ditta_core.normalisation import NATURAL_SHIFT, blend_statistics
 from ditta_core.reliability import reliability
@@ -62,6 +70,8 @@ class AdaptationConfig:
             models", CVPR 2022, interpolate for the same reason). With Cityscapes weights, one warm-up on each of four
             parts of CamVid's training drives, twelve frames measured, against no training: at 1, −1.4 mIoU one to five
             seconds later (fence −7, pole −5) and +0.5 VC8; at 0.5, −0.1 (fence −2, pole −2) and +0.3.
+        guarded: adapt to frames only that show something, and refuse a trained decoder that speaks against the base
+            model, see :mod:`ditta_core.guard`; off, only a collapse into few classes is refused.
         temperature: of the contrastive loss.
         contrastive: whether the contrastive loss is used where the targets have objects.
         temporal_branch: whether the temporal branch is trained beside the frame's own. Off, the decoder alone is, and
@@ -81,6 +91,7 @@ class AdaptationConfig:
     weight_decay: float = 0.01
     momentum: float = 0.99
     deployed_share: float = 0.5
+    guarded: bool = True
     temperature: float = 1.0
     contrastive: bool = True
     temporal_branch: bool = False
@@ -119,6 +130,7 @@ class AdaptationConfig:
             "full_resolution": True,
             "statistics_share": 0.0,
             "deployed_share": 1.0,
+            "guarded": False,
             "temporal_branch": True,
             "past_gradients": True,
         }
@@ -207,10 +219,6 @@ class Cancelled(Exception):
 
 class NonFiniteLossError(ArithmeticError):
     """A loss is NaN or infinite; nothing of this adaptation may go live."""
-
-
-class CollapseError(RuntimeError):
-    """The adapted model predicts far fewer classes than the base model; it may not go live."""
 
 
 # --- optimisation (stage C) ----------------------------------------------------------------------------------------
@@ -349,39 +357,6 @@ class DistillationTrainer:
                     mean.lerp_(value, 1 - self.config.momentum)
 
 
-# --- guard ---------------------------------------------------------------------------------------------------------
-
-
-COLLAPSE = 1 / 3
-"""An adapted model may keep no less than this share of the base model's effective number of classes."""
-
-
-def effective_classes(labels: Tensor) -> float:
-    """exp of the entropy of the class histogram: 1 where one class covers all, k where k classes share evenly.
-
-    >>> effective_classes(torch.tensor([0, 0, 1, 1]))
-    2.0
-    """
-    share = torch.bincount(labels.flatten()).double()
-    return float(torch.special.entr(share / share.sum()).sum().exp())
-
-
-def guard_against_collapse(base: Tensor, adapted: Tensor) -> None:
-    """Compare both models' class ids, int64 [n, h, w], on the warm-up frames.
-
-    Self-training fails by confirming itself into ever fewer classes, which needs no labels to be seen.
-
-    Raises:
-        CollapseError: the adapted model lost most of the classes.
-    """
-    before, after = effective_classes(base), effective_classes(adapted)
-    if after < COLLAPSE * before:
-        raise CollapseError(
-            f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up "
-            f"frames, but the adapted model has {after:.1f}; the base model stays"
-        )
-
-
 # --- the three stages ----------------------------------------------------------------------------------------------
 
 
@@ -420,8 +395,12 @@ def adapt(
         NonFiniteLossError: a loss was NaN or infinite.
         Cancelled: ``cancelled`` said so.
         CollapseError: the adapted model lost most of the classes.
+        NothingShownError: most of the frames show nothing.
+        RefusedError: the trained decoder was refused, and the statistics stayed as they were, too.
     """
     start = time.perf_counter()
+    if config.guarded:
+        require_something_shown(clip)
     torch.manual_seed(config.seed)
     device = next(segmenter.parameters()).device
     size = (clip.shape[1], clip.shape[2])
@@ -431,15 +410,15 @@ def adapt(
     with torch.no_grad():
         pixels = segmenter.model.preprocess(clip, input_size, device)
         chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-        blend_statistics(
+        statistics_share = blend_statistics(
             segmenter.model,
             lambda: segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(pixels[chosen]))),
             config.statistics_share,
             config.natural_shift,
         )
         features = clip_features(segmenter, pixels)
-    untrained = [parameter.detach().clone() for parameter in segmenter.model.decoder_parameters()]
     trainer = DistillationTrainer(segmenter, config, resize)
+    untrained = [parameter.detach().clone() for parameter in trainer.parameters]
 
     # Stages A and B: what the model says of the clip, and what the teacher makes of it.
     segmenter.eval()
@@ -472,21 +451,35 @@ def adapt(
             progress(AdaptationProgress((epoch * len(clip) + index + 1) / steps, tuple(losses)))
         losses.append(total / len(clip))
     segmenter.eval().requires_grad_(False)
+    deployed_share, reason = config.deployed_share if steps else 0.0, "adapted"
     with torch.no_grad():
-        for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=True):
+        for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=False):
             trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
-        guard_against_collapse(probabilities.argmax(1), predict(trainer, features).argmax(1))
+        adapted = predict(trainer, features)
+        objection = Comparison.of(probabilities, adapted).objection if config.guarded else ""
+        if objection:
+            refusal = f"the trained decoder was refused: on the warm-up frames, {objection}"
+            if statistics_share == 0:
+                raise RefusedError(f"{refusal}; the base model stays")
+            reason = f"{refusal}; the base decoder stays, with {statistics_share:.0%} of the warm-up's statistics"
+            deployed_share = 0.0
+            for trained, before in zip(trainer.parameters, untrained, strict=True):
+                trained.copy_(before)
+        else:
+            guard_against_collapse(probabilities.argmax(1), adapted.argmax(1))
     return AdaptationReport(
         succeeded=True,
-        reason="adapted",
+        reason=reason,
         frames=len(clip),
         steps=steps,
         seconds=time.perf_counter() - start,
         target_seconds=target_seconds,
         losses=tuple(losses),
         objects=target.objects,
+        statistics_share=statistics_share,
+        deployed_share=deployed_share,
     )
 
 
@@ -515,12 +508,12 @@ def run_job(
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
         report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
         tensors = dict(changed_tensors(adapted, base))
-    except (NoTargetError, NonFiniteLossError, CollapseError, Cancelled) as reason:
+    except (NoTargetError, NonFiniteLossError, NothingShownError, RefusedError, CollapseError, Cancelled) as reason:
         return failed(str(reason))
     except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
         return failed(f"{type(error).__name__}: {error}")
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         return failed(f"expected finite weights, but got NaN or infinity in {broken[:3]}")
-    trained_branch = job.adaptation.temporal_branch and len(job.clip) > 1 and report.steps > 0
+    trained_branch = job.adaptation.temporal_branch and len(job.clip) > 1 and bool(report.deployed_share)
     return AdaptationResult(AdaptedState(tensors, trained_branch), report)

@@ -24,10 +24,12 @@ from ditta_core.adaptation import (
     AdaptationResult,
     run_job,
 )
+from ditta_core.collection import SMALLEST_CLIP, NoveltyGate
 from ditta_core.engine_config import EngineConfig, WarmupTrigger
 from ditta_core.frame_segmenter import FrameSegmenter
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import Generation, GenerationStore
+from ditta_core.guard import shows_something
 from ditta_core.restoration import ImageRestorer
 from ditta_core.scene import SceneDescriber, SceneMonitor, SceneSignature
 from ditta_core.segmentation.base import SegmentationModel
@@ -156,6 +158,7 @@ class VideoSegmenter:
         self.lock = threading.Lock()
         self.requests: deque[Callable[[], None]] = deque()
         self.clip: list[NDArray[np.uint8]] = []
+        self.gate = NoveltyGate()
         self.restarted_clips = 0
         self.recognising = False
         self.last: Frame | None = None
@@ -360,6 +363,7 @@ class VideoSegmenter:
         """Begin a clip with the next frame."""
         self.runner.cancel()
         self.clip = []
+        self.gate.begin()
         self.monitor.begin()
         self.say(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
@@ -381,12 +385,22 @@ class VideoSegmenter:
             self.begin_warmup(recognise=True)
 
     def collect(self, frame: Frame) -> None:
-        """Keep the frame for the warm-up clip; adapt when it is full, unless the scene turns out to be known."""
-        self.clip.append(frame.image)
-        self._status = replace(self.status, collected=len(self.clip))
+        """Keep the frame for the warm-up clip if it shows anything new; adapt when the clip is full or its time over.
+
+        Nothing is adapted where the scene turns out to be known.
+        """
+        config = self.config
+        blank = self.adaptation.guarded and not shows_something(frame.image)
+        if blank and not self.gate.seen:
+            self.say("waiting for frames that show something: now they are of one colour or mere noise")
+        if self.gate.admits(frame.image, frame.stamp, config.warmup_seconds, blank):
+            self.clip.append(frame.image)
+            self._status = replace(self.status, collected=len(self.clip))
         signature = self.monitor.signature
-        full = len(self.clip) >= self.config.warmup_frames
-        if self.recognising and signature is not None and (full or len(self.clip) >= RECOGNITION_FRAMES):
+        enough = min(SMALLEST_CLIP, config.warmup_frames)
+        late = config.warmup_seconds > 0 and self.gate.spent(config.warmup_seconds) and len(self.clip) >= enough
+        full = late or len(self.clip) >= config.warmup_frames
+        if self.recognising and signature is not None and (full or self.gate.seen >= RECOGNITION_FRAMES):
             self.recognising = False
             known = self.known_scene(signature)
             if known is not None:
@@ -398,7 +412,8 @@ class VideoSegmenter:
         self.clip_signature = signature
         if signature is not None:
             self.monitor.settle(signature)
-        self.say(f"adapting to {len(clip)} frames", state=State.ADAPTING)
+        of = "" if len(clip) >= config.warmup_frames else f" of {config.warmup_frames}: the camera stood still"
+        self.say(f"adapting to {len(clip)} frames{of}", state=State.ADAPTING)
         adaptation = self.adaptation.after_restoration(self.restorer.strength)
         self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, adaptation))
         self.take_news()
@@ -440,7 +455,8 @@ class VideoSegmenter:
             if known is not None:  # learned anew because it was asked for: one generation per place
                 self.store.remove(known)
         self.store.add(generation)
-        self.announce(generation, f"adapted to {report.frames} frames in {report.seconds:.1f} s")
+        note = "" if report.deployed_share != 0 or not report.steps else f"; {report.reason}"
+        self.announce(generation, f"adapted to {report.frames} frames in {report.seconds:.1f} s{note}")
 
     def restore(self, generation: Generation, message: str) -> None:
         """Serve a generation that is kept."""

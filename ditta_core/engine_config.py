@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -34,6 +35,9 @@ class EngineConfig:
 
     Attributes:
         warmup_frames: frames collected for an adaptation, at least 1.
+        warmup_seconds: how long frames that show nothing new, because the camera stands still, are passed over; then
+            the warm-up ends with what it has, once that are ``SMALLEST_CLIP`` frames or all. 0 takes the first frames
+            as they come.
         warmup_on: when an adaptation begins by itself.
         scene: when the scene counts as another one.
         remembered_scenes: adapted generations that are kept, the last used first, so that a scene seen before is
@@ -53,6 +57,7 @@ class EngineConfig:
     """
 
     warmup_frames: int = 10
+    warmup_seconds: float = 0.0
     warmup_on: WarmupTrigger = WarmupTrigger.SCENE_CHANGE
     scene: SceneConfig = field(default_factory=SceneConfig)
     remembered_scenes: int = 4
@@ -68,6 +73,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.warmup_frames < 1:
             raise ValueError(f"expected at least one warm-up frame, but got {self.warmup_frames}")
+        if not 0 <= self.warmup_seconds < math.inf:
+            raise ValueError(f"expected warmup_seconds in seconds, 0 or more, but got {self.warmup_seconds}")
         if self.remembered_scenes < 0:
             raise ValueError(f"expected remembered_scenes >= 0, but got {self.remembered_scenes}")
         for name in ("reliability_threshold", "smoothing"):

@@ -92,9 +92,9 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
         raise ValueError(f"expected a share of the statistics in 0..1, but got {share}")
     if natural_shift < 0:
         raise ValueError(f"expected a natural shift of the statistics >= 0, but got {natural_shift}")
-    if share == 0:
-        return 0.0
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    if share == 0 or not layers:
+        return 0.0
     statistics = [
         statistic for layer in layers for statistic in (layer.running_mean, layer.running_var) if statistic is not None
     ]

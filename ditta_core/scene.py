@@ -322,6 +322,27 @@ class PendingCut:
         self.alone = False
 
 
+class StreamClock:
+    """Seconds of a stream, by its stamps where they advance and else by the number of its frames.
+
+    Attributes:
+        seconds: since the clock was made; the first frame counts as one period.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.step = ASSUMED_PERIOD
+        self.stamp: int | None = None
+
+    def advance(self, stamp: int) -> None:
+        """A frame, with its stamp in nanoseconds: on by ``MAX_STEP`` at the most, or by the last step."""
+        elapsed = (stamp - self.stamp) / 1e9 if self.stamp is not None else 0.0
+        if elapsed > 0:
+            self.step = min(elapsed, MAX_STEP)
+        self.seconds += self.step
+        self.stamp = stamp
+
+
 class SceneMonitor:
     """Watches a stream for leaving the scene that the serving model was adapted to.
 
@@ -336,9 +357,7 @@ class SceneMonitor:
         self.describe = describe
         self.config = config
         self.cuts = CutDetector()
-        self.clock = 0.0
-        self.step = ASSUMED_PERIOD
-        self.stamp: int | None = None
+        self.stream = StreamClock()
         self.quiet_until = 0.0
         self.recent: deque[Described] = deque()
         self.described = -math.inf
@@ -351,6 +370,11 @@ class SceneMonitor:
         self.settled = 0.0
         self.since: float | None = None
         self.jump = 0.0
+
+    @property
+    def clock(self) -> float:
+        """Seconds of the stream."""
+        return self.stream.seconds
 
     # --- what the engine tells ---------------------------------------------------------------------------------------
 
@@ -411,7 +435,7 @@ class SceneMonitor:
             stamp: nanoseconds. Where stamps do not advance, frames are counted instead.
             certainty: mean certainty of the answer to it, 0..1; None if unknown.
         """
-        self.advance(stamp)
+        self.stream.advance(stamp)
         thumbnail = Thumbnail.of(image)
         cut, stands_out = self.cuts.observe(thumbnail)
         if self.pending is not None:
@@ -433,14 +457,6 @@ class SceneMonitor:
         if restless and self.pending is None and self.gathered is None:
             return RESTLESS_INTERVAL
         return 0.0 if self.eager > 0 else DESCRIBE_INTERVAL
-
-    def advance(self, stamp: int) -> None:
-        """Move the clock by the stamps, or by the last period where they do not advance."""
-        elapsed = (stamp - self.stamp) / 1e9 if self.stamp is not None else 0.0
-        if elapsed > 0:
-            self.step = min(elapsed, MAX_STEP)
-        self.clock += self.step
-        self.stamp = stamp
 
     def open_cut(self) -> None:
         """Wait for what lasts after this cut."""

@@ -75,13 +75,17 @@ class AdaptationReport:
 
     Attributes:
         succeeded: whether an adapted model was produced.
-        reason: one sentence; says why not where it did not succeed.
+        reason: one sentence; says why not where it did not succeed, and what was refused where a part was.
         frames: number of warm-up frames.
         steps: optimiser steps made.
         seconds: wall time of targets and optimisation together.
         target_seconds: wall time of the targets alone.
         losses: mean total loss per pass, in order.
         objects: number of tracked objects in the targets (0 for dense targets).
+        statistics_share: share (0..1) of the warm-up's normalisation statistics in those that go live; None where
+            nothing is blended by the method.
+        deployed_share: how far what goes live lies from the base decoder (0, also where the trained one was refused) to
+            the trained one (1); None where the method does not choose.
     """
 
     succeeded: bool
@@ -92,3 +96,5 @@ class AdaptationReport:
     target_seconds: float = 0.0
     losses: tuple[float, ...] = ()
     objects: int = 0
+    statistics_share: float | None = None
+    deployed_share: float | None = None

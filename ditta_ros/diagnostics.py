@@ -218,6 +218,10 @@ def adaptation_diagnostic(
     if status.report is not None:
         values["last adaptation (s)"] = f"{status.report.seconds:.1f}"
         values["last adaptation"] = status.report.reason
+        if status.report.statistics_share is not None:
+            values["statistics share"] = f"{status.report.statistics_share:.2f}"
+        if status.report.deployed_share is not None:
+            values["deployed share"] = f"{status.report.deployed_share:.2f}"
     level = DiagnosticStatus.WARN if status.state is State.FAILED else DiagnosticStatus.OK
     return status_message(level, f"{name}: adaptation", status.message, topic, values)
 

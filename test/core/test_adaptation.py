@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,22 +18,21 @@ from ditta_core.adaptation import (
     AdaptationProgress,
     AdaptedState,
     Cancelled,
-    CollapseError,
     DistillationTrainer,
     NonFiniteLossError,
     adapt,
-    effective_classes,
-    guard_against_collapse,
     run_job,
 )
 from ditta_core.classes import ClassList
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.fusion import TemporalSegmenter
+from ditta_core.guard import CollapseError, NothingShownError, RefusedError
 from ditta_core.losses import FrameTarget
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig
 from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
+from ditta_core.teacher.dense_flow import DenseFlow
 
 SIZE = (48, 64)
 
@@ -99,7 +100,8 @@ class NoTargets(TargetBuilder):
 
 
 def clip_of(frames: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (frames, *SIZE, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (frames, *SIZE, 3), dtype=np.uint8)
+    return np.stack([cv2.GaussianBlur(image, (0, 0), 2) for image in noise])
 
 
 def random_segmenter() -> TemporalSegmenter:
@@ -190,19 +192,6 @@ def test_loss_that_is_not_a_number_stops_before_the_step() -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_effective_classes() -> None:
-    assert effective_classes(torch.zeros(2, 3, dtype=torch.long)) == pytest.approx(1)
-    assert effective_classes(torch.arange(8).repeat(5)) == pytest.approx(8)
-
-
-def test_collapsed_model_is_refused() -> None:
-    varied, flat = torch.arange(9).view(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)
-    guard_against_collapse(varied, varied)
-    guard_against_collapse(flat, varied)
-    with pytest.raises(CollapseError, match="effective classes"):
-        guard_against_collapse(varied, flat)
-
-
 class OneClass(TargetBuilder):
     """A teacher gone wrong: everything is class 0."""
 
@@ -216,9 +205,52 @@ def test_adaptation_that_collapses_is_refused(city_weights: Path, camvid_clip: P
     segmenter = TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}")))
     sequence = CamVidSequence(camvid_clip)
     clip = np.stack([sequence.image(index) for index in range(2)])
-    config = AdaptationConfig(passes=40, learning_rate=0.01)
+    config = AdaptationConfig(passes=40, learning_rate=0.01, guarded=False)
     with pytest.raises(CollapseError):
         adapt(segmenter, clip, (96, 128), OneClass(), config)
+
+
+@pytest.fixture(scope="module")
+def street(city_weights: Path, camvid_clip: Path) -> tuple[TemporalSegmenter, NDArray[np.uint8]]:
+    """A trained model and three frames it was not trained on."""
+    sequence = CamVidSequence(camvid_clip)
+    clip = np.stack([sequence.image(index) for index in range(3)])
+    return TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}"))), clip
+
+
+BAD = AdaptationConfig(passes=5, learning_rate=0.01)
+
+
+def test_a_good_teacher_passes_the_guard(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
+    report = adapt(copy.deepcopy(street[0]), street[1], (96, 128), DenseFlow(), AdaptationConfig(passes=2))
+    assert report.succeeded and report.reason == "adapted" and report.deployed_share == 0.5
+    assert report.statistics_share is not None and 0 < report.statistics_share <= 0.3
+
+
+def test_a_bad_teacher_is_refused_and_the_statistics_stay(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
+    base, adapted = street[0], copy.deepcopy(street[0])
+    report = adapt(adapted, street[1], (96, 128), OneClass(), BAD)
+    assert report.succeeded and report.deployed_share == 0 and report.statistics_share
+    assert "refused" in report.reason and "the base decoder stays" in report.reason and "another class" in report.reason
+    for ours, before in zip(adapted.model.decoder_parameters(), base.model.decoder_parameters(), strict=True):
+        assert torch.equal(ours, before)
+    assert any(not torch.equal(*pair) for pair in zip(adapted.buffers(), base.buffers(), strict=True))
+
+
+def test_a_refusal_that_leaves_nothing_adapted_fails(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
+    with pytest.raises(RefusedError, match="the base model stays"):
+        adapt(copy.deepcopy(street[0]), street[1], (96, 128), OneClass(), replace(BAD, statistics_share=0.0))
+
+
+def test_the_published_form_only_guards_against_collapse(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
+    settings = {"passes": 1, "contrastive": False}
+    report = adapt(copy.deepcopy(street[0]), 0 * street[1], (96, 128), OwnLabels(), AdaptationConfig.parity(**settings))
+    assert report.deployed_share == 1 and report.statistics_share == 0
+
+
+def test_a_black_warm_up_fails_with_the_reason() -> None:
+    with pytest.raises(NothingShownError, match="2 of 2 are of one colour"):
+        adapt(random_segmenter(), 0 * clip_of(2), SIZE, OwnLabels(), AdaptationConfig())
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -311,7 +312,70 @@ def test_requests_and_status_never_wait_for_a_frame(source: ModelSource) -> None
         assert not caller.is_alive() and time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("wrong", [{"warmup_frames": 0}, {"smoothing": 1.5}, {"reliability_threshold": -0.1}])
+# --- which frames the warm-up takes ---
+
+
+UNWATCHED = {"warmup_on": WarmupTrigger.STARTUP, "remembered_scenes": 0}
+"""Settings under which the scene is not watched, which saves half of the time."""
+
+
+def push_all(stream: VideoSegmenter, images: Iterable[NDArray[np.uint8]], start: int = 0) -> None:
+    """Frames at 10 Hz."""
+    for index, image in enumerate(images, start):
+        stream.push(Frame(image, index * SECOND // 10, "camera"))
+
+
+def test_a_standing_camera_spreads_its_warmup(source: ModelSource) -> None:
+    runner = ManualRunner()
+    stream = engine(source, runner, warmup_seconds=5.0, **UNWATCHED)
+    views = [0, 0, 0, 4, 4, 8]
+    push_all(stream, (image_at(view) for view in views))
+    np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(view) for view in (0, 4, 8)]))
+
+
+def test_the_budget_ends_the_warmup_of_a_standing_camera(source: ModelSource) -> None:
+    runner, events = ManualRunner(), []
+    config = EngineConfig(warmup_frames=8, warmup_seconds=0.25, **UNWATCHED)
+    stream = VideoSegmenter(source, config, QUICK, TeacherConfig(), runner, events.append)
+    push_all(stream, [image_at(0)] * 8)
+    assert [len(job.clip) for job in runner.jobs] == [6]
+    assert events[-1] == "adapting to 6 frames of 8: the camera stood still"
+
+
+def test_a_moving_camera_takes_the_first_frames(source: ModelSource) -> None:
+    runner = ManualRunner()
+    push_all(engine(source, runner, warmup_seconds=5.0, **UNWATCHED), (image_at(4 * index) for index in range(3)))
+    np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(4 * index) for index in range(3)]))
+
+
+def test_a_reset_and_a_clock_that_jumps_begin_the_clip_and_its_budget_anew(source: ModelSource) -> None:
+    runner = ManualRunner()
+    stream = engine(source, runner, warmup_seconds=0.25, **UNWATCHED)
+    push_all(stream, [image_at(0)] * 2, start=50)
+    assert stream.status.collected == 1
+    push_all(stream, [image_at(0)] * 2)  # the clock jumps back
+    assert stream.status.collected == 1 and not runner.jobs
+    stream.reset()
+    push_all(stream, [image_at(0)], start=2)
+    assert stream.status.state is State.BASE
+    stream.request_adaptation()
+    push_all(stream, [image_at(0)] * 2, start=3)
+    assert stream.status.collected == 1 and not runner.jobs
+
+
+def test_a_covered_lens_is_waited_out(source: ModelSource) -> None:
+    runner, events = ManualRunner(), []
+    stream = VideoSegmenter(
+        source, EngineConfig(warmup_frames=2, **UNWATCHED), QUICK, TeacherConfig(), runner, events.append
+    )
+    push_all(stream, [0 * image_at(0), 0 * image_at(0), image_at(0), image_at(1)])
+    np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(0), image_at(1)]))
+    assert "waiting for frames that show something" in events[1]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"warmup_frames": 0}, {"warmup_seconds": -1.0}, {"smoothing": 1.5}, {"reliability_threshold": -0.1}]
+)
 def test_bad_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         EngineConfig(**wrong)

@@ -74,3 +74,11 @@ def test_a_failed_adaptation_is_a_warning(state: State) -> None:
     values = {each.key: each.value for each in diagnostic.values}
     assert (values["state"], values["generation"], values["losses"]) == (state.value, "3", "0.5 0.25")
     assert (values["last adaptation (s)"], values["last adaptation"]) == ("2.5", "no prompt found")
+    assert not {"statistics share", "deployed share"} & values.keys()
+
+
+def test_what_was_taken_of_the_last_adaptation_is_told() -> None:
+    report = AdaptationReport(True, "the decoder was refused", statistics_share=0.254, deployed_share=0.0)
+    diagnostic = adaptation_diagnostic("ditta", "/camera", EngineStatus(State.ADAPTED, 1, report=report))
+    values = {each.key: each.value for each in diagnostic.values}
+    assert (values["statistics share"], values["deployed share"]) == ("0.25", "0.00")
