@@ -26,9 +26,9 @@ demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report 
 	$(VENV)/bin/ditta demo $(ARGS)
 
 # The profile draws the same examples on every machine and gives slow ones time. Most tests of the node wait for another
-# process, so that two run beside each other, whole files, as they share what is costly to set up.
+# process, so that two run beside each other; whoever is done takes over some of the other's.
 test: $(VENV)/installed ## all tests
-	$(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed ## ruff and mypy
 	$(RUN) -m ruff check .

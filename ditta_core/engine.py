@@ -391,8 +391,9 @@ class VideoSegmenter:
         """
         config = self.config
         blank = self.adaptation.guarded and not shows_something(frame.image)
-        if blank and not self.gate.seen:
-            self.say("waiting for frames that show something: now they are of one colour or mere noise")
+        waiting = "waiting for frames that show something: now they are of one colour or mere noise"
+        if blank and not self.gate.seen and self.status.message != waiting:
+            self.say(waiting)
         if self.gate.admits(frame.image, frame.stamp, config.warmup_seconds, blank):
             self.clip.append(frame.image)
             self._status = replace(self.status, collected=len(self.clip))

@@ -16,6 +16,7 @@ node of its own, whose services carry the names of the main node's private ones,
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from rclpy.clock import Clock, ClockType
@@ -26,6 +27,8 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 POLL_SECONDS = 0.1
+STOP_SECONDS = 3.0
+"""How long the end of an executor is waited for; callbacks take less, even on a busy machine."""
 
 
 class BackgroundExecutor:
@@ -77,8 +80,12 @@ class BackgroundExecutor:
         """Let the callback that runs come to its end, then stop."""
         # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
         self._stopping.set_result(None)
+        given_up = time.monotonic() + STOP_SECONDS
         while self._thread.is_alive():
-            # Once, on a machine with five busy processes on two cores, an executor slept on for more than a minute.
+            if time.monotonic() > given_up:
+                # rclpy.shutdown destroys the nodes that are left while it holds the lock of the context, which the
+                # thread may be waiting for: it ends when that is done.
+                return
             self._executor.wake()
             self._thread.join(0.1)
         self._executor.remove_node(self._node)

@@ -343,6 +343,7 @@ class CameraStream:
         stream = self.snapshot()
         with self._state_lock:  # so that no older status is published after a newer one
             status = self._announced = self.engine.status
+            report = status.report
             state = {
                 "state": status.state.value,
                 "generation": status.generation,
@@ -351,7 +352,10 @@ class CameraStream:
                 "progress": status.progress,
                 "losses": status.losses,
                 "message": status.message,
-                "adaptation_seconds": status.report.seconds if status.report is not None else None,
+                "adaptation_seconds": report.seconds if report is not None else None,
+                "adaptation_reason": report.reason if report is not None else "",
+                "statistics_share": report.statistics_share if report is not None else None,
+                "deployed_share": report.deployed_share if report is not None else None,
                 "remembered": status.remembered,
                 "dropped": stream.dropped,
                 "received": stream.received,

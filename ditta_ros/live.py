@@ -32,7 +32,15 @@ EPOCH = 1_600_000_000_000_000_000
 would mean to ROS that simulated time has not begun."""
 REPORT_SECONDS = 2.5
 """The node tells its counters once a second; after this long, what it has counted is known."""
-OURS = ("image_topic", "image_reliability", "warmup_frames", "warmup_ratio", "expected_frames", "autostart")
+OURS = (
+    "image_topic",
+    "image_reliability",
+    "warmup_frames",
+    "warmup_ratio",
+    "warmup_seconds",
+    "expected_frames",
+    "autostart",
+)
 """Parameters of the node that the replay decides on."""
 
 

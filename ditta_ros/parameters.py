@@ -191,6 +191,14 @@ class NodeParameters:
         maximum=2**31 - 1,
         change=Change.ANY_TIME,
     )
+    warmup_seconds: float = parameter(
+        DEFAULTS.warmup_seconds,
+        "Seconds for which images of a standing camera are passed over in a warm-up, so that it shows more than one "
+        "view. 0: the images as they come.",
+        minimum=0.0,
+        maximum=60.0,
+        change=Change.ANY_TIME,
+    )
     teacher: str = parameter(
         "flow",
         "What the warm-up learns from: flow (predictions propagated along optical flow), or the published vote over "
@@ -226,6 +234,16 @@ class NodeParameters:
         1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0, change=Change.ANY_TIME
     )
     seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME)
+    guarded: bool = parameter(
+        True,
+        "Refuse a trained decoder that speaks against the base model, and images that show nothing, in live mode.",
+        change=Change.ANY_TIME,
+    )
+    restoration: bool = parameter(
+        DEFAULTS.restoration,
+        "Denoise and brighten images that are noisy or dark, in live mode; others are left as they are.",
+        change=Change.ANY_TIME,
+    )
     reliability_threshold: float = parameter(
         0.0,
         "Pixels less reliable than this take the temporal branch into account, which is trained where this is above 0 "
@@ -321,6 +339,8 @@ class NodeParameters:
             input_size=(self.input_height, self.input_width) if self.input_height else None,
             reliability_threshold=self.reliability_threshold,
             smoothing=self.smoothing,
+            restoration=self.restoration,
+            warmup_seconds=self.warmup_seconds,
             max_fusion_gap=self.max_fusion_gap,
             max_clock_jump=self.max_clock_jump,
             exact=self.mode == "parity",
@@ -332,7 +352,12 @@ class NodeParameters:
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
         temporal_branch = self.reliability_threshold > 0
-        return AdaptationConfig(statistics_share=self.statistics_share, temporal_branch=temporal_branch, **optimiser)
+        return AdaptationConfig(
+            statistics_share=self.statistics_share,
+            temporal_branch=temporal_branch,
+            guarded=self.guarded,
+            **optimiser,
+        )
 
     def runtime_config(self) -> RuntimeConfig:
         """What runs the network that serves."""

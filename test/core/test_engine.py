@@ -327,7 +327,7 @@ def push_all(stream: VideoSegmenter, images: Iterable[NDArray[np.uint8]], start:
 
 def test_a_standing_camera_spreads_its_warmup(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner, warmup_seconds=5.0, **UNWATCHED)
+    stream = engine(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
     views = [0, 0, 0, 4, 4, 8]
     push_all(stream, (image_at(view) for view in views))
     np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(view) for view in (0, 4, 8)]))
@@ -344,7 +344,8 @@ def test_the_budget_ends_the_warmup_of_a_standing_camera(source: ModelSource) ->
 
 def test_a_moving_camera_takes_the_first_frames(source: ModelSource) -> None:
     runner = ManualRunner()
-    push_all(engine(source, runner, warmup_seconds=5.0, **UNWATCHED), (image_at(4 * index) for index in range(3)))
+    stream = engine(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
+    push_all(stream, (image_at(4 * index) for index in range(3)))
     np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(4 * index) for index in range(3)]))
 
 

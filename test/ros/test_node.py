@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -336,20 +338,22 @@ def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> 
         parameter_overrides=[rclpy.parameter.Parameter(name, value=value) for name, value in overrides.items()]
     )
     executor = BackgroundExecutor(node, "node")
-    probe.film()
-    probe.wait_for_masks()
-    engine = node._cameras[""].engine
-    whole = engine.live
-    whole.segment = None  # type: ignore[assignment, method-assign]
-    status = diagnostic(probe, STREAM, "the engine failed at an image: TypeError: 'NoneType'")
-    assert status.level == DiagnosticStatus.ERROR
-    assert int(values(status)["rejected"]) > 0
-    assert probe.call("reset").success  # makes a new one
-    probe.wait_for_masks()
-    diagnostic(probe, STREAM, "Hz in")
-    assert engine.live is not whole
-    executor.stop()
-    node.destroy_node()
+    try:
+        probe.film()
+        probe.wait_for_masks()
+        engine = node._cameras[""].engine
+        whole = engine.live
+        whole.segment = None  # type: ignore[assignment, method-assign]
+        status = diagnostic(probe, STREAM, "the engine failed at an image: TypeError: 'NoneType'")
+        assert status.level == DiagnosticStatus.ERROR
+        assert int(values(status)["rejected"]) > 0
+        assert probe.call("reset").success  # makes a new one
+        probe.wait_for_masks()
+        diagnostic(probe, STREAM, "Hz in")
+        assert engine.live is not whole
+    finally:
+        executor.stop()
+        node.destroy_node()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -405,3 +409,9 @@ def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: Sta
     wait_until(lambda: runtime() == "openvino", lambda: f"the adapted network compiled; torch serves: {runtime()}", 60)
     probe.wait_for_masks()
     assert probe.state["rejected"] == 0
+
+
+def test_rclpy_may_be_shut_down_with_the_node_in_it() -> None:
+    """As in a program of one's own; rclpy destroys what is left while it holds a lock that executors ask for."""
+    program = "import rclpy; from ditta_ros.node import DittaNode; rclpy.init(); node = DittaNode(); rclpy.shutdown()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
