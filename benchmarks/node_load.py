@@ -52,7 +52,7 @@ class Measured:
         sent: images published after the first mask.
         masks: (time of arrival, seconds since the stamp of the image).
         answers: (name, seconds) of requests.
-        memory: (time, megabytes of the node, most megabytes of its adaptation process so far).
+        memory: (time, megabytes of the node, most megabytes of its adaptation process so far, and now).
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
     """
@@ -60,7 +60,7 @@ class Measured:
     sent: int = 0
     masks: list[tuple[float, float]] = field(default_factory=list)
     answers: list[tuple[str, float]] = field(default_factory=list)
-    memory: list[tuple[float, float, float]] = field(default_factory=list)
+    memory: list[tuple[float, float, float, float]] = field(default_factory=list)
     states: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -237,8 +237,8 @@ class Session:
 
         begin, adapt_at = time.monotonic(), sorted(self.load.adapt_at)
         while (elapsed := time.monotonic() - begin) < self.load.seconds:
-            worker = sum(resident_megabytes(child, peak=True) for child in children(pid))
-            self.measured.memory.append((elapsed, resident_megabytes(pid), worker))
+            peak, worker = (sum(resident_megabytes(child, peak) for child in children(pid)) for peak in (True, False))
+            self.measured.memory.append((elapsed, resident_megabytes(pid), peak, worker))
             if adapt_at and elapsed >= adapt_at[0]:
                 adapt_at.pop(0)
                 self.ask("~/adapt", self.adapt, Trigger.Request())

@@ -26,7 +26,7 @@ def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
     ages, inference = measured.ages(), measured.stages["segment"]
     requests = {name: [1e3 * each for n, each in measured.answers if n == name] for name, _ in measured.answers}
     # Medians of ten seconds each: a clip on its way to the adaptation's process is no growth.
-    settled = [node for at, node, _ in measured.memory if at >= options.settle]
+    settled = [node for at, node, *_ in measured.memory if at >= options.settle]
     growth = percentile(settled[-10:], 50) - percentile(settled[:10], 50)
     load = f"{options.size}, {options.rate:g} Hz, {options.seconds} s"
     received = 100 * measured.count("received") / measured.sent
