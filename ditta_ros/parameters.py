@@ -241,7 +241,7 @@ class NodeParameters:
     )
     restoration: bool = parameter(
         DEFAULTS.restoration,
-        "Denoise and brighten images that are noisy or dark, in live mode; others are left as they are.",
+        "Denoise and stretch images that are noisy, dark or hazy, in live mode; others are left as they are.",
         change=Change.ANY_TIME,
     )
     reliability_threshold: float = parameter(
