@@ -7,14 +7,13 @@ so a compiled form of its own; so has every size of the network input.
 ESPNetv2 on one core of a Zen 5, float32, against eager torch with the channels innermost: OpenVINO is 2.5 times as fast
 at 480×368 and 1.9 times at 640×480, and gives the same class in every pixel of the frames tried (logits within 5e-5).
 torch.compile gained nothing there and took minutes; ONNX's export has no adaptive pooling by other than whole factors,
-and its encoder was as fast as torch's. A network takes 60 to 100 MB and two to four seconds of one core to compile.
+and its encoder was as fast as torch's. A network takes 60 to 100 MB; the first is there after two to four seconds
+of one core, those of later generations after half a second.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,13 +21,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ditta_core.fusion import FrameView, TemporalSegmenter
 from ditta_core.memory import return_memory
+from ditta_core.openvino_network import Blueprint, has_bfloat16
 
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
 """Pixels float [1, 3, H, W] -> the tensors of the module it was made from."""
@@ -36,6 +35,7 @@ Compiled = Callable[[Tensor], tuple[Tensor, ...]]
 AGREEMENT = {"float32": 0.999, "bfloat16": 0.99}
 """Share of the pixels to which a compiled network must give the class that eager torch gives, by precision."""
 
+PRECISIONS = ("auto", *AGREEMENT)
 
 LONGEST_REASON = 400
 """Characters of a runtime's own message that are passed on."""
@@ -60,28 +60,39 @@ class RuntimeConfig:
 
     Attributes:
         runtime: what runs it.
-        precision: "float32" or "bfloat16". The latter is for hardware that has it: on a Zen 5 with AVX-512 BF16
-            OpenVINO takes 0.75 of the time; 0.13 % of the pixels get another class with the packaged model, 0.4 % with
-            the Cityscapes weights, and the mIoU on CamVid changes by −0.10 and +0.06.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the hardware has it and gives nearly the classes
+            of eager torch, else float32. On a Zen 5 with AVX-512 BF16 OpenVINO takes 0.75 of the time in bfloat16;
+            0.13 % of the pixels get another class with the packaged model, 0.4 % with the Cityscapes weights, and the
+            mIoU on CamVid changes by −0.10 and +0.06.
         wait: whether the first frame of a size waits for the compiled network, so that all frames are answered by the
             same one, as an evaluation wants it; off, eager torch answers until then.
     """
 
     runtime: Runtime = Runtime.AUTO
-    precision: str = "float32"
+    precision: str = "auto"
     wait: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in AGREEMENT:
-            raise ValueError(f"expected a precision of {sorted(AGREEMENT)}, but got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"expected a precision of {PRECISIONS}, but got {self.precision!r}")
 
 
 @dataclass(frozen=True)
 class RuntimeStatus:
-    """What runs a network at the moment: "torch", "openvino" or "compile", and why it is not what was asked for."""
+    """What runs a network at the moment.
+
+    Attributes:
+        runtime: "torch", "openvino" or "compile".
+        reason: why it is not what was asked for; empty where it is.
+        precision: of its arithmetic, "float32" or "bfloat16".
+    """
 
     runtime: str
     reason: str = ""
+    precision: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.runtime} ({self.reason or self.precision})"
 
 
 class WholeNetwork(nn.Module):
@@ -112,64 +123,14 @@ def unsupported(config: RuntimeConfig, device: torch.device) -> str:
     return ""
 
 
-def compile_network(module: nn.Module, pixels: Tensor, runtime: Runtime, precision: str) -> Compiled:
-    """The compiled form of a module in evaluation mode for pixels of this size.
-
-    Raises:
-        Exception: whatever the runtime came up with; none of them says which.
-    """
-    if runtime is Runtime.OPENVINO:
-        return compile_openvino(module, pixels, precision)
-    return compile_torch(module, pixels, precision)
-
-
-def import_openvino() -> Any:
-    """The package ``openvino``, without its telemetry, which tells its makers of every import and conversion.
-
-    It is another package, and openvino does without where it is missing: as such it stands in ``sys.modules`` unless
-    somebody has imported it already.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
-
-def compile_openvino(module: nn.Module, pixels: Tensor, precision: str) -> Compiled:
-    """OpenVINO on as many threads as torch uses."""
-    openvino = import_openvino()
-    with warnings.catch_warnings(), torch.no_grad():
-        # Tracing warns of every size that becomes a constant, which is what is wanted here.
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(module, pixels, check_trace=False)
-        converted = openvino.convert_model(traced, input=[openvino.PartialShape(list(pixels.shape))])
-    # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie instead of from a copy.
-    steps = openvino.preprocess.PrePostProcessor(converted)
-    steps.input().tensor().set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    settings = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    return OpenVINONetwork(openvino.Core().compile_model(steps.build(), "CPU", settings))
-
-
-class OpenVINONetwork:
-    """A compiled model of OpenVINO with one input, as :data:`Compiled`."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-        self.request = compiled.create_infer_request()
-        self.lock = threading.Lock()  # streams of one process share a network
-
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        with self.lock:
-            self.request.infer([pixels.permute(0, 2, 3, 1).contiguous().numpy()], share_inputs=True)
-            # Copied out, since the next frame is written to the same place while this one's keys are still needed.
-            outputs = [self.request.get_output_tensor(index).data.copy() for index in range(len(self.compiled.outputs))]
-        return tuple(torch.from_numpy(output) for output in outputs)
+def precisions(config: RuntimeConfig, runtime: Runtime) -> tuple[str, ...]:
+    """Those to be tried, one after the other."""
+    if config.precision != "auto":
+        return (config.precision,)
+    fast = (
+        has_bfloat16() if runtime is Runtime.OPENVINO else torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    return ("bfloat16", "float32") if fast else ("float32",)
 
 
 def compile_torch(module: nn.Module, pixels: Tensor, precision: str) -> Compiled:
@@ -200,6 +161,8 @@ class ServingNetwork:
         temporal_branch: whether frames are looked at for the temporal branch too.
         config: how it is to run.
         background: runs what it is given later, one after the other.
+        make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises whatever the
+            runtime came up with.
     """
 
     def __init__(
@@ -208,10 +171,12 @@ class ServingNetwork:
         temporal_branch: bool,
         config: RuntimeConfig,
         background: Callable[[Callable[[], None]], Future[None]],
+        make: Callable[[WholeNetwork, Tensor, Runtime, str], Compiled],
     ) -> None:
         self.module = WholeNetwork(segmenter, temporal_branch).eval()
         self.config = config
         self.background = background
+        self.make = make
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
         self.runtime = Runtime.TORCH if reason else config.runtime
@@ -246,35 +211,50 @@ class ServingNetwork:
     @torch.inference_mode(False)
     def compile(self, pixels: Tensor) -> None:
         """Compile, and go over to the result if it gives the classes that eager torch gives."""
-        size = tuple(pixels.shape)
-        if size != self.size:
+        if tuple(pixels.shape) != self.size:
             return  # the stream has another size by now
-        compiled: Compiled | None = None
+        reasons: list[str] = []
         try:
             pixels = pixels.clone(memory_format=torch.channels_last)  # tracing takes no tensor of inference mode
-            compiled = compile_network(self.module, pixels, self.runtime, self.config.precision)
-            with torch.no_grad():
-                same = agreement(compiled(pixels)[0], self.module(pixels)[0])
-            least = AGREEMENT[self.config.precision]
-            reason = (
-                "" if same >= least else f"it agrees with torch in {same:.2%} of the pixels only, not in {least:.1%}"
-            )
+            for precision in precisions(self.config, self.runtime):
+                compiled = self.make(self.module, pixels, self.runtime, precision)
+                with torch.no_grad():
+                    same = agreement(compiled(pixels)[0], self.module(pixels)[0])
+                least = AGREEMENT[precision]
+                if same >= least:
+                    self.take(pixels, compiled, RuntimeStatus(self.runtime.value, precision=precision))
+                    break
+                reasons.append(
+                    f"in {precision} it agrees with torch in {same:.2%} of the pixels only, not in {least:.1%}"
+                )
+            else:
+                self.give_up(pixels, "; ".join(reasons))
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
             # OpenVINO's messages are of many lines, of which the first names a line of its own code.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+            self.give_up(pixels, " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON])
         return_memory()
+
+    def take(self, pixels: Tensor, compiled: Compiled | None, status: RuntimeStatus) -> None:
+        """Answer with this network from now on, or not at all, if the stream still has the size of these pixels."""
         with self.lock:
-            if size != self.size:
-                return
-            if reason:
-                self.status = RuntimeStatus("torch", f"{self.runtime.value} cannot run this network: {reason}")
-            else:
-                self.compiled = compiled
-                self.status = RuntimeStatus(self.runtime.value)
+            if tuple(pixels.shape) == self.size:
+                self.compiled, self.status = compiled, status
+
+    def give_up(self, pixels: Tensor, reason: str) -> None:
+        """Leave it to torch."""
+        self.take(pixels, None, RuntimeStatus("torch", f"{self.runtime.value} cannot run this network: {reason}"))
+
+
+KEPT_BLUEPRINTS = 4
+"""Sizes of the network input whose graphs are kept: streams of two cameras, and a change of resolution there and back.
+One of ESPNetv2 takes a few megabytes."""
 
 
 class Compiler:
-    """Makes serving networks; the streams of a process share one, and with it the network of their base model."""
+    """Makes serving networks; the streams of a process share one, and with it the network of their base model.
+
+    All of them are generations of one base model.
+    """
 
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         self.config = config or RuntimeConfig()
@@ -282,14 +262,31 @@ class Compiler:
         self.jobs: list[Future[None]] = []
         # A network keeps its segmenter alive, so that no other one gets its id as long as it is in here.
         self.known: weakref.WeakValueDictionary[tuple[int, bool], ServingNetwork] = weakref.WeakValueDictionary()
+        self.blueprints: dict[tuple[bool, tuple[int, ...]], Blueprint] = {}
 
     def network(self, segmenter: TemporalSegmenter, temporal_branch: bool) -> ServingNetwork:
         """The network of a generation, the same one for the same generation while anybody holds it."""
         key = id(segmenter), temporal_branch
         network = self.known.get(key)
         if network is None:
-            network = self.known[key] = ServingNetwork(segmenter, temporal_branch, self.config, self.submit)
+            network = ServingNetwork(segmenter, temporal_branch, self.config, self.submit, self.make)
+            self.known[key] = network
         return network
+
+    def make(self, module: WholeNetwork, pixels: Tensor, runtime: Runtime, precision: str) -> Compiled:
+        """The compiled form of a module in evaluation mode for pixels of this size; runs in the thread that compiles.
+
+        Raises:
+            Exception: whatever the runtime came up with; none of them says which.
+        """
+        if runtime is Runtime.COMPILE:
+            return compile_torch(module, pixels, precision)
+        key = module.temporal_branch, tuple(pixels.shape)
+        blueprint = self.blueprints.pop(key, None) or Blueprint(module, pixels)
+        self.blueprints[key] = blueprint  # as the one used last
+        for oldest in list(self.blueprints)[:-KEPT_BLUEPRINTS]:
+            del self.blueprints[oldest]
+        return blueprint.compile(module, precision)
 
     def submit(self, job: Callable[[], None]) -> Future[None]:
         """Run a job in the thread that compiles."""

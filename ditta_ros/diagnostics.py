@@ -189,7 +189,7 @@ def stream_diagnostic(
         "last failure": stream.last_failure,
     }
     if runtime is not None:
-        values["runtime"] = f"{runtime.runtime} ({runtime.reason})" if runtime.reason else runtime.runtime
+        values["runtime"] = str(runtime)
     for stage, (p50, p95) in stream.latency.items():
         values[f"latency {stage} p50 (ms)"] = f"{p50:.2f}"
         values[f"latency {stage} p95 (ms)"] = f"{p95:.2f}"
