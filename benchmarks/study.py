@@ -18,11 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from goals import ROOT
+from oracle import ORACLES, evaluate_oracles
+
+from ditta_core.corruptions import Corruption
+from ditta_core.datasets.open import open_sequences
+from ditta_core.methods.base import MethodSetup
+from ditta_core.segmentation.registry import ModelSource
+from ditta_core.trials import EvaluationOptions
 
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURES = ("miou", "vc8", "vc16")
 RIVALS = ("source", "source_merged", "ema_smoothing", "bn_blend", "bn_blend_ema")
-ABLATIONS = ("ditta_parity", "ditta", "ditta_no_distillation", "ditta_no_fusion", "ditta_temporal_branch")
+PARTS = ("ditta_no_restoration", "ditta_no_statistics", "ditta_no_distillation", "ditta_no_fusion")
+ABLATIONS = ("ditta_parity", "ditta", *PARTS, "ditta_temporal_branch")
+CHIEF = ("source", "bn_blend_ema", "ditta_parity", "ditta", "ditta_no_restoration", "ditta_no_distillation")
+SEEDS = 2
 CORRUPTIONS = ("fog:3", "low_light:3", "noise:3", "motion_blur:3")
 
 
@@ -32,7 +42,7 @@ class Part:
 
     Attributes:
         model: ``city`` (ESPNetv2, Cityscapes weights, classes of CamVid) or ``camvid``, the packaged one.
-        repeats: seeds of adaptations and corruptions.
+        repeats: seeds of the corruptions; nothing else here is random, ESPNetv2 having no dropout.
     """
 
     model: str
@@ -45,34 +55,61 @@ class Part:
     def name(self) -> str:
         """Names its files."""
         ratios, conditions = "-".join(map(str, self.ratios)), "-".join(self.conditions).replace(":", "")
-        return f"{self.model}_{ratios}_{conditions}"
+        return f"{self.model}_{ratios}_{conditions}" + ("_oracles" if self.of_oracles else "")
+
+    @property
+    def of_oracles(self) -> bool:
+        """Whether its methods are oracles, of which ``ditta evaluate`` knows nothing."""
+        return set(self.methods) <= set(ORACLES)
+
+    def video(self, shared: Path) -> Path:
+        """The labelled clip."""
+        return shared / "data" / "camvid" / "clip_0016E5"
+
+    def weights(self, shared: Path) -> str:
+        """The model with Cityscapes weights."""
+        return f"espnetv2:{shared / 'weights' / 'espnetv2_s_2.0_city_1024x512.pth'}"
 
     def arguments(self, shared: Path, threads: int) -> list[str]:
         """Of ``ditta evaluate``."""
-        city = f"espnetv2:{shared / 'weights' / 'espnetv2_s_2.0_city_1024x512.pth'}"
         model = {
-            "city": ["--model", city, "--classes", "camvid11", "--input-size", "640x480"],
+            "city": ["--model", self.weights(shared), "--classes", "camvid11", "--input-size", "640x480"],
             "camvid": ["--model", "camvid", "--input-size", "480x368"],
         }[self.model]
         return [
-            *(str(shared / "data" / "camvid" / "clip_0016E5"), "--format", "camvid", *model),
+            *(str(self.video(shared)), "--format", "camvid", *model),
             *("--method", ",".join(self.methods), "--warmup-ratio", ",".join(map(str, self.ratios))),
             *("--corruption", ",".join(self.conditions), "--repeats", str(self.repeats), "--threads", str(threads)),
         ]
 
 
 STUDY = (
-    Part("city", (*RIVALS, *ABLATIONS), repeats=3),
-    Part("camvid", (*RIVALS, *ABLATIONS), repeats=3),
-    Part("city", (*RIVALS, *ABLATIONS), conditions=CORRUPTIONS),
-    Part("camvid", (*RIVALS, *ABLATIONS), conditions=CORRUPTIONS),
-    Part("city", (*RIVALS, *ABLATIONS), ratios=(25, 50)),
-    Part("camvid", (*RIVALS, *ABLATIONS), ratios=(25, 50)),
+    Part("city", (*RIVALS, *ABLATIONS)),
+    Part("camvid", (*RIVALS, *ABLATIONS)),
+    Part("city", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
+    Part("camvid", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
+    Part("city", CHIEF, ratios=(25, 50)),
+    Part("camvid", CHIEF, ratios=(25, 50)),
+    Part("city", tuple(ORACLES), conditions=("clean", "low_light:3", "noise:3")),
 )
+
+
+def run_oracles(part: Part, shared: Path, work: Path) -> dict[str, Any]:
+    """Run a part of oracles, or go on with it."""
+    options = EvaluationOptions(
+        part.methods,
+        MethodSetup(ModelSource(part.weights(shared), "camvid11"), input_size=(480, 640)),
+        part.ratios,
+        corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in part.conditions),
+    )
+    (sequence,) = open_sequences(part.video(shared), "camvid")
+    return evaluate_oracles(options, sequence, work / part.name)
 
 
 def run(part: Part, shared: Path, workers: int, work: Path) -> dict[str, Any]:
     """Run a part, or go on with it; its results as ``ditta evaluate --json`` writes them."""
+    if part.of_oracles:
+        return run_oracles(part, shared, work)
     out = work / f"{part.name}.json"
     command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", *part.arguments(shared, threads=1)]
     command += ["--work", str(work / part.name), "--json", str(out)]

@@ -34,7 +34,7 @@ from ditta_core.evaluation import (
     measure,
     method_result,
 )
-from ditta_core.methods.base import MethodSetup
+from ditta_core.methods.base import Method, MethodSetup
 from ditta_core.methods.registry import METHODS, build_method
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
@@ -184,8 +184,16 @@ def decode_mask(content: bytes) -> NDArray[Any]:
     return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED))
 
 
-def run_trial(trial: Trial, model: SegmentationModel, step: Callable[[], object] = lambda: None) -> TrialRecord:
+def run_trial(
+    trial: Trial,
+    model: SegmentationModel,
+    step: Callable[[], object] = lambda: None,
+    build: Callable[[str, MethodSetup, SegmentationModel], Method] = build_method,
+) -> TrialRecord:
     """Run a method over a video and measure it.
+
+    Args:
+        build: makes the method by its name.
 
     Raises:
         ValueError: the video, its labels or the masks are not what they should be; the message names the frame.
@@ -194,7 +202,7 @@ def run_trial(trial: Trial, model: SegmentationModel, step: Callable[[], object]
     seen: VideoSequence = sequence
     if trial.corruption is not None:
         seen = CorruptedSequence(sequence, trial.corruption, trial.corruption_seed)
-    method = build_method(trial.method, trial.setup, model)
+    method = build(trial.method, trial.setup, model)
     masks: dict[int, bytes] = {}
     seconds: dict[int, float] = {}
 

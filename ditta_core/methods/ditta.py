@@ -80,6 +80,18 @@ class DiTTATemporalBranch(DiTTA):
     adaptation = AdaptationConfig(temporal_branch=True)
 
 
+class DiTTANoRestoration(DiTTA):
+    """Live mode on the camera's own images, however noisy or dark."""
+
+    config = EngineConfig(restoration=False)
+
+
+class DiTTANoStatistics(DiTTA):
+    """Live mode with the statistics of the training data: restoration, distillation and averaging are left."""
+
+    adaptation = AdaptationConfig(statistics_share=0.0)
+
+
 class DiTTANoContrastive(DiTTA):
     """Live mode without the contrastive loss; a teacher that tracks no objects, such as ``flow``, never has one."""
 

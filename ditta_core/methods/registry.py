@@ -14,6 +14,8 @@ from ditta_core.methods.ditta import (
     DiTTANoContrastive,
     DiTTANoDistillation,
     DiTTANoFusion,
+    DiTTANoRestoration,
+    DiTTANoStatistics,
     DiTTAParity,
     DiTTATemporalBranch,
 )
@@ -55,6 +57,8 @@ METHODS: Mapping[str, MethodEntry] = {
     "ditta_parity": MethodEntry(DiTTAParity, "DiTTA as published"),
     "ditta_temporal_branch": MethodEntry(DiTTATemporalBranch, "DiTTA with the temporal branch as well"),
     "ditta_no_fusion": MethodEntry(DiTTANoFusion, "DiTTA without averaging"),
+    "ditta_no_restoration": MethodEntry(DiTTANoRestoration, "DiTTA on the camera's own images"),
+    "ditta_no_statistics": MethodEntry(DiTTANoStatistics, "DiTTA with the statistics of the training data"),
     "ditta_no_contrastive": MethodEntry(DiTTANoContrastive, "DiTTA without the contrastive loss"),
     "ditta_no_distillation": MethodEntry(DiTTANoDistillation, "DiTTA without a training step"),
 }
