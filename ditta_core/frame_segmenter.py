@@ -8,15 +8,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.averaging import FlowAverager
 from ditta_core.engine_config import EngineConfig
-from ditta_core.flow import FlowEstimator, appearance_trust, forward_backward_consistent, warp
 from ditta_core.fusion import FrameView, TemporalMemory, TemporalSegmenter
 from ditta_core.labelling import label_frame
 from ditta_core.reliability import blend_branches
@@ -80,7 +79,7 @@ class FrameSegmenter:
         self.segmenter = segmenter
         self.compiler = compiler
         self.trained_branch = temporal_branch
-        self.flow = FlowEstimator("medium", long_side=0)
+        self.averager = FlowAverager()
         self.memory: StreamMemory | None = None
         self.configure(config)
 
@@ -115,6 +114,9 @@ class FrameSegmenter:
         """Segment a frame and remember it."""
         clock = StageClock()
         model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
+        carrying = None
+        if self.config.smoothing > 0 and memory is not None and memory.image is not None:
+            carrying = self.averager.begin(frame.image, memory.image, memory.probabilities)
         pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
         clock.stop("preprocess")
         view = self.look(pixels, clock)
@@ -140,10 +142,12 @@ class FrameSegmenter:
         image = None
         if self.config.smoothing > 0:
             height, width = probabilities.shape[-2:]
-            shrunk = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-            image = self.flow.prepare(np.asarray(shrunk, np.uint8))
-            if memory is not None and memory.image is not None:
-                probabilities = self.smooth(probabilities, image, memory.image, memory.probabilities)
+            carried = None if carrying is None else carrying.result()
+            if carried is not None and carried.image.shape == (height, width):
+                image = carried.image
+                probabilities = self.averager.average(probabilities, carried, self.config.smoothing)
+            else:
+                image = self.averager.grey(frame.image, (height, width))
         self.memory = StreamMemory(
             view.memory,
             probabilities,
@@ -160,33 +164,6 @@ class FrameSegmenter:
         if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
             return None
         return self.memory
-
-    def smooth(
-        self, probabilities: Tensor, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
-    ) -> Tensor:
-        """P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
-
-        g is :func:`~ditta_core.flow.appearance_trust`; the previous P is itself smoothed. Thin things lose by averaging
-        where the flow of what is behind them carries them away, which g sees. Chosen on synthetic drives with exact
-        labels (a labelled CamVid training frame in two layers with parallax, 12 of them), mIoU / VC8:
-
-        ======================  ============  =============
-        s, flow preset, g       Cityscapes    packaged
-        ======================  ============  =============
-        no averaging            46.9 / 88.8   61.9 / 93.5
-        0.7, fast, without g    47.3 / 93.3   62.5 / 95.4
-        0.7, medium, without g  47.4 / 93.3   62.7 / 95.4
-        0.7, medium, with g     47.5 / 92.9   62.9 / 95.1
-        0.85, medium, with g    47.6 / 93.7   63.0 / 95.5
-        0.9, medium, with g     47.7 / 94.0   63.0 / 95.7
-        ======================  ============  =============
-        """
-        backward = self.flow.flow(previous_image, image)
-        trusted = forward_backward_consistent(backward, self.flow.flow(image, previous_image))
-        carried, _ = warp(previous[0].cpu().numpy(), backward)
-        trust = trusted * appearance_trust(previous_image, image, backward)
-        share = torch.from_numpy(trust * np.float32(self.config.smoothing)).to(probabilities.device)
-        return torch.lerp(probabilities, torch.from_numpy(carried).to(probabilities.device), share)
 
 
 class StageClock:

@@ -285,7 +285,13 @@ class NodeParameters:
         "to four pixels in a thousand; auto: bfloat16 there, else float32.",
         choices=PRECISIONS,
     )
-    threads: int = parameter(0, "Threads of the inference. 0: one per core.", minimum=0, maximum=1024)
+    threads: int = parameter(
+        0,
+        "Threads of the inference. 0: one per core but one, which is left to the optical flow, the adaptation and the "
+        "rest of the robot.",
+        minimum=0,
+        maximum=1024,
+    )
     adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
     adaptation_niceness: int = parameter(
         5,

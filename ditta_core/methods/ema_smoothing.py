@@ -13,7 +13,7 @@ class EMASmoothing(StreamMethod):
     """Probabilities of the unadapted model, averaged along optical flow: P ← 0.1·P + 0.9·(previous P along the flow).
 
     A pixel is averaged where its flow passes the forward-backward check, less where the grey values contradict it, and
-    starts anew elsewhere. It is the averaging of the engine (:meth:`~ditta_core.engine.FrameSegmenter.smooth`) with
+    starts anew elsewhere. It is the averaging of the engine (:class:`~ditta_core.averaging.FlowAverager`) with
     nothing else of it.
     """
 
