@@ -68,7 +68,13 @@ class AdaptationConfig:
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
         crop: share of the area of a frame that a step trains on, a window in another corner of it each time; 1 trains
-            on whole frames, as does whatever :attr:`trains_on_windows` or :class:`Grid` excludes. @@CROP@@
+            on whole frames, as does whatever :attr:`trains_on_windows` or :class:`Grid` excludes.
+            With ESPNetv2 at 480×368 a step on one core takes 147 ms on the whole, 84 on a half, 49 on a fourth. Four
+            parts of two of CamVid's training drives, each against no training, mean change of mIoU one to five frames
+            of CamVid later, of mIoU in the second after the warm-up, and of VC8, with whole frames, halves (two of the
+            parts with windows anywhere) and fourths: Cityscapes weights +0.8, +0.6, +0.6; 0.0, −0.7, −0.5; +0.4, +0.4,
+            0.0. Packaged model +0.2, +0.1, +0.6; −0.1, 0.0, −0.5; +0.2, +0.1, 0.0. Single parts differ by 1 in mIoU;
+            in VC8 halves lost at most 0.25 against whole frames, fourths up to 0.7.
         deployed_share: how far the decoder that goes live lies from the base model's (0) to the trained one's (1).
             What is trained on one view knows that view best (Wortsman et al., "Robust fine-tuning of zero-shot
             models", CVPR 2022, interpolate for the same reason). With Cityscapes weights, one warm-up on each of four
@@ -94,7 +100,7 @@ class AdaptationConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.99
-    crop: float = 0.25
+    crop: float = 0.5
     deployed_share: float = 0.5
     guarded: bool = True
     temperature: float = 1.0

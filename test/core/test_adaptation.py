@@ -360,10 +360,10 @@ def test_a_model_that_decodes_no_windows_is_trained_whole(monkeypatch: pytest.Mo
     model = OnePixel()
     model.decodes_windows = False
     assert Grid.of(model, features, target) is None
-    sizes = trained_sizes(monkeypatch, AdaptationConfig(passes=1))
+    sizes = trained_sizes(monkeypatch, AdaptationConfig(passes=1, crop=0.25))
     assert sizes == [(16, 16)] * 3
     monkeypatch.setattr(ESPNetv2, "decodes_windows", False)
-    assert trained_sizes(monkeypatch, AdaptationConfig(passes=1)) == [(24, 32)] * 3
+    assert trained_sizes(monkeypatch, AdaptationConfig(passes=1, crop=0.25)) == [(24, 32)] * 3
 
 
 def trained_sizes(monkeypatch: pytest.MonkeyPatch, config: AdaptationConfig) -> list[tuple[int, ...]]:
