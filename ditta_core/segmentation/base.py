@@ -43,6 +43,8 @@ class SegmentationModel(nn.Module):
         size_multiple: the sides of the network input must be multiples of this.
         embedding_dim: channels of the embedding, D.
         fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
+        decodes_windows: whether a window of the features, all maps [N, channels, h, w], decodes to about that window of
+            the logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
         logits_align_corners: the convention in which the logits are enlarged to the network input.
 
     Attributes:
@@ -54,6 +56,7 @@ class SegmentationModel(nn.Module):
     size_multiple: int = 32
     embedding_dim: int
     fusion_pool: int = 1
+    decodes_windows: bool = False
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor

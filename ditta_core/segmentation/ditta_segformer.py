@@ -104,6 +104,8 @@ class DittaSegformer(SegmentationModel):
         ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
     """
 
+    decodes_windows = True
+
     def __init__(self, checkpoint: DittaCheckpoint) -> None:
         shape = checkpoint.shape
         super().__init__(ClassList.of_outputs(shape.classes))

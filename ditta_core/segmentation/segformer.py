@@ -93,6 +93,8 @@ class FoldedSegformer(SegmentationModel):
         network: taken apart; not to be used afterwards.
     """
 
+    decodes_windows = True
+
     def __init__(
         self, network: SegformerForSemanticSegmentation, outputs: ClassList, pixel_format: PixelFormat | None = None
     ) -> None:
