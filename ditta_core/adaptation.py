@@ -8,7 +8,6 @@ in :class:`AdaptationConfig` what else it does differently and why.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ditta_core.adamw import AdamW
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.guard import (
     CollapseError,
@@ -32,11 +32,11 @@ from ditta_core.guard import (
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
 from ditta_core.normalisation import NATURAL_SHIFT, blend_statistics
 from ditta_core.reliability import reliability
-from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, build_teacher
 from ditta_core.teacher.base import NoTargetError, TargetBuilder
 from ditta_core.types import AdaptationReport
+from ditta_core.windows import Grid
 
 STATISTICS_FRAMES = 5
 """Frames whose statistics are taken in one batch at the most, spread evenly over the warm-up; bounds the memory, which
@@ -68,7 +68,7 @@ class AdaptationConfig:
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
         crop: share of the area of a frame that a step trains on, a window in another corner of it each time; 1 trains
-            on whole frames, as does whatever :attr:`trains_on_windows` or :class:`Grid` excludes.
+            on whole frames, as does whatever :attr:`trains_on_windows` or :class:`~ditta_core.windows.Grid` excludes.
             With ESPNetv2 at 480×368 a step on one core takes 147 ms on the whole, 84 on a half, 49 on a fourth. Four
             parts of two of CamVid's training drives, each against no training, mean change of mIoU one to five frames
             of CamVid later, of mIoU in the second after the warm-up, and of VC8, with whole frames, halves (two of the
@@ -261,48 +261,6 @@ class StepLosses:
         return self.frame + (self.temporal or 0.0) + (self.contrastive or 0.0)
 
 
-class AdamW:
-    """As ``torch.optim.AdamW``, without what that imports.
-
-    Its first use in a process loads torch's compiler: 1.3 s and 71 MB, which the worker would bear for nothing.
-
-    Args:
-        parameters: changed in place; those without a gradient stay as they are.
-    """
-
-    DECAYS = 0.9, 0.999
-    EPSILON = 1e-8
-
-    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
-        self.parameters = parameters
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.moments: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
-        self.steps: dict[nn.Parameter, int] = {}
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move along the gradients."""
-        for parameter in self.parameters:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if parameter not in self.moments:
-                self.moments[parameter] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            first, second = self.moments[parameter]
-            count = self.steps[parameter] = self.steps.get(parameter, 0) + 1
-            first.lerp_(gradient, 1 - self.DECAYS[0])
-            second.mul_(self.DECAYS[1]).addcmul_(gradient, gradient, value=1 - self.DECAYS[1])
-            parameter.mul_(1 - self.learning_rate * self.weight_decay)
-            deviation = second.sqrt().div_(math.sqrt(1 - self.DECAYS[1] ** count)).add_(self.EPSILON)
-            parameter.addcdiv_(first, deviation, value=-self.learning_rate / (1 - self.DECAYS[0] ** count))
-
-
 class DistillationTrainer:
     """The live model, its moving average, the prototypes and the optimiser of one adaptation.
 
@@ -420,75 +378,6 @@ class DistillationTrainer:
             for mean, value in zip(self.averaged.parameters(), self.live.parameters(), strict=True):
                 if value.requires_grad:
                     mean.lerp_(value, 1 - self.config.momentum)
-
-
-# --- windows -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The cells of a frame's coarsest map, in which windows are measured; every map has whole pixels of them.
-
-    Attributes:
-        rows, columns: number of cells.
-    """
-
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, model: SegmentationModel, features: Sequence[Tensor], target: FrameTarget) -> Grid | None:
-        """The grid of a frame, or None where the model can only be trained on the whole of it.
-
-        Args:
-            features: of the frame, float [1, channels, h, w] each; a window is not found in anything else.
-            target: of the frame.
-        """
-        if not model.decodes_windows or any(level.ndim != 4 for level in features):
-            return None
-        maps = [(level.shape[2], level.shape[3]) for level in (*features, target.labels[None, None])]
-        rows, columns = min(maps)
-        if any(height % rows or width % columns or height // rows != width // columns for height, width in maps):
-            return None
-        return cls(rows, columns)
-
-    def corner(self, turn: int, area: float) -> Window:
-        """The window of a share of the area in one of the four corners, which take turns.
-
-        At a fourth of the area and even numbers of cells the four windows are the frame, each pixel once.
-        """
-        height, width = (math.ceil(side * math.sqrt(area)) for side in (self.rows, self.columns))
-        bottom, right = divmod(turn % 4, 2)
-        return Window(self, bottom * (self.rows - height), right * (self.columns - width), height, width)
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of a frame, in cells of its grid."""
-
-    grid: Grid
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, pixels: Tensor) -> Tensor:
-        """The window of a map [..., h, w] of any stride, as a view."""
-        cell = pixels.shape[-1] // self.grid.columns
-        rows, columns = ((start * cell, (start + length) * cell) for start, length in self.sides)
-        return pixels[..., slice(*rows), slice(*columns)]
-
-    @property
-    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """First cell and number of cells, vertically and horizontally."""
-        return (self.top, self.height), (self.left, self.width)
-
-    def of_target(self, target: FrameTarget) -> FrameTarget:
-        """The same window of a target."""
-        maps = target.labels, target.probabilities, target.weights, target.object_ids
-        labels, *others = (None if each is None else self.of(each) for each in maps)
-        assert labels is not None
-        return FrameTarget(labels, *others)
 
 
 # --- the three stages ----------------------------------------------------------------------------------------------
