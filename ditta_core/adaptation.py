@@ -30,7 +30,7 @@ from ditta_core.guard import (
     require_something_shown,
 )
 from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
-from ditta_core.normalisation import NATURAL_SHIFT, blend_statistics
+from ditta_core.normalisation import NATURAL_SHIFT, blend_encoder_statistics
 from ditta_core.reliability import reliability
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, build_teacher
@@ -60,10 +60,11 @@ class AdaptationConfig:
             deterministic and every warm-up frame is encoded once instead of in each pass.
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
-        statistics_share: largest share of the warm-up's BatchNorm statistics blended into the source's before anything
-            else; the less they differ, the smaller the share, see :func:`~ditta_core.normalisation.blended_share`;
-            larger for a restored clip, see :meth:`after_restoration`.
-        natural_shift: difference of the statistics that a single view has at home too; 0 always takes the whole share.
+        statistics_share: share of the warm-up's BatchNorm statistics blended into the source's before anything else, in
+            the encoder alone, see :func:`~ditta_core.normalisation.blend_encoder_statistics`; larger for a restored
+            clip, see :meth:`after_restoration`.
+        natural_shift: difference of the statistics that a single view has at home too, for models without BatchNorm in
+            the encoder, see :func:`~ditta_core.normalisation.blended_share`; 0 always takes the whole share.
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.
@@ -437,11 +438,8 @@ def adapt(
     with torch.no_grad():
         pixels = segmenter.model.preprocess(clip, input_size, device)
         chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-        statistics_share = blend_statistics(
-            segmenter.model,
-            lambda: segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(pixels[chosen]))),
-            config.statistics_share,
-            config.natural_shift,
+        statistics_share = blend_encoder_statistics(
+            segmenter.model, pixels[chosen], config.statistics_share, config.natural_shift
         )
         features = clip_features(segmenter, pixels)
     trainer = DistillationTrainer(segmenter, config, resize)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.normalisation import blend_statistics, blended_share, statistics_shift
+from ditta_core.classes import ClassList
+from ditta_core.normalisation import blend_encoder_statistics, blend_statistics, blended_share, statistics_shift
+from ditta_core.segmentation.espnetv2 import ESPNetv2
 
 
 def network() -> nn.Sequential:
@@ -98,3 +100,24 @@ def test_blend_of_unchanged_statistics_changes_nothing_and_of_others_takes_the_s
 def test_natural_shift_outside_range() -> None:
     with pytest.raises(ValueError, match="natural shift"):
         blend_statistics(network(), lambda: None, 0.3, natural_shift=-1.0)
+
+
+def test_encoder_takes_the_share_and_the_decoder_keeps_the_source() -> None:
+    model = ESPNetv2(ClassList.packaged("camvid11")).eval()
+    inner, outer = model.base_net.level1.bn, model.bu_br_l4[0]
+    before = inner.running_mean.clone(), outer.running_mean.clone()
+    assert blend_encoder_statistics(model, torch.randn(2, 3, 64, 64), 0.4) == 0.4
+    assert not torch.equal(inner.running_mean, before[0])
+    assert torch.equal(outer.running_mean, before[1])
+
+
+def test_decoder_takes_its_share_by_the_shift_where_the_encoder_has_no_statistics() -> None:
+    model = ESPNetv2(ClassList.packaged("camvid11")).eval()
+    replaced = [name for name, layer in model.base_net.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    for name in replaced:
+        model.base_net.set_submodule(name, nn.Identity())
+    outer = model.bu_br_l4[0]
+    before = outer.running_mean.clone()
+    share = blend_encoder_statistics(model, torch.randn(2, 3, 64, 64), 0.4, natural_shift=0.5)
+    assert 0 < share < 0.4
+    assert not torch.equal(outer.running_mean, before)
