@@ -127,7 +127,7 @@ class OracleDiTTA(DiTTA):
         labels = [self.truth.of(index) for index in range(len(warmup))]
         teacher = self.told(np.stack([each for each in labels if each is not None]))
         segmenter = copy.deepcopy(self.base)
-        config = replace(self.adaptation, guarded=False).after_restoration(self.restorer.strength)
+        config = replace(self.adaptation, guarded=False).after_restoration(self.restorer.noisiness)
         report = adapt(segmenter, clip, self.input_size(warmup[-1]), teacher, config)
         self.serve(segmenter, generation=1)
         return report

@@ -415,7 +415,7 @@ class VideoSegmenter:
             self.monitor.settle(signature)
         of = "" if len(clip) >= config.warmup_frames else f" of {config.warmup_frames}: the camera stood still"
         self.say(f"adapting to {len(clip)} frames{of}", state=State.ADAPTING)
-        adaptation = self.adaptation.after_restoration(self.restorer.strength)
+        adaptation = self.adaptation.after_restoration(self.restorer.noisiness)
         self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, adaptation))
         self.take_news()
 

@@ -373,11 +373,6 @@ class ImageRestorer:
         """How strongly noise is taken out, 0..1."""
         return ramp(self.noise, *NOISE_RAMP)
 
-    @property
-    def strength(self) -> float:
-        """How much is done to the images at present, 0..1; 0 before the first."""
-        return max(self.flatness, self.noisiness)
-
     def __call__(self, frame: Frame) -> Frame:
         """The next frame, restored; the same object where nothing is to be done."""
         self.observe(frame)

@@ -37,7 +37,7 @@ class DiTTA(StreamMethod):
     def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
         self.reset()
         clip = np.stack([self.restored(frame).image for frame in warmup])
-        adaptation = replace(self.adaptation, seed=self.setup.seed).after_restoration(self.restorer.strength)
+        adaptation = replace(self.adaptation, seed=self.setup.seed).after_restoration(self.restorer.noisiness)
         result = run_job(
             AdaptationJob(clip, self.input_size(warmup[-1]), self.setup.source, self.setup.teacher, adaptation)
         )

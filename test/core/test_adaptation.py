@@ -398,7 +398,6 @@ def test_no_target_is_no_adaptation() -> None:
         {"passes": -1},
         {"learning_rate": 0.0},
         {"statistics_share": 1.1},
-        {"natural_shift": -0.1},
         {"deployed_share": 1.5},
         {"crop": 0.0},
         {"crop": 1.5},

@@ -148,7 +148,7 @@ def test_clean_video_is_left_as_it_is(camvid_clip: Path) -> None:
     for index, image in enumerate(clip_of(camvid_clip, 21, 5)):
         frame = Frame(image, index * FRAME_TIME)
         assert restorer(frame) is frame
-        assert restorer.strength == 0
+        assert restorer.flatness == restorer.noisiness == 0
         assert restorer.noise < NOISE_RAMP[0] / 2
         assert restorer.exposure is not None
         assert restorer.exposure.white - restorer.exposure.black > RANGE_RAMP[0] + 20
@@ -277,7 +277,7 @@ def test_reset_leaves_nothing() -> None:
     restorer = ImageRestorer()
     restore([noisy(scene(), 60, 9)] * 3, restorer)
     restorer.reset()
-    assert restorer.strength == 0 and restorer.noise == 0 and restorer.exposure is None
+    assert restorer.flatness == restorer.noise == 0 and restorer.exposure is None
     for ours, theirs in zip(restore(images, restorer), restore(images), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -331,8 +331,8 @@ def test_clip_and_network_see_the_restored_images(base: TemporalSegmenter, setti
     seen = frames if settings else [restorer(frame) for frame in frames]
     (job,) = runner.jobs
     np.testing.assert_array_equal(job.clip, np.stack([frame.image for frame in seen]))
-    assert job.adaptation == AdaptationConfig().after_restoration(restorer.strength)
-    assert (restorer.strength == 1) == (not settings)
+    assert job.adaptation == AdaptationConfig().after_restoration(restorer.noisiness)
+    assert (restorer.noisiness > 0) == (not settings)
     for mask, frame in zip(masks, seen, strict=True):
         alone = FrameSegmenter(base, stream.config, False).segment(frame, stream.input_size(frame), 0)
         np.testing.assert_array_equal(mask.confidence, alone.confidence)
@@ -374,7 +374,7 @@ def test_exact_streams_are_not_restored() -> None:
     assert not EngineConfig(restoration=False).restores
 
 
-def test_share_of_the_statistics_grows_with_the_strength() -> None:
+def test_share_of_the_statistics_grows_with_the_noise() -> None:
     config = AdaptationConfig()
     assert config.after_restoration(0.0) is config
     assert config.after_restoration(1.0).statistics_share == pytest.approx(RESTORED_SHARE * config.statistics_share)
