@@ -87,7 +87,7 @@ STUDY = (
     Part("city", (*RIVALS, *ABLATIONS)),
     Part("camvid", (*RIVALS, *ABLATIONS)),
     Part("city", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
-    Part("camvid", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
+    Part("camvid", CHIEF, conditions=CORRUPTIONS),
     Part("city", CHIEF, ratios=(25, 50)),
     Part("camvid", CHIEF, ratios=(25, 50)),
     Part("city", tuple(ORACLES), conditions=("clean", "low_light:3", "noise:3")),
