@@ -31,6 +31,7 @@ MEASURES = ("miou", "vc8", "vc16")
 RIVALS = ("source", "source_merged", "ema_smoothing", "bn_blend", "bn_blend_ema")
 PARTS = ("ditta_no_restoration", "ditta_no_statistics", "ditta_no_distillation", "ditta_no_fusion")
 ABLATIONS = ("ditta_parity", "ditta", *PARTS, "ditta_temporal_branch")
+AT_HOME = ("source", "ditta_parity", "ditta", "ditta_no_distillation")
 CHIEF = ("source", "bn_blend_ema", "ditta_parity", "ditta", "ditta_no_restoration", "ditta_no_distillation")
 SEEDS = 2
 CORRUPTIONS = ("fog:3", "low_light:3", "noise:3", "motion_blur:3")
@@ -87,10 +88,10 @@ STUDY = (
     Part("city", (*RIVALS, *ABLATIONS)),
     Part("camvid", (*RIVALS, *ABLATIONS)),
     Part("city", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
-    Part("camvid", CHIEF, conditions=CORRUPTIONS),
-    Part("city", CHIEF, ratios=(25, 50)),
-    Part("camvid", CHIEF, ratios=(25, 50)),
     Part("city", tuple(ORACLES), conditions=("clean", "low_light:3", "noise:3")),
+    Part("city", CHIEF, ratios=(25, 50)),
+    Part("camvid", AT_HOME, conditions=CORRUPTIONS),
+    Part("camvid", AT_HOME, ratios=(25, 50)),
 )
 
 

@@ -25,3 +25,20 @@ def trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries have none
     if trim is not None:
         trim(0)
+
+
+LARGE_BLOCK = 16 * 2**20
+"""Bytes from which a block gets pages of its own, which the system has back when it is freed."""
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
+
+def keep_large_blocks_apart() -> None:
+    """Have the C library give back large blocks at once; of the whole process, for one that runs for long.
+
+    By itself it raises that limit, up to 32 MB, with every large block that is freed, and from then on such blocks
+    leave holes between small ones: ten generations compiled one after the other took a process from 621 to 755 MB; with
+    the limit fixed, from 599 to 613. At 1 MB, eager torch takes three times as long, since fresh pages must be zeroed.
+    """
+    option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; other C libraries have none
+    if option is not None:
+        option(_M_MMAP_THRESHOLD, LARGE_BLOCK)

@@ -23,6 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import fingerprint
+from ditta_core.memory import keep_large_blocks_apart
 from ditta_core.segmentation.registry import load_model
 from ditta_core.serving import Compiler
 from ditta_core.teacher import check_teacher
@@ -283,6 +284,7 @@ def main(args: list[str] | None = None) -> int:
         Exit code: 0 after a signal, 1 after an unexpected error, 2 where an argument or parameter is wrong.
     """
     os.environ.update(shared_memory_environment(os.environ))
+    keep_large_blocks_apart()
     try:
         # rclpy's own handlers turn every signal into an exception somewhere; a second Ctrl-C, or the one that ros2
         # launch adds to the terminal's, would then interrupt the clean-up.

@@ -21,10 +21,10 @@ from ditta_core.types import AdaptationReport, Frame
 class DiTTA(StreamMethod):
     """Live mode, exactly what the node does by default.
 
-    Noisy, dark and flat images restored, statistics blended, decoder trained towards the teacher's targets in five
-    passes, half of what it learned deployed, then frozen; the probabilities are averaged along optical flow with a
-    share of up to 0.9 of the previous ones. Masks equal those of a :class:`~ditta_core.engine.VideoSegmenter` that is
-    pushed every frame.
+    Noisy, dark and flat images restored, the encoder's statistics blended, decoder trained towards the teacher's
+    targets in five passes, three quarters of what it learned deployed, then frozen; the probabilities are averaged
+    along optical flow with a share of up to 0.9 of the previous ones. Masks equal those of a
+    :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
 
     Attributes:
         adaptation: of the warm-up; the seed is that of the setup.
