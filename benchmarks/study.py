@@ -196,12 +196,13 @@ def main() -> None:
     options = parser.parse_args()
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     path = RESULTS / "study.json"
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for part in STUDY:
         if options.only and options.only not in part.name:
             continue
         options.work.mkdir(parents=True, exist_ok=True)
         results = run(part, shared, options.workers, options.work)
+        # Read only now, since parts may be run side by side.
+        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         noted[part.name] = {"part": asdict(part), "versions": results["versions"], "rows": rows_of(part, results)}
         path.write_text(json.dumps(noted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         rows = [row for each in STUDY if each.name in noted for row in noted[each.name]["rows"]]
