@@ -219,7 +219,7 @@ def test_the_fastest_precision_that_agrees(monkeypatch: pytest.MonkeyPatch) -> N
 
     compile_blueprint = Blueprint.compile
     monkeypatch.setattr(Blueprint, "compile", blurred)
-    automatic = RuntimeConfig(Runtime.OPENVINO, wait=True)
+    automatic = RuntimeConfig(Runtime.OPENVINO, "auto", wait=True)
     for segmenter, precision in ((small(), "bfloat16"), (small(lambda logits: 100 + 0.01 * logits), "float32")):
         network = Compiler(automatic).network(segmenter, False)
         assert network(pixels_of()) is not None and network.status == RuntimeStatus("openvino", precision=precision)
