@@ -50,11 +50,15 @@ def resized(labels: Labels, size: tuple[int, int]) -> NDArray[np.int64]:
     return np.stack([cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST) for each in labels]).astype(np.int64)
 
 
-class TrueLabels(TargetBuilder):
-    """True objects with true classes: the labels themselves."""
+class Told(TargetBuilder):
+    """A teacher that is told the labels of the clip."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
+
+
+class TrueLabels(Told):
+    """True objects with true classes: the labels themselves."""
 
     def build(
         self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
@@ -63,15 +67,12 @@ class TrueLabels(TargetBuilder):
         return DistillationTarget(labels, weights=(labels != UNLABELLED).astype(np.float32))
 
 
-class TrueObjects(TargetBuilder):
+class TrueObjects(Told):
     """True objects with predicted classes.
 
     What is of one class and hangs together in space and time is an object; its class is the one that the model finds
     likeliest, by reliability, over all of its pixels.
     """
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
 
     def build(
         self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
@@ -87,11 +88,8 @@ class TrueObjects(TargetBuilder):
         return DistillationTarget(target, weights=(target != UNLABELLED).astype(np.float32))
 
 
-class TrueClasses(TargetBuilder):
+class TrueClasses(Told):
     """Tracked objects with true classes: the vote over the flow tracker's regions, held among the labels."""
-
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
 
     def build(
         self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]

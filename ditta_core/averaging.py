@@ -34,7 +34,7 @@ class Carried:
 
 
 class FlowAverager:
-    r"""P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
+    """P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
 
     g is :func:`~ditta_core.flow.appearance_trust`; the previous P is itself averaged. Thin things lose by averaging
     where the flow of what is behind them carries them away, which g sees. Chosen on synthetic drives with exact labels
