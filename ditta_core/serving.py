@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.fusion import FrameView, TemporalSegmenter
-from ditta_core.memory import return_memory
+from ditta_core.memory import return_memory, trim_heap
 from ditta_core.openvino_network import Blueprint, has_bfloat16
 
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
@@ -186,6 +186,7 @@ class ServingNetwork:
             self.runtime = Runtime.OPENVINO if device.type == "cpu" else Runtime.COMPILE
         self.size: tuple[int, ...] = ()
         self.compiled: Compiled | None = None
+        self.succeeds_torch = False
         self.lock = threading.Lock()
         self.status = RuntimeStatus("torch", reason)
 
@@ -197,7 +198,15 @@ class ServingNetwork:
             self.prepare(pixels)
         with self.lock:
             compiled = self.compiled if tuple(pixels.shape) == self.size else None
-        return None if compiled is None else FrameView.of(*compiled(pixels))
+        if compiled is None:
+            self.succeeds_torch = True
+            return None
+        view = FrameView.of(*compiled(pixels))
+        if self.succeeds_torch:
+            # What eager torch needed for the frames until now is free only now, 35 to 60 MB at 480×368.
+            self.succeeds_torch = False
+            self.background(trim_heap)
+        return view
 
     def prepare(self, pixels: Tensor) -> None:
         """Compile for the size of these pixels; the form for another size is given up."""
@@ -291,9 +300,13 @@ class Compiler:
         return blueprint.compile(module, precision)
 
     def submit(self, job: Callable[[], None]) -> Future[None]:
-        """Run a job in the thread that compiles."""
+        """Run a job in the thread that compiles; once closed, it is given up at once."""
         self.jobs = [job for job in self.jobs if not job.done()]
-        self.jobs.append(self.executor.submit(job))
+        try:
+            self.jobs.append(self.executor.submit(job))
+        except RuntimeError:  # closed while a stream has a last frame
+            self.jobs.append(Future())
+            self.jobs[-1].cancel()
         return self.jobs[-1]
 
     def close(self) -> bool:

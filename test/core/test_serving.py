@@ -155,6 +155,30 @@ def test_torch_answers_until_the_network_is_compiled() -> None:
     assert network(pixels_of()) is not None and network.status == RuntimeStatus("openvino")
 
 
+@needs_openvino
+def test_memory_of_eager_torch_is_given_back_once_it_serves_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed = []
+    monkeypatch.setattr(serving, "trim_heap", lambda: trimmed.append(threading.current_thread().name))
+    compiler = Compiler(RuntimeConfig(precision="float32"))
+    network = compiler.network(small(), False)
+    assert network(pixels_of()) is None
+    compiler.submit(lambda: None).result()
+    assert not trimmed, "a frame of eager torch may still be under way"
+    for _ in range(3):
+        assert network(pixels_of()) is not None
+    compiler.submit(lambda: None).result()
+    assert len(trimmed) == 1 and trimmed[0].startswith("compile"), "once, and not in the thread that serves"
+    compiler.close()
+
+
+@needs_openvino
+def test_closed_torch_serves_on() -> None:
+    compiler = Compiler(RuntimeConfig(precision="float32"))
+    network = compiler.network(small(), False)
+    compiler.close()
+    assert network(pixels_of()) is None
+
+
 def test_closing_gives_up_what_has_not_begun() -> None:
     compiler, begun, gate = Compiler(), threading.Event(), threading.Event()
     assert not compiler.close()
