@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ RIVALS = ("source", "source_merged", "ema_smoothing", "bn_blend", "bn_blend_ema"
 PARTS = ("ditta_no_restoration", "ditta_no_statistics", "ditta_no_distillation", "ditta_no_fusion")
 ABLATIONS = ("ditta_parity", "ditta", *PARTS, "ditta_temporal_branch")
 AT_HOME = ("source", "ditta_parity", "ditta", "ditta_no_distillation")
+LENGTHS = ("source", "ema_smoothing", "bn_blend", "bn_blend_ema", "ditta_parity", "ditta", "ditta_no_distillation")
 CHIEF = ("source", "bn_blend_ema", "ditta_parity", "ditta", "ditta_no_restoration", "ditta_no_distillation")
 SEEDS = 2
 CORRUPTIONS = ("fog:3", "low_light:3", "noise:3", "motion_blur:3")
@@ -63,6 +64,10 @@ class Part:
         """Whether its methods are oracles, of which ``ditta evaluate`` knows nothing."""
         return set(self.methods) <= set(ORACLES)
 
+    def among(self, methods: Sequence[str]) -> tuple[str, ...]:
+        """Its methods that are among these."""
+        return tuple(method for method in self.methods if method in methods)
+
     def video(self, shared: Path) -> Path:
         """The labelled clip."""
         return shared / "data" / "camvid" / "clip_0016E5"
@@ -89,7 +94,8 @@ STUDY = (
     Part("camvid", (*RIVALS, *ABLATIONS)),
     Part("city", CHIEF, conditions=CORRUPTIONS, repeats=SEEDS),
     Part("city", tuple(ORACLES), conditions=("clean", "low_light:3", "noise:3")),
-    Part("city", CHIEF, ratios=(25, 50)),
+    Part("city", tuple(ORACLES), conditions=("fog:3",), repeats=SEEDS),  # whose seeds differ much
+    Part("city", LENGTHS, ratios=(25, 50)),
     Part("camvid", AT_HOME, conditions=CORRUPTIONS),
     Part("camvid", AT_HOME, ratios=(25, 50)),
 )
@@ -101,6 +107,7 @@ def run_oracles(part: Part, shared: Path, work: Path) -> dict[str, Any]:
         part.methods,
         MethodSetup(ModelSource(part.weights(shared), "camvid11"), input_size=(480, 640)),
         part.ratios,
+        repeats=part.repeats,
         corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in part.conditions),
     )
     (sequence,) = open_sequences(part.video(shared), "camvid")
@@ -191,19 +198,25 @@ def main() -> None:
     """Run what is chosen, and write what is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="NAME", help="parts whose name holds this; others stay as they are noted")
+    parser.add_argument("--methods", metavar="A,B", help="of these parts; the rows of others stay as they are noted")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "study", help="where finished trials wait")
     options = parser.parse_args()
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     path = RESULTS / "study.json"
     for part in STUDY:
-        if options.only and options.only not in part.name:
+        methods = part.among(options.methods.split(",")) if options.methods else part.methods
+        if not methods or (options.only and options.only not in part.name):
             continue
         options.work.mkdir(parents=True, exist_ok=True)
-        results = run(part, shared, options.workers, options.work)
+        results = run(replace(part, methods=methods), shared, options.workers, options.work)
         # Read only now, since parts may be run side by side.
         noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        noted[part.name] = {"part": asdict(part), "versions": results["versions"], "rows": rows_of(part, results)}
+        before = noted.get(part.name, {"rows": []})["rows"]
+        rows = [row for row in before if row["method"] in part.methods and row["method"] not in methods]
+        rows += rows_of(part, results)
+        rows.sort(key=lambda row: part.methods.index(row["method"]))
+        noted[part.name] = {"part": asdict(part), "versions": results["versions"], "rows": rows}
         path.write_text(json.dumps(noted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         rows = [row for each in STUDY if each.name in noted for row in noted[each.name]["rows"]]
         (RESULTS / "study.md").write_text(markdown(rows), encoding="utf-8")

@@ -29,7 +29,14 @@ from ditta_core.guard import (
     guard_against_collapse,
     require_something_shown,
 )
-from ditta_core.losses import FrameTarget, Prototypes, contrastive_loss, distillation_loss, pixel_features
+from ditta_core.losses import (
+    FrameTarget,
+    Prototypes,
+    anchored,
+    contrastive_loss,
+    distillation_loss,
+    pixel_features,
+)
 from ditta_core.normalisation import blend_encoder_statistics
 from ditta_core.reliability import reliability
 from ditta_core.segmentation.registry import ModelSource, load_model
@@ -89,6 +96,20 @@ class AdaptationConfig:
             ===========================  ==================  ==============
 
             In either half of the warm-ups, differences between the rows below 0.5 come out the other way round.
+        anchored: train uncertain pixels towards what the model says of them already, and certain ones towards sharper
+            targets, see :func:`~ditta_core.losses.anchored`; off, uncertain pixels weigh less. On the six parts, with
+            the windows and the share above, against no training:
+
+            ====================================  ==================  ==============
+            target Q with certainty w             Cityscapes weights  packaged model
+            ====================================  ==================  ==============
+            Q, weighted by w                      +0.5 / +0.7         +1.0 / +0.3
+            Q, all pixels alike                   +0.7 / +0.7         +1.1 / +0.3
+            w · Q + (1 − w) · own                 +0.7 / +0.5         +0.6 / +0.2
+            w · sharp(Q) + (1 − w) · own          +1.0 / +1.0         +1.2 / +0.5
+            ====================================  ==================  ==============
+
+            With Cityscapes weights signs lose 2 IoU with the last and 5 with the first.
         guarded: adapt to frames only that show something, and refuse a trained decoder that speaks against the base
             model, see :mod:`ditta_core.guard`; off, only a collapse into few classes is refused.
         temperature: of the contrastive loss.
@@ -110,6 +131,7 @@ class AdaptationConfig:
     momentum: float = 0.99
     crop: float = 0.25
     deployed_share: float = 0.75
+    anchored: bool = True
     guarded: bool = True
     temperature: float = 1.0
     contrastive: bool = True
@@ -160,6 +182,7 @@ class AdaptationConfig:
             "statistics_share": 0.0,
             "crop": 1.0,
             "deployed_share": 1.0,
+            "anchored": False,
             "guarded": False,
             "temporal_branch": True,
             "past_gradients": True,
@@ -454,7 +477,10 @@ def adapt(
     with torch.no_grad():
         probabilities = predict(trainer, features)
         trust = reliability(probabilities)
-    target = teacher.build(clip, probabilities.cpu().numpy(), trust.cpu().numpy())
+        own = probabilities.cpu().numpy()
+    target = teacher.build(clip, own, trust.cpu().numpy())
+    if config.anchored:
+        target = anchored(target, own)
     target_seconds = time.perf_counter() - start
     segmenter.train(config.train_mode)
 

@@ -64,7 +64,7 @@ class EngineConfig:
     long_side: int = 0
     input_size: tuple[int, int] | None = None
     reliability_threshold: float = 0.0
-    smoothing: float = 0.9
+    smoothing: float = 0.93
     restoration: bool = True
     max_fusion_gap: float = 0.5
     max_clock_jump: float = 1.0

@@ -23,7 +23,7 @@ class DiTTA(StreamMethod):
 
     Noisy, dark and flat images restored, the encoder's statistics blended, decoder trained towards the teacher's
     targets in five passes, three quarters of what it learned deployed, then frozen; the probabilities are averaged
-    along optical flow with a share of up to 0.9 of the previous ones. Masks equal those of a
+    along optical flow with a share of up to 0.93 of the previous ones. Masks equal those of a
     :class:`~ditta_core.engine.VideoSegmenter` that is pushed every frame.
 
     Attributes:

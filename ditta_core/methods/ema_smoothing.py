@@ -5,12 +5,12 @@ from __future__ import annotations
 from ditta_core.engine_config import EngineConfig
 from ditta_core.methods.stream import StreamMethod
 
-SMOOTHING = 0.9
+SMOOTHING = EngineConfig.smoothing
 """Largest share of the previous probabilities, that of the engine by default."""
 
 
 class EMASmoothing(StreamMethod):
-    """Probabilities of the unadapted model, averaged along optical flow: P ← 0.1·P + 0.9·(previous P along the flow).
+    """Probabilities of the unadapted model, averaged along optical flow: P ← (1 − s)·P + s·(previous P along the flow).
 
     A pixel is averaged where its flow passes the forward-backward check, less where the grey values contradict it, and
     starts anew elsewhere. It is the averaging of the engine (:class:`~ditta_core.averaging.FlowAverager`) with
