@@ -30,6 +30,7 @@ from ditta_core.restoration import (
     LARGEST_GAP,
     NOISE_RAMP,
     RANGE_RAMP,
+    SMALLEST_GAMMA,
     Denoiser,
     Exposure,
     ImageRestorer,
@@ -124,11 +125,18 @@ def test_exposure_of_a_known_range() -> None:
     assert 0.4 < stretched.mean() / 255 < 0.65
 
 
+def test_darkness_is_lifted_by_no_more_than_the_square_root() -> None:
+    exposure = Exposure.of(np.asarray(scene().astype(float) ** 4 * 60 / 255**4, np.uint8))
+    assert exposure.gamma == SMALLEST_GAMMA == 0.5
+    stretched = np.clip((np.arange(256) - exposure.black) / (exposure.white - exposure.black), 0, 1)
+    np.testing.assert_allclose(exposure.table(), 255 * np.sqrt(stretched), atol=0.51)
+
+
 def test_table_of_the_full_range_is_the_identity() -> None:
     np.testing.assert_array_equal(Exposure(5.0, 250.0, 0.4).table(), np.arange(256))
 
 
-@given(st.floats(40, 255), st.floats(0.35, 1))
+@given(st.floats(40, 255), st.floats(SMALLEST_GAMMA, 1))
 def test_table_changes_smoothly(white: float, gamma: float) -> None:
     table, next_table = (Exposure(3.0, value, gamma).table().astype(int) for value in (white, white + 0.2))
     assert np.abs(table - next_table)[20:].max() <= 6
@@ -212,7 +220,7 @@ def test_averaging_over_time_takes_out_more() -> None:
     moving = [scene(pan=3 * index) for index in range(8)]
     for clean in (still, moving):
         restored = restore([noisy(image, 30, index) for index, image in enumerate(clean)])
-        assert psnr(restored[7], clean[7]) > psnr(restored[0], clean[0]) + 0.7
+        assert psnr(restored[7], clean[7]) > psnr(restored[0], clean[0]) + 0.4
 
 
 def test_what_appears_is_not_averaged_with_what_it_hides() -> None:
