@@ -244,6 +244,33 @@ class AdaptedState:
                 state[name].copy_(torch.from_numpy(value))
         return adapted
 
+    def towards(self, other: AdaptedState, share: float, base: TemporalSegmenter) -> AdaptedState:
+        """The weighted mean of two states of one base model, tensor by tensor.
+
+        Statistics and decoders of several adaptations from one base may be averaged, as they lie in one basin of the
+        loss (Wortsman et al., "Model soups", ICML 2022).
+
+        Args:
+            share: of the other state, 0..1.
+            base: the model both belong to; what a state lacks is the base model's.
+
+        Raises:
+            ValueError: share lies outside 0..1.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"expected a share of the other state in 0..1, but got {share}")
+        own = base.state_dict()
+
+        def value(state: AdaptedState, name: str) -> NDArray[np.float32]:
+            found = state.tensors.get(name)
+            return own[name].detach().cpu().float().numpy() if found is None else found
+
+        names = [name for name in own if name in self.tensors or name in other.tensors]
+        mean = {
+            name: np.asarray((1 - share) * value(self, name) + share * value(other, name), np.float32) for name in names
+        }
+        return AdaptedState(mean, self.temporal_branch and other.temporal_branch)
+
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers themselves, by name; those of a state dict are others that share their memory."""
