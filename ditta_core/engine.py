@@ -168,7 +168,8 @@ class VideoSegmenter:
         self.clip_signature: SceneSignature | None = None
         self.serving: Generation | None = None
         """The adapted generation that is serving; None for the base model. Replaced, never changed."""
-        self.served_since = 0
+        self.served_since: int | None = None
+        """Stamp of the frame with which it began; None until one has come."""
         self.updating: Generation | None = None
         """The generation that the running warm-up is to be averaged into; None where it stands for itself."""
         self.generations = 0
@@ -395,6 +396,8 @@ class VideoSegmenter:
 
     def watch_age(self, frame: Frame) -> None:
         """Begin an update where the generation that serves is old enough."""
+        if self.served_since is None:
+            self.served_since = frame.stamp
         due = self.config.update_seconds > 0 and frame.stamp - self.served_since >= self.config.update_seconds * 1e9
         if due and self.serving is not None and self.status.state is State.ADAPTED:
             generation = self.serving
@@ -523,7 +526,7 @@ class VideoSegmenter:
     def settle(self, generation: Generation) -> None:
         """A generation serves from now on: it is of this age, and this is its scene."""
         self.updating = None
-        self.served_since = 0 if self.last is None else self.last.stamp
+        self.served_since = None if self.last is None else self.last.stamp
         if generation.signature is not None:
             self.monitor.settle(generation.signature)
 
