@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from ditta_core.adamw import AdamW
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.guard import (
+    ANCHORED,
+    WEIGHTED,
     CollapseError,
     Comparison,
     NothingShownError,
@@ -505,9 +507,9 @@ def adapt(
         probabilities = predict(trainer, features)
         trust = reliability(probabilities)
         own = probabilities.cpu().numpy()
-    target = teacher.build(clip, own, trust.cpu().numpy())
-    if config.anchored:
-        target = anchored(target, own)
+    taught = teacher.build(clip, own, trust.cpu().numpy())
+    target = anchored(taught, own) if config.anchored else taught
+    limits = WEIGHTED if target is taught else ANCHORED
     target_seconds = time.perf_counter() - start
     segmenter.train(config.train_mode)
 
@@ -549,7 +551,7 @@ def adapt(
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
         adapted = predict(trainer, features)
-        objection = Comparison.of(probabilities, adapted).objection if config.guarded else ""
+        objection = Comparison.of(probabilities, adapted, limits).objection if config.guarded else ""
         if objection:
             refusal = f"the trained decoder was refused: on the warm-up frames, {objection}"
             if statistics_share == 0:
