@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from ditta_core.adamw import AdamW
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.guard import (
+    ANCHORED,
+    WEIGHTED,
     CollapseError,
     Comparison,
     NothingShownError,
@@ -243,6 +245,33 @@ class AdaptedState:
             for name, value in self.tensors.items():
                 state[name].copy_(torch.from_numpy(value))
         return adapted
+
+    def towards(self, other: AdaptedState, share: float, base: TemporalSegmenter) -> AdaptedState:
+        """The weighted mean of two states of one base model, tensor by tensor.
+
+        Statistics and decoders of several adaptations from one base may be averaged, as they lie in one basin of the
+        loss (Wortsman et al., "Model soups", ICML 2022).
+
+        Args:
+            share: of the other state, 0..1.
+            base: the model both belong to; what a state lacks is the base model's.
+
+        Raises:
+            ValueError: share lies outside 0..1.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"expected a share of the other state in 0..1, but got {share}")
+        own = base.state_dict()
+
+        def value(state: AdaptedState, name: str) -> NDArray[np.float32]:
+            found = state.tensors.get(name)
+            return own[name].detach().cpu().float().numpy() if found is None else found
+
+        names = [name for name in own if name in self.tensors or name in other.tensors]
+        mean = {
+            name: np.asarray((1 - share) * value(self, name) + share * value(other, name), np.float32) for name in names
+        }
+        return AdaptedState(mean, self.temporal_branch and other.temporal_branch)
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -478,9 +507,9 @@ def adapt(
         probabilities = predict(trainer, features)
         trust = reliability(probabilities)
         own = probabilities.cpu().numpy()
-    target = teacher.build(clip, own, trust.cpu().numpy())
-    if config.anchored:
-        target = anchored(target, own)
+    taught = teacher.build(clip, own, trust.cpu().numpy())
+    target = anchored(taught, own) if config.anchored else taught
+    limits = WEIGHTED if target is taught else ANCHORED
     target_seconds = time.perf_counter() - start
     segmenter.train(config.train_mode)
 
@@ -522,7 +551,7 @@ def adapt(
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
         adapted = predict(trainer, features)
-        objection = Comparison.of(probabilities, adapted).objection if config.guarded else ""
+        objection = Comparison.of(probabilities, adapted, limits).objection if config.guarded else ""
         if objection:
             refusal = f"the trained decoder was refused: on the warm-up frames, {objection}"
             if statistics_share == 0:

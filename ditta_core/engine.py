@@ -25,7 +25,7 @@ from ditta_core.adaptation import (
     run_job,
 )
 from ditta_core.collection import SMALLEST_CLIP, NoveltyGate
-from ditta_core.engine_config import EngineConfig, WarmupTrigger
+from ditta_core.engine_config import UPDATE_SHARE, EngineConfig, WarmupTrigger
 from ditta_core.frame_segmenter import FrameSegmenter
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import Generation, GenerationStore
@@ -168,6 +168,10 @@ class VideoSegmenter:
         self.clip_signature: SceneSignature | None = None
         self.serving: Generation | None = None
         """The adapted generation that is serving; None for the base model. Replaced, never changed."""
+        self.served_since: int | None = None
+        """Stamp of the frame with which it began; None until one has come."""
+        self.updating: Generation | None = None
+        """The generation that the running warm-up is to be averaged into; None where it stands for itself."""
         self.generations = 0
         for generation in generations:
             self.store.add(generation)
@@ -246,6 +250,7 @@ class VideoSegmenter:
             self.apply_requests()
             self.take_news()
             self.watch_scene(frame)
+            self.watch_age(frame)
             # The scene is watched on the camera's own image: what sets the thresholds there is the change of the light
             # itself, and a cut has to be known before anything of the last shot is averaged into this frame.
             seen = self.restorer(frame) if self.config.restores else frame
@@ -337,6 +342,7 @@ class VideoSegmenter:
         if self.status.state is State.COLLECTING or (cancel and self.status.state is State.ADAPTING):
             self.runner.cancel()
             self.clip = []
+            self.updating = None
             state = State.BASE if self.serving is None else State.ADAPTED
             self.say("warm-up given up: the stream was stopped", state=state, collected=0, progress=0.0, losses=())
 
@@ -344,6 +350,7 @@ class VideoSegmenter:
         """Give up what is running and serve the base model."""
         self.runner.cancel()
         self.clip = []
+        self.updating = None
         self.monitor.forget()
         self.restorer.reset()
         self.serve(None)
@@ -355,6 +362,7 @@ class VideoSegmenter:
         Args:
             recognise: restore a generation that is kept if its scene is the one that the first frames show.
         """
+        self.updating = None
         self.restarted_clips = 0
         self.recognising = recognise and len(self.store) > 0
         self.collect_anew(f"collecting {self.config.warmup_frames} frames")
@@ -375,7 +383,9 @@ class VideoSegmenter:
         if seen.cut:
             self.live.memory = None  # nothing of the last shot may reach into this one
             self.restorer.reset()
-            if self.status.state is State.COLLECTING and self.clip and self.restarted_clips < RESTARTED_CLIPS:
+            if self.status.state is State.COLLECTING and self.updating is not None:
+                self.give_up_update(self.updating, "a cut in the clip")
+            elif self.status.state is State.COLLECTING and self.clip and self.restarted_clips < RESTARTED_CLIPS:
                 self.restarted_clips += 1
                 self.collect_anew("collecting anew: a cut in the clip")
         if seen.left and self.config.warmup_on is WarmupTrigger.SCENE_CHANGE:
@@ -383,6 +393,24 @@ class VideoSegmenter:
             # or light: 40.4 against 39.6 mIoU) and never as bad (from the dark into daylight: 54.8 against 46.5).
             self.return_to_base(f"the scene changed: {seen.left}")
             self.begin_warmup(recognise=True)
+
+    def watch_age(self, frame: Frame) -> None:
+        """Begin an update where the generation that serves is old enough."""
+        if self.served_since is None:
+            self.served_since = frame.stamp
+        due = self.config.update_seconds > 0 and frame.stamp - self.served_since >= self.config.update_seconds * 1e9
+        if due and self.serving is not None and self.status.state is State.ADAPTED:
+            generation = self.serving
+            self.begin_warmup()
+            self.updating = generation
+
+    def give_up_update(self, generation: Generation, reason: str) -> None:
+        """Go on with the generation that was to be updated, until the next update is due."""
+        self.runner.cancel()
+        self.clip = []
+        self.settle(generation)
+        message = f"generation {generation.number} was not updated: {reason}"
+        self.say(message, state=State.ADAPTED, collected=0, progress=0.0, losses=())
 
     def collect(self, frame: Frame) -> None:
         """Keep the frame for the warm-up clip if it shows anything new; adapt when the clip is full or its time over.
@@ -441,23 +469,33 @@ class VideoSegmenter:
     def finish(self, result: AdaptationResult) -> None:
         """Swap the adapted model in, with an empty memory; or say why the model stays as it is."""
         report = result.report
+        updated = self.updating
+        if result.state is None and updated is not None:
+            self.give_up_update(updated, report.reason)
+            return
         if result.state is None:
             self.say(f"adaptation failed: {report.reason}", state=State.FAILED, report=report)
             return
-        generation = Generation(self.generations + 1, result.state, report, self.clip_signature)
+        state = result.state
+        if updated is not None:
+            state = updated.state.towards(state, UPDATE_SHARE, self.base)
+        generation = Generation(self.generations + 1, state, report, self.clip_signature)
         try:
             self.serve(generation)
         except ValueError as error:
             self.say(f"adaptation failed: {error}", state=State.FAILED, report=report)
             return
         self.generations += 1
+        if updated is not None:
+            self.store.remove(updated)
         if generation.signature is not None:
             known = self.known_scene(generation.signature)
             if known is not None:  # learned anew because it was asked for: one generation per place
                 self.store.remove(known)
         self.store.add(generation)
         note = "" if report.deployed_share != 0 or not report.steps else f"; {report.reason}"
-        self.announce(generation, f"adapted to {report.frames} frames in {report.seconds:.1f} s{note}")
+        verb = "adapted" if updated is None else f"generation {updated.number} updated"
+        self.announce(generation, f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}")
 
     def restore(self, generation: Generation, message: str) -> None:
         """Serve a generation that is kept."""
@@ -482,9 +520,15 @@ class VideoSegmenter:
         else:
             adapted = generation.state.apply(self.base)
             self.live = FrameSegmenter(adapted, self.config, generation.state.temporal_branch, self.compiler)
-            if generation.signature is not None:
-                self.monitor.settle(generation.signature)
+            self.settle(generation)
         self.serving = generation
+
+    def settle(self, generation: Generation) -> None:
+        """A generation serves from now on: it is of this age, and this is its scene."""
+        self.updating = None
+        self.served_since = None if self.last is None else self.last.stamp
+        if generation.signature is not None:
+            self.monitor.settle(generation.signature)
 
     def announce(self, generation: Generation, message: str) -> None:
         """Tell that a generation serves."""

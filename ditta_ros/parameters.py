@@ -199,6 +199,14 @@ class NodeParameters:
         maximum=60.0,
         change=Change.ANY_TIME,
     )
+    update_seconds: float = parameter(
+        DEFAULTS.update_seconds,
+        "Seconds after which what serves is averaged with a new adaptation of the base model, for drives that change "
+        "little by little; an update costs what an adaptation does. 0: never.",
+        minimum=0.0,
+        maximum=86400.0,
+        change=Change.ANY_TIME,
+    )
     teacher: str = parameter(
         "flow",
         "What the warm-up learns from: flow (predictions propagated along optical flow), or the published vote over "
@@ -340,6 +348,7 @@ class NodeParameters:
         return EngineConfig(
             warmup_frames=frames,
             warmup_on=WarmupTrigger(self.warmup_on),
+            update_seconds=self.update_seconds,
             scene=SceneConfig(self.scene_sensitivity, self.scene_confirmation, self.scene_cooldown),
             remembered_scenes=self.remembered_scenes,
             long_side=self.long_side,

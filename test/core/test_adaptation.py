@@ -359,6 +359,22 @@ def test_statistics_of_its_own_cost_no_second_encoder() -> None:
         assert not torch.equal(adapted.model(pixels), base.model(pixels))
 
 
+def test_mean_of_two_states() -> None:
+    base = random_segmenter()
+    name, other = "model.bu_br_l4.1.weight", "model.bu_dec_l4.merge_layer.3.weight"
+    own = base.state_dict()[other].numpy().copy()
+    first = AdaptedState({name: np.full(32, 2, np.float32)}, temporal_branch=True)
+    second = AdaptedState({name: np.full(32, 4, np.float32), other: own + 1}, temporal_branch=False)
+    mean = first.towards(second, 0.25, base)
+    np.testing.assert_allclose(mean.tensors[name], 2.5)
+    np.testing.assert_allclose(mean.tensors[other], own + 0.25, rtol=1e-6)
+    assert mean.tensors[other].dtype == np.float32
+    assert not mean.temporal_branch, "half of it is random"
+    mean.apply(base)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        first.towards(second, 1.5, base)
+
+
 def test_state_of_another_model() -> None:
     with pytest.raises(ValueError, match="tensors of this model"):
         AdaptedState({"model.bu_br_l4.1.weight": np.zeros(7, np.float32)}, False).apply(random_segmenter())

@@ -375,7 +375,14 @@ def test_a_covered_lens_is_waited_out(source: ModelSource) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"warmup_frames": 0}, {"warmup_seconds": -1.0}, {"smoothing": 1.5}, {"reliability_threshold": -0.1}]
+    "wrong",
+    [
+        {"warmup_frames": 0},
+        {"warmup_seconds": -1.0},
+        {"update_seconds": -1.0},
+        {"smoothing": 1.5},
+        {"reliability_threshold": -0.1},
+    ],
 )
 def test_bad_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):

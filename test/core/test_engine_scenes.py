@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ditta_core.adaptation import AdaptationConfig, AdaptationJob
+from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
 from ditta_core.engine import RESTARTED_CLIPS, InlineRunner, VideoSegmenter
-from ditta_core.engine_config import EngineConfig, WarmupTrigger
+from ditta_core.engine_config import UPDATE_SHARE, EngineConfig, WarmupTrigger
 from ditta_core.fusion import TemporalSegmenter
 from ditta_core.generations import fingerprint, load_generation, save_generation
 from ditta_core.scene import SceneConfig
@@ -147,6 +147,45 @@ def test_asked_for_the_same_place_is_learned_anew_and_kept_once(base: TemporalSe
     assert drive.engine.status.state is State.ADAPTED
     assert drive.engine.status.generation == 2
     assert [generation.number for generation in drive.engine.store] == [2]
+
+
+def test_a_generation_is_updated_when_it_is_old_enough(base: TemporalSegmenter) -> None:
+    drive = Drive(base, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 5)
+    first = drive.engine.serving
+    drive.through("meadow", 15)
+    second = drive.engine.serving
+    assert first is not None and second is not None
+    assert [generation.number for generation in drive.engine.store] == [second.number] == [2]
+    np.testing.assert_array_equal(drive.jobs[1].clip, np.stack([meadow(index) for index in range(13, 18)]))
+    alone = run_job(drive.jobs[1]).state
+    assert alone is not None
+    expected = first.state.towards(alone, UPDATE_SHARE, base)
+    assert expected.tensors.keys() == second.state.tensors.keys()
+    for name, value in expected.tensors.items():
+        np.testing.assert_allclose(second.state.tensors[name], value, rtol=1e-4, atol=1e-6)
+    assert "generation 1 updated to 5 frames" in drive.events[-1]
+
+
+def test_an_update_that_fails_leaves_the_generation(base: TemporalSegmenter) -> None:
+    drive = Drive(base, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 5)
+    first = drive.engine.serving
+    broken = AdaptationConfig(passes=1, learning_rate=1e30)
+    drive.engine.reconfigure(drive.engine.config, broken, TeacherConfig())
+    drive.through("meadow", 15)
+    assert len(drive.jobs) == 2 and drive.engine.serving is first
+    assert drive.engine.status.state is State.ADAPTED
+    assert "generation 1 was not updated" in drive.events[-1]
+
+
+def test_an_update_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_frames=8, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 20)
+    assert drive.engine.status.state is State.COLLECTING
+    drive.through("blocks", 1)
+    assert drive.events[-1] == "generation 1 was not updated: a cut in the clip"
+    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1)
 
 
 def test_a_clip_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:

@@ -7,7 +7,7 @@ from method_models import TinyModel, moving_frames
 from numpy.typing import NDArray
 
 from ditta_core.methods.base import MethodSetup
-from ditta_core.methods.ema_smoothing import EMASmoothing
+from ditta_core.methods.ema_smoothing import SMOOTHING, EMASmoothing
 from ditta_core.types import UNLABELLED, Frame
 
 
@@ -51,7 +51,7 @@ def test_equals_a_plain_reimplementation() -> None:
             unexplained = np.pad(grey - np.rint(bilinear(last[None].astype(np.float32), *there)[0]), 1, "reflect")
             boxes = np.lib.stride_tricks.sliding_window_view(unexplained, (3, 3))
             residual = np.abs(boxes.mean((2, 3)))
-            share = 0.9 * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
+            share = SMOOTHING * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
             expected = ((1 - share) * single + share * bilinear(average, *there)).astype(np.float32)
             gained += float(trusted.mean())
         average, last = expected, grey
