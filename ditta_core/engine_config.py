@@ -25,7 +25,8 @@ UPDATE_SHARE = 0.3
 
 mIoU over whole drives of CamVid's training part, one warm-up at the start and an update every 10 s (0016E5: 20 s) from
 ten frames of one view, single frames without averaging, against the state of the warm-up, frozen; 0006R0 dark: from its
-middle on ``low_light:3``, restored. Measured with 1/2 and 1/3 for the statistics of the first two updates.
+middle on ``low_light:3``, restored. Measured with 1/2 and 1/3 for the statistics of the first two updates, and before
+the targets were anchored.
 
 ==============================  ======  ======  ======  ===========
 form                            0001TP  0006R0  0016E5  0006R0 dark

@@ -16,8 +16,8 @@ from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import UNLABELLED
 
 SHARPNESS = 2.0
-"""Power that certain soft targets are raised to (Berthelot et al., "MixMatch", NeurIPS 2019, take the same). 4, and the
-likeliest class alone, differ from it by less than six parts of drives can tell."""
+"""Power that certain soft targets are raised to (Berthelot et al., "MixMatch", NeurIPS 2019, take the same). On the two
+parts of CamVid's training drives where 4 and the likeliest class alone were tried, they were no better."""
 
 
 def anchored(target: DistillationTarget, own: NDArray[np.float32]) -> DistillationTarget:

@@ -260,7 +260,7 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     smoothing: float = parameter(
-        0.93,
+        DEFAULTS.smoothing,
         "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
         minimum=0.0,
         maximum=1.0,
