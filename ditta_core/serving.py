@@ -64,14 +64,14 @@ class RuntimeConfig:
             of eager torch, else float32. On a Zen 5 with AVX-512 BF16 OpenVINO takes 0.75 of the time in bfloat16;
             0.13 % of the pixels get another class with the packaged model, 0.4 % with the Cityscapes weights, and the
             mIoU on CamVid changes by −0.10 and +0.06. Far from its training data, on a street in another country, the
-            packaged model changes 0.1 to 4 % of the pixels, so that "auto" decides otherwise from one generation to
-            the next; that is why it is not the default.
+            packaged model changes 0.1 to 4 % of the pixels, so that "auto" may decide otherwise from one generation to
+            the next, and the rate of a stream that keeps a core busy moves with it; "float32" avoids that.
         wait: whether the first frame of a size waits for the compiled network, so that all frames are answered by the
             same one, as an evaluation wants it; off, eager torch answers until then.
     """
 
     runtime: Runtime = Runtime.AUTO
-    precision: str = "float32"
+    precision: str = "auto"
     wait: bool = False
 
     def __post_init__(self) -> None:

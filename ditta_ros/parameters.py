@@ -287,7 +287,7 @@ class NodeParameters:
         choices=tuple(runtime.value for runtime in Runtime),
     )
     precision: str = parameter(
-        "float32",
+        "auto",
         "Of a compiled network. bfloat16 takes three quarters of the time where the hardware has it, and changes one "
         "to four pixels in a thousand at home, up to one in twenty-five where the model is unsure; auto: bfloat16 "
         "where it changes less than one in a hundred, else float32.",
