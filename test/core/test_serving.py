@@ -23,11 +23,12 @@ from ditta_core.openvino_network import Blueprint, OpenVINONetwork
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.serving import (
+    LEAST,
+    Agreement,
     Compiler,
     Runtime,
     RuntimeConfig,
     RuntimeStatus,
-    agreement,
     unsupported,
 )
 from ditta_core.types import Frame
@@ -201,7 +202,10 @@ def test_closing_gives_up_what_has_not_begun() -> None:
     ("also", "reason"),
     [
         (torch.special.bessel_j0, "cannot run this network: .*bessel"),
-        (lambda logits: logits + 1e3 * torch.rand_like(logits), "agrees with torch in [0-9.]+% of the pixels only"),
+        (
+            lambda logits: logits + 1e3 * torch.rand_like(logits),
+            r"agrees with torch in [0-9.]+% of the pixels \([0-9.]+% with .*\) only",
+        ),
     ],
     ids=["an operation it does not know", "other results"],
 )
@@ -259,6 +263,15 @@ def test_agreement() -> None:
     eager[0, 1] = 1
     ours = eager.clone()
     ours[0, 2, 0, 0] = 2
-    assert agreement(ours, eager) == 0.75
-    assert agreement(ours.log(), eager) == 0  # infinite
-    assert agreement(ours[..., :1], eager) == 0
+    assert Agreement.of(ours, eager) == Agreement(0.75, 0.75)
+    assert Agreement.of(ours.log(), eager) == Agreement(0, 0)  # infinite
+    assert Agreement.of(ours[..., :1], eager) == Agreement(0, 0)
+
+
+def test_who_contradicts_where_eager_torch_is_not_sure_disputes_nothing() -> None:
+    eager = torch.zeros(1, 3, 1, 4)
+    eager[0, 1] = torch.tensor([0.01, 0.1, 1.0, 5.0])  # leads of 0.003, 0.04, 0.36 and 0.97
+    assert Agreement.of(eager.flip(1).roll(1, 1), eager) == Agreement(0, 0.5)
+    assert Agreement.of(eager[:, :1], eager[:, :1]) == Agreement(1, 1)  # of one class
+    assert Agreement(0.95, 0.99).suffices(LEAST["bfloat16"]) and not Agreement(0.95, 0.99).suffices(LEAST["float32"])
+    assert not Agreement(0.85, 1).suffices(LEAST["bfloat16"])
