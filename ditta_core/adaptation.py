@@ -70,8 +70,8 @@ class AdaptationConfig:
         probability_loss: cross-entropy on probabilities as if they were logits, as published; off, on logits.
         full_resolution: losses and targets at the size of the frame; off, at the size of the logits.
         statistics_share: share of the warm-up's BatchNorm statistics blended into the source's before anything else, in
-            the encoder alone, see :func:`~ditta_core.normalisation.blend_encoder_statistics`; larger for a restored
-            clip, see :meth:`after_restoration`.
+            the encoder's first layers alone, see :func:`~ditta_core.normalisation.blend_encoder_statistics`; larger for
+            a restored clip, see :meth:`after_restoration`.
         passes: over the warm-up frames, in time order.
         learning_rate, weight_decay: of AdamW.
         momentum: of the exponential moving average of the weights that makes the prototypes.

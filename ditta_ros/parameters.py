@@ -231,7 +231,8 @@ class NodeParameters:
     )
     statistics_share: float = parameter(
         0.3,
-        "Share of the warm-up's BatchNorm statistics blended into those of the encoder, in live mode. 0: none.",
+        "Share of the warm-up's BatchNorm statistics blended into those of the encoder's first layers, in live mode. "
+        "0: none.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,

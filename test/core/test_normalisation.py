@@ -65,18 +65,30 @@ def test_network_is_left_in_order_even_after_an_error() -> None:
     assert torch.equal(net[1].running_mean, before)
 
 
-def test_share_outside_range() -> None:
-    with pytest.raises(ValueError, match=r"0\.\.1"):
-        blend_statistics(network(), lambda: None, 1.2)
+def test_the_first_part_of_the_layers_takes_the_same_as_in_all_and_the_others_keep_theirs() -> None:
+    net, x = network(), torch.randn(5, 2, 9, 9) * 3 + 1
+    whole, deeper = copy.deepcopy(net), net[4].running_mean.clone()
+    blend_statistics(whole, lambda: whole(x), 0.3)
+    blend_statistics(net, lambda: net(x), 0.3, part=0.4)
+    assert torch.equal(net[1].running_mean, whole[1].running_mean)
+    assert torch.equal(net[1].running_var, whole[1].running_var)
+    assert torch.equal(net[4].running_mean, deeper)
 
 
-def test_encoder_takes_the_share_and_the_decoder_keeps_the_source() -> None:
+def test_share_and_part_outside_range() -> None:
+    for share, part in ((1.2, 1.0), (0.3, -0.1)):
+        with pytest.raises(ValueError, match=r"0\.\.1"):
+            blend_statistics(network(), lambda: None, share, part)
+
+
+def test_first_layers_of_the_encoder_take_the_share_and_the_rest_keeps_the_source() -> None:
     model = ESPNetv2(ClassList.packaged("camvid11")).eval()
-    inner, outer = model.base_net.level1.bn, model.bu_br_l4[0]
-    before = inner.running_mean.clone(), outer.running_mean.clone()
+    before = copy.deepcopy(model.state_dict())
     assert blend_encoder_statistics(model, torch.randn(2, 3, 64, 64), 0.4) == 0.4
-    assert not torch.equal(inner.running_mean, before[0])
-    assert torch.equal(outer.running_mean, before[1])
+    statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    changed = [name for name in statistics if not torch.equal(model.state_dict()[name], before[name])]
+    encoders = [name for name in statistics if name.startswith("base_net.")]
+    assert changed == encoders[: 2 * 33] and len(encoders) == 2 * 46
 
 
 def test_nothing_is_blended_where_the_encoder_has_no_statistics() -> None:
