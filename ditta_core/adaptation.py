@@ -41,6 +41,7 @@ from ditta_core.losses import (
 )
 from ditta_core.normalisation import blend_encoder_statistics
 from ditta_core.reliability import reliability
+from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import ModelSource, load_model
 from ditta_core.teacher import TeacherConfig, build_teacher
 from ditta_core.teacher.base import NoTargetError, TargetBuilder
@@ -326,15 +327,20 @@ class DistillationTrainer:
     Args:
         segmenter: trained in place; the encoder is left alone.
         resize: sizes to which logits are resized one after the other, bilinearly, before the losses; empty for none.
+        objects: whether any target has objects, whose prototypes are all that the moving average is for.
     """
 
     def __init__(
-        self, segmenter: TemporalSegmenter, config: AdaptationConfig, resize: Sequence[tuple[int, int]] = ()
+        self,
+        segmenter: TemporalSegmenter,
+        config: AdaptationConfig,
+        resize: Sequence[tuple[int, int]] = (),
+        objects: bool = True,
     ) -> None:
         self.live = segmenter
         self.config = config
         self.resize = resize
-        self.averaged = copy.deepcopy(segmenter).requires_grad_(False)
+        self.averaged = copy.deepcopy(segmenter).requires_grad_(False) if objects and config.contrastive else None
         self.prototypes = Prototypes()
         self.past: tuple[Tensor, Tensor] | None = None
         segmenter.requires_grad_(False)
@@ -344,7 +350,8 @@ class DistillationTrainer:
             parameter.requires_grad_(True)
         self.optimizer = AdamW(self.parameters, config.learning_rate, config.weight_decay)
         for model in (self.live, self.averaged):
-            model.train(config.train_mode)
+            if model is not None:
+                model.train(config.train_mode)
 
     def step(
         self, features: Sequence[Tensor], target: FrameTarget, averaged: Sequence[Tensor] | None = None
@@ -367,7 +374,7 @@ class DistillationTrainer:
         temporal_loss = contrast = None
         if temporal is not None:
             temporal_loss = distillation_loss(self.scores(temporal, frame), target)
-        if self.config.contrastive and target.object_ids is not None:
+        if self.averaged is not None and target.object_ids is not None:
             # The averaged model runs for the prototypes alone, but in training mode its forward also moves its
             # statistics, so it runs whether or not this frame has an object.
             with torch.no_grad():
@@ -412,15 +419,7 @@ class DistillationTrainer:
 
     def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits at the size of the losses; where nothing is resized, at ``size``."""
-        if not self.resize:
-            if tuple(logits.shape[-2:]) == tuple(size):
-                return logits
-            return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
-        logits = self.live.model.enlarge_logits(logits, self.resize[0])
-        for step in self.resize[1:]:
-            if tuple(logits.shape[-2:]) != step:
-                logits = F.interpolate(logits, step, mode="bilinear", align_corners=False)
-        return logits
+        return enlarge(self.live.model, logits, self.resize, size)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax of the logits at the size of the losses."""
@@ -433,10 +432,22 @@ class DistillationTrainer:
 
     def average(self) -> None:
         """θ̄ ← m·θ̄ + (1 − m)·θ over all trained parameters, buffers excepted."""
+        if self.averaged is None:
+            return
         with torch.no_grad():
             for mean, value in zip(self.averaged.parameters(), self.live.parameters(), strict=True):
                 if value.requires_grad:
                     mean.lerp_(value, 1 - self.config.momentum)
+
+
+def enlarge(model: SegmentationModel, logits: Tensor, resize: Sequence[tuple[int, int]], size: Sequence[int]) -> Tensor:
+    """Logits resized bilinearly to one size after the other; where there is none, to ``size``."""
+    if resize:
+        logits = model.enlarge_logits(logits, resize[0])
+    for step in resize[1:] if resize else (tuple(size),):
+        if tuple(logits.shape[-2:]) != step:
+            logits = F.interpolate(logits, step, mode="bilinear", align_corners=False)
+    return logits
 
 
 # --- the three stages ----------------------------------------------------------------------------------------------
@@ -454,9 +465,12 @@ def clip_features(segmenter: TemporalSegmenter, pixels: Tensor) -> list[FrameFea
     return [segmenter.model.encode(frame[None]) for frame in pixels]
 
 
-def predict(trainer: DistillationTrainer, features: Sequence[FrameFeatures]) -> Tensor:
+def predict(
+    segmenter: TemporalSegmenter, features: Sequence[FrameFeatures], resize: Sequence[tuple[int, int]]
+) -> Tensor:
     """Probabilities of the frame branch for all frames of the clip, float [n, C, h, w] at the size of the losses."""
-    return torch.cat([trainer.probabilities(trainer.live.decode_clip(frame)[0]) for frame in features])
+    logits = (segmenter.decode_clip(frame)[0] for frame in features)
+    return torch.cat([enlarge(segmenter.model, each, resize, each.shape[-2:]).softmax(1) for each in logits])
 
 
 def adapt(
@@ -498,22 +512,20 @@ def adapt(
         chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
         statistics_share = blend_encoder_statistics(segmenter.model, pixels[chosen], config.statistics_share)
         features = clip_features(segmenter, pixels)
-    trainer = DistillationTrainer(segmenter, config, resize)
-    untrained = [parameter.detach().clone() for parameter in trainer.parameters]
 
     # Stages A and B: what the model says of the clip, and what the teacher makes of it.
-    segmenter.eval()
     with torch.no_grad():
-        probabilities = predict(trainer, features)
+        probabilities = predict(segmenter, features, resize)
         trust = reliability(probabilities)
         own = probabilities.cpu().numpy()
     taught = teacher.build(clip, own, trust.cpu().numpy())
     target = anchored(taught, own) if config.anchored else taught
     limits = WEIGHTED if target is taught else ANCHORED
     target_seconds = time.perf_counter() - start
-    segmenter.train(config.train_mode)
 
     # Stage C.
+    trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
+    untrained = [parameter.detach().clone() for parameter in trainer.parameters]
     losses: list[float] = []
     steps = config.passes * len(clip)
     grid = None
@@ -530,7 +542,7 @@ def adapt(
                 with torch.no_grad():
                     live = trainer.live.model.encode(frames)
                     # The averaged model serves the prototypes alone; without objects there are none.
-                    averaged = None if target.object_ids is None else trainer.averaged.model.encode(frames)
+                    averaged = None if trainer.averaged is None else trainer.averaged.model.encode(frames)
             else:
                 live = features[index]
                 if first < index:
@@ -550,7 +562,7 @@ def adapt(
             trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
             features = clip_features(segmenter, pixels)
-        adapted = predict(trainer, features)
+        adapted = predict(segmenter, features, resize)
         objection = Comparison.of(probabilities, adapted, limits).objection if config.guarded else ""
         if objection:
             refusal = f"the trained decoder was refused: on the warm-up frames, {objection}"
