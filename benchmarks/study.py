@@ -76,6 +76,12 @@ class Part:
         """The model with Cityscapes weights."""
         return f"espnetv2:{shared / 'weights' / 'espnetv2_s_2.0_city_1024x512.pth'}"
 
+    def setup(self, shared: Path) -> MethodSetup:
+        """Of an oracle, with the model and the input size of :meth:`arguments`."""
+        if self.model == "city":
+            return MethodSetup(ModelSource(self.weights(shared), "camvid11"), input_size=(480, 640))
+        return MethodSetup(ModelSource("camvid"), input_size=(368, 480))
+
     def arguments(self, shared: Path, threads: int) -> list[str]:
         """Of ``ditta evaluate``."""
         model = {
@@ -98,6 +104,7 @@ STUDY = (
     Part("city", LENGTHS, ratios=(25, 50)),
     Part("camvid", AT_HOME, conditions=CORRUPTIONS),
     Part("camvid", AT_HOME, ratios=(25, 50)),
+    Part("camvid", tuple(ORACLES), ratios=(10, 25, 50)),
 )
 
 
@@ -105,7 +112,7 @@ def run_oracles(part: Part, shared: Path, work: Path) -> dict[str, Any]:
     """Run a part of oracles, or go on with it."""
     options = EvaluationOptions(
         part.methods,
-        MethodSetup(ModelSource(part.weights(shared), "camvid11"), input_size=(480, 640)),
+        part.setup(shared),
         part.ratios,
         repeats=part.repeats,
         corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in part.conditions),
