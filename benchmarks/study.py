@@ -72,22 +72,20 @@ class Part:
         """The labelled clip."""
         return shared / "data" / "camvid" / "clip_0016E5"
 
-    def weights(self, shared: Path) -> str:
-        """The model with Cityscapes weights."""
-        return f"espnetv2:{shared / 'weights' / 'espnetv2_s_2.0_city_1024x512.pth'}"
-
     def setup(self, shared: Path) -> MethodSetup:
-        """Of an oracle, with the model and the input size of :meth:`arguments`."""
-        if self.model == "city":
-            return MethodSetup(ModelSource(self.weights(shared), "camvid11"), input_size=(480, 640))
-        return MethodSetup(ModelSource("camvid"), input_size=(368, 480))
+        """Its model and the size of the network input (height, width)."""
+        if self.model == "camvid":
+            return MethodSetup(ModelSource("camvid"), input_size=(368, 480))
+        weights = shared / "weights" / "espnetv2_s_2.0_city_1024x512.pth"
+        return MethodSetup(ModelSource(f"espnetv2:{weights}", "camvid11"), input_size=(480, 640))
 
     def arguments(self, shared: Path, threads: int) -> list[str]:
         """Of ``ditta evaluate``."""
-        model = {
-            "city": ["--model", self.weights(shared), "--classes", "camvid11", "--input-size", "640x480"],
-            "camvid": ["--model", "camvid", "--input-size", "480x368"],
-        }[self.model]
+        setup = self.setup(shared)
+        assert setup.input_size is not None
+        height, width = setup.input_size
+        classes = ["--classes", setup.source.classes] if setup.source.classes else []
+        model = ["--model", setup.source.name, *classes, "--input-size", f"{width}x{height}"]
         return [
             *(str(self.video(shared)), "--format", "camvid", *model),
             *("--method", ",".join(self.methods), "--warmup-ratio", ",".join(map(str, self.ratios))),

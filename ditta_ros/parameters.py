@@ -291,7 +291,7 @@ class NodeParameters:
         "auto",
         "Of a compiled network. bfloat16 takes three quarters of the time where the hardware has it, and changes one "
         "to four pixels in a thousand at home, up to one in twenty where the model is unsure; auto: bfloat16 where it "
-        "contradicts nothing that is sure, else float32.",
+        "contradicts next to nothing that is sure, else float32.",
         choices=PRECISIONS,
     )
     threads: int = parameter(
