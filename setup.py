@@ -49,7 +49,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            "ditta = ditta_ros.cli:main",
+            "ditta = ditta_ros.cli.main:main",
             "ditta_node = ditta_ros.node:main",
         ],
     },

@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from ditta_core.adaptation import AdaptationConfig, AdaptationJob, run_job
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.adaptation.run import run_job
 from ditta_core.datasets.open import open_sequence
-from ditta_core.engine_config import EngineConfig
-from ditta_core.frame_segmenter import FrameSegmenter, segment_frame
-from ditta_core.fusion import TemporalSegmenter
-from ditta_core.methods.base import MethodSetup
-from ditta_core.methods.registry import build_method
+from ditta_core.evaluation.methods.base import MethodSetup
+from ditta_core.evaluation.methods.registry import build_method
+from ditta_core.inference.compiled_network import Compiler
+from ditta_core.inference.config import InferenceConfig, RuntimeConfig
+from ditta_core.inference.frame_segmenter import FrameSegmenter, segment_frame
+from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
-from ditta_core.segmentation.registry import ModelSource, load_model
-from ditta_core.serving import Compiler, RuntimeConfig
-from ditta_core.teacher import TeacherConfig
+from ditta_core.segmentation.registry import load_model
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame
-from ditta_ros.demo.demo import default_video
+from ditta_ros.demo.run import default_video
 
 SIZE = (368, 480)
 
@@ -40,7 +43,7 @@ def images() -> np.ndarray:
 def test_fused_stream_against_frame_by_frame(compare: Any, results: Any, images: np.ndarray) -> None:
     """What averaging along the flow costs, in eager torch: the network itself is run as for the other."""
     model = load_model(ModelSource())
-    stream = FrameSegmenter(TemporalSegmenter(model), EngineConfig(), temporal_branch=False)
+    stream = FrameSegmenter(TemporalSegmenter(model), InferenceConfig(), temporal_branch=False)
     stamps = iter(range(1000))
 
     def next_frame() -> None:
@@ -68,7 +71,7 @@ def test_compiled_stream_against_frame_by_frame(compare: Any, results: Any, imag
 
 def compiled_stream(model: SegmentationModel) -> FrameSegmenter:
     """The stream as the node runs it, its network compiled where that is possible."""
-    return FrameSegmenter(TemporalSegmenter(model), EngineConfig(), False, Compiler(RuntimeConfig(wait=True)))
+    return FrameSegmenter(TemporalSegmenter(model), InferenceConfig(), False, Compiler(RuntimeConfig(wait=True)))
 
 
 def test_live_adaptation_against_parity(compare: Any, results: Any, images: np.ndarray) -> None:

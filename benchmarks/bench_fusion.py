@@ -10,9 +10,9 @@ import torch
 from node_load import resident_megabytes
 from torch import Tensor
 
-from ditta_core.fusion import local_attention
-from ditta_core.memory import return_memory
-from ditta_core.trials import PeakMemory
+from ditta_core.evaluation.trial import PeakMemory
+from ditta_core.heap import return_memory
+from ditta_core.inference.temporal_branch import local_attention
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, outside: Tensor) -> Tensor:

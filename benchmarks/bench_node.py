@@ -9,7 +9,7 @@ from node_load import Load, Measured, images_of, percentile, run_load
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_sequence
-from ditta_ros.demo.demo import default_video
+from ditta_ros.demo.run import default_video
 
 STEADY = 10.0
 """Seconds at the beginning that do not count: until the network is compiled, eager torch answers."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_ros.replay.processes import isolated_environment
+from ditta_ros.process.children import isolated_environment
 
 GIVEN_UP = 10.0
 """Seconds for an answer."""
@@ -135,7 +135,7 @@ class Session:
         """See :func:`run_load`."""
         import rclpy
 
-        from ditta_ros.adaptation_executor import BackgroundExecutor
+        from ditta_ros.process.executor import BackgroundExecutor
 
         arguments = [f"{name}:={json.dumps(value)}" for name, value in self.load.parameters.items()]
         command = [sys.executable, "-m", "ditta_ros.node", "--ros-args"]
@@ -186,7 +186,7 @@ class Session:
 
     def on_mask(self, message: Any) -> None:
         """How old it is."""
-        from ditta_ros.conversion import stamp_of
+        from ditta_ros.messages.images import stamp_of
 
         now, at = time.time_ns(), time.monotonic()
         self.begin = min(self.begin, at)
@@ -210,7 +210,7 @@ class Session:
         """Publish images at the rate."""
         from std_msgs.msg import Header
 
-        from ditta_ros.conversion import image_message
+        from ditta_ros.messages.images import image_message
 
         next_time = time.monotonic()
         while not self.stopped.is_set():

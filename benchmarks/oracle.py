@@ -17,28 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ditta_core.adaptation import adapt
+from ditta_core.adaptation.adapt import adapt
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation import GroundTruth
-from ditta_core.methods.base import MethodSetup
-from ditta_core.methods.ditta import DiTTA
+from ditta_core.evaluation.collect import collect, unfinished
+from ditta_core.evaluation.measurement import GroundTruth
+from ditta_core.evaluation.methods.base import MethodSetup
+from ditta_core.evaluation.methods.ditta import DiTTA
+from ditta_core.evaluation.plan import EvaluationOptions, plan
+from ditta_core.evaluation.runners import run_here
+from ditta_core.evaluation.store import TrialStore
+from ditta_core.evaluation.trial import Trial, TrialRecord, run_trial
 from ditta_core.report.results import to_json
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.teacher.base import DistillationTarget, TargetBuilder
 from ditta_core.teacher.flow_tracker import FlowTracker
 from ditta_core.teacher.object_vote import ObjectVote
-from ditta_core.trials import (
-    EvaluationOptions,
-    Trial,
-    TrialRecord,
-    TrialStore,
-    collect,
-    plan,
-    run_here,
-    run_trial,
-    unfinished,
-)
 from ditta_core.types import UNLABELLED, AdaptationReport, Frame
 
 Labels = NDArray[np.uint8]
@@ -132,7 +126,7 @@ class OracleDiTTA(DiTTA):
 
 
 def run_oracle(trial: Trial, model: SegmentationModel, step: Callable[[], object] = lambda: None) -> TrialRecord:
-    """Run the trial of an oracle; see :func:`ditta_core.trials.run_trial`."""
+    """Run the trial of an oracle; see :func:`ditta_core.evaluation.trial.run_trial`."""
     truth = GroundTruth(trial.sequence, model.classes)
     return run_trial(trial, model, step, lambda name, setup, model: OracleDiTTA(setup, model, truth, ORACLES[name]))
 

@@ -18,7 +18,7 @@ from node_load import Load, Measured, images_of, percentile, run_load
 
 from ditta_core.datasets.open import open_sequence
 from ditta_core.versions import software_versions
-from ditta_ros.demo.demo import default_video
+from ditta_ros.demo.run import default_video
 
 
 def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:

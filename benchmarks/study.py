@@ -20,11 +20,11 @@ from typing import Any
 from goals import ROOT
 from oracle import ORACLES, evaluate_oracles
 
-from ditta_core.corruptions import Corruption
 from ditta_core.datasets.open import open_sequences
-from ditta_core.methods.base import MethodSetup
-from ditta_core.segmentation.registry import ModelSource
-from ditta_core.trials import EvaluationOptions
+from ditta_core.evaluation.corruptions import Corruption
+from ditta_core.evaluation.methods.base import MethodSetup
+from ditta_core.evaluation.plan import EvaluationOptions
+from ditta_core.segmentation.source import ModelSource
 
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURES = ("miou", "vc8", "vc16")

@@ -13,7 +13,7 @@ UNLABELLED = 255
 
 
 class State(Enum):
-    """What a :class:`~ditta_core.engine.VideoSegmenter` is doing besides segmenting."""
+    """What a :class:`~ditta_core.stream.video_segmenter.VideoSegmenter` is doing besides segmenting."""
 
     BASE = "BASE"
     COLLECTING = "COLLECTING"

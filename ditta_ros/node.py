@@ -1,4 +1,4 @@
-"""The node: camera images in, label images out. No algorithm lives here; see ``ditta_core.engine`` for that."""
+"""The node: camera images in, label images out. No algorithm lives here; see ``ditta_core.stream.video_segmenter`` for that."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from ditta_core.fusion import TemporalSegmenter
-from ditta_core.generations import fingerprint
-from ditta_core.memory import keep_large_blocks_apart
+from ditta_core.heap import keep_large_blocks_apart
+from ditta_core.inference.compiled_network import Compiler
+from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
-from ditta_core.serving import Compiler
-from ditta_core.teacher import check_teacher
-from ditta_ros.adaptation_executor import AdaptationExecutor, BackgroundExecutor
-from ditta_ros.adaptation_worker import AdaptationWorker, ProcessRunner
-from ditta_ros.camera_stream import Arrival, CameraStream, reliable
-from ditta_ros.cameras import camera_topics
-from ditta_ros.cv_bridge_conversion import choose_converter
-from ditta_ros.diagnostics import status_message
-from ditta_ros.mailbox import Mailbox
+from ditta_core.stream.generation_file import fingerprint
+from ditta_core.teacher.build import check_teacher
+from ditta_ros.adaptation.services import AdaptationExecutor
+from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
+from ditta_ros.camera.diagnostics import status_message
+from ditta_ros.camera.mailbox import Mailbox
+from ditta_ros.camera.stream import CameraStream, ReceivedImage, reliable
+from ditta_ros.camera.topics import camera_topics
+from ditta_ros.messages.cv_bridge import choose_converter
 from ditta_ros.parameters import NodeParameters, changed, declare
-from ditta_ros.stop import Stop
-from ditta_ros.transport import shared_memory_environment
+from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.process.shared_memory import shared_memory_environment
+from ditta_ros.process.stop import Stop
 
 POLL_SECONDS = 0.2
 """How soon the end of the executor by an error is seen."""
@@ -69,7 +70,7 @@ class DittaNode(LifecycleNode):
         self._worker: AdaptationWorker | None = None
         self._compiler: Compiler | None = None
         self.still_compiling = False
-        self._mailbox: Mailbox[str, Arrival] = Mailbox()
+        self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
         self._inference: threading.Thread | None = None
         self._problem = ""
 
@@ -157,7 +158,7 @@ class DittaNode(LifecycleNode):
         source = parameters.model_source()
         model = load_model(source)
         check_teacher(parameters.teacher_config())
-        parameters.engine_config(model.size_multiple)
+        parameters.stream_config(model.size_multiple)
         base = TemporalSegmenter(model)
         converter = choose_converter()
         identity = fingerprint(base)
@@ -261,7 +262,7 @@ class DittaNode(LifecycleNode):
         try:
             new = self._changed(parameters)
             for camera in self._cameras.values():
-                new.engine_config(camera.engine.model.size_multiple)
+                new.stream_config(camera.engine.model.size_multiple)
                 new.adaptation_config()
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))

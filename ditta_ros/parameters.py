@@ -19,16 +19,20 @@ from typing import Any, cast
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from ditta_core.adaptation import AdaptationConfig
-from ditta_core.engine_config import EngineConfig, WarmupTrigger, warmup_length
-from ditta_core.scene import SceneConfig
-from ditta_core.segmentation.registry import ModelSource
-from ditta_core.serving import PRECISIONS, Runtime, RuntimeConfig
-from ditta_core.teacher import TeacherConfig
+from ditta_core.adaptation.config import AdaptationConfig, warmup_length
+from ditta_core.inference.config import PRECISIONS, InferenceConfig, Runtime, RuntimeConfig
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.stream.config import StreamConfig, WarmupTrigger
+from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.teacher.config import TeacherConfig
 
 Value = bool | int | float | str
 
-DEFAULTS = EngineConfig()
+STREAM = StreamConfig()
+ADAPTATION = AdaptationConfig()
+TEACHER = TeacherConfig()
+MODEL = ModelSource()
+RUNTIME = RuntimeConfig()
 
 
 class Change(Enum):
@@ -105,24 +109,28 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     model: str = parameter(
-        "camvid",
+        MODEL.name,
         "The model: camvid (packaged), espnetv2:<weight file>, hf:<id or folder> (transformers) or ditta:<weight file> "
         "(SegFormer with the published decode head).",
     )
     classes: str = parameter(
-        "",
+        MODEL.classes,
         "Classes to publish, a subset or merge of the model's by name: YAML text such as "
         "'[road, {obstacle: [car, pedestrian]}]', a .yaml file or the name of a packaged list. Empty: the model's own.",
     )
-    device: str = parameter("cpu", "Device of torch, such as cpu or cuda:0.")
+    device: str = parameter(MODEL.device, "Device of torch, such as cpu or cuda:0.")
     allow_download: bool = parameter(
-        False, "Whether models that are named by a hub id and are not on this machine may be downloaded."
+        MODEL.allow_download, "Whether models that are named by a hub id and are not on this machine may be downloaded."
     )
     allow_pickle: bool = parameter(
-        False, "Whether hf: models may have weights in pickle files, of which torch reads nothing but tensors."
+        MODEL.allow_pickle,
+        "Whether hf: models may have weights in pickle files, of which torch reads nothing but tensors.",
     )
     long_side: int = parameter(
-        480, "Longest side of the network input in pixels. 0: that of the image.", minimum=0, maximum=8192
+        STREAM.inference.long_side,
+        "Longest side of the network input in pixels. 0: that of the image.",
+        minimum=0,
+        maximum=8192,
     )
     input_width: int = parameter(
         0, "Width of the network input in pixels, together with input_height. 0: by long_side.", minimum=0, maximum=8192
@@ -131,35 +139,35 @@ class NodeParameters:
         0, "Height of the network input in pixels, together with input_width. 0: by long_side.", minimum=0, maximum=8192
     )
     warmup_on: str = parameter(
-        DEFAULTS.warmup_on.value,
+        STREAM.warmup_on.value,
         "What begins a warm-up besides the service ~/adapt. startup: the first frames, also where the stream starts "
         "over; scene_change: that, and a change of the scene; service: nothing else.",
         choices=tuple(trigger.value for trigger in WarmupTrigger),
         change=Change.ANY_TIME,
     )
     scene_sensitivity: float = parameter(
-        DEFAULTS.scene.sensitivity,
+        STREAM.scene.sensitivity,
         "How little a scene may change before it is another one. 0: it has to change most.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
     )
     scene_confirmation: float = parameter(
-        DEFAULTS.scene.confirmation,
+        STREAM.scene.confirmation,
         "Seconds that a change has to last before the scene counts as another one.",
         minimum=0.0,
         maximum=3600.0,
         change=Change.ANY_TIME,
     )
     scene_cooldown: float = parameter(
-        DEFAULTS.scene.cooldown,
+        STREAM.scene.cooldown,
         "Seconds after a warm-up or a change of the scene in which no other change is looked for.",
         minimum=0.0,
         maximum=86400.0,
         change=Change.ANY_TIME,
     )
     remembered_scenes: int = parameter(
-        DEFAULTS.remembered_scenes,
+        STREAM.remembered_scenes,
         "Adapted generations that are kept: a scene seen before is restored instead of learned again. 0: none.",
         minimum=0,
         maximum=1000,
@@ -176,7 +184,9 @@ class NodeParameters:
         "the node is active again.",
         change=Change.ANY_TIME,
     )
-    warmup_frames: int = parameter(10, "Frames of a warm-up.", minimum=1, maximum=1000, change=Change.ANY_TIME)
+    warmup_frames: int = parameter(
+        STREAM.warmup_frames, "Frames of a warm-up.", minimum=1, maximum=1000, change=Change.ANY_TIME
+    )
     warmup_ratio: int = parameter(
         0,
         "Frames of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
@@ -192,7 +202,7 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     warmup_seconds: float = parameter(
-        DEFAULTS.warmup_seconds,
+        STREAM.warmup_seconds,
         "Seconds for which images of a standing camera are passed over in a warm-up, so that it shows more than one "
         "view. 0: the images as they come.",
         minimum=0.0,
@@ -200,7 +210,7 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     update_seconds: float = parameter(
-        DEFAULTS.update_seconds,
+        STREAM.update_seconds,
         "Seconds after which what serves is averaged with a new adaptation of the base model, for drives that change "
         "little by little; an update costs what an adaptation does. 0: never.",
         minimum=0.0,
@@ -208,18 +218,22 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     teacher: str = parameter(
-        "flow",
+        TEACHER.name,
         "What the warm-up learns from: flow (predictions propagated along optical flow), or the published vote over "
         "tracked objects: object_vote:flow, object_vote:sam2 (package sam2), object_vote:sam2_transformers.",
     )
     teacher_checkpoint: str = parameter(
-        "", "Weights of SAM 2: a file for object_vote:sam2, a folder or hub id for object_vote:sam2_transformers."
+        TEACHER.checkpoint,
+        "Weights of SAM 2: a file for object_vote:sam2, a folder or hub id for object_vote:sam2_transformers.",
     )
     teacher_image_size: int = parameter(
-        1024, "Side in pixels of SAM 2's input; 512 is about six times as fast.", minimum=128, maximum=2048
+        TEACHER.image_size,
+        "Side in pixels of SAM 2's input; 512 is about six times as fast.",
+        minimum=128,
+        maximum=2048,
     )
     teacher_dtype: str = parameter(
-        "",
+        TEACHER.dtype,
         "Precision of SAM 2. Empty: bfloat16 on CUDA, float32 elsewhere.",
         choices=("", "float32", "bfloat16", "float16"),
     )
@@ -230,30 +244,34 @@ class NodeParameters:
         choices=("live", "parity"),
     )
     statistics_share: float = parameter(
-        0.3,
+        ADAPTATION.statistics_share,
         "Share of the warm-up's BatchNorm statistics blended into those of the encoder's first layers, in live mode. "
         "0: none.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
     )
-    passes: int = parameter(5, "Passes over the warm-up frames.", minimum=1, maximum=1000, change=Change.ANY_TIME)
-    learning_rate: float = parameter(
-        1e-3, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0, change=Change.ANY_TIME
+    passes: int = parameter(
+        ADAPTATION.passes, "Passes over the warm-up frames.", minimum=1, maximum=1000, change=Change.ANY_TIME
     )
-    seed: int = parameter(5123, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME)
+    learning_rate: float = parameter(
+        ADAPTATION.learning_rate, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0, change=Change.ANY_TIME
+    )
+    seed: int = parameter(
+        ADAPTATION.seed, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME
+    )
     guarded: bool = parameter(
-        True,
+        ADAPTATION.guarded,
         "Refuse a trained decoder that speaks against the base model, and images that show nothing, in live mode.",
         change=Change.ANY_TIME,
     )
     restoration: bool = parameter(
-        DEFAULTS.restoration,
+        STREAM.inference.restoration,
         "Denoise and stretch images that are noisy, dark or hazy, in live mode; others are left as they are.",
         change=Change.ANY_TIME,
     )
     reliability_threshold: float = parameter(
-        0.0,
+        STREAM.inference.reliability_threshold,
         "Pixels less reliable than this take the temporal branch into account, which is trained where this is above 0 "
         "when an adaptation begins. 0: no temporal branch.",
         minimum=0.0,
@@ -261,34 +279,34 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     smoothing: float = parameter(
-        DEFAULTS.smoothing,
+        STREAM.inference.smoothing,
         "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
         minimum=0.0,
         maximum=1.0,
         change=Change.ANY_TIME,
     )
     max_fusion_gap: float = parameter(
-        0.5,
+        STREAM.inference.max_fusion_gap,
         "Seconds between two stamps above which the later frame is segmented on its own.",
         minimum=0.0,
         maximum=3600.0,
         change=Change.ANY_TIME,
     )
     max_clock_jump: float = parameter(
-        1.0,
+        STREAM.max_clock_jump,
         "Seconds. A stamp further back than this starts over (a looped bag); one less far back is rejected as late.",
         minimum=0.0,
         maximum=3600.0,
         change=Change.ANY_TIME,
     )
     runtime: str = parameter(
-        Runtime.AUTO.value,
+        RUNTIME.runtime.value,
         "What runs the network that serves. auto: OpenVINO on a CPU if it is installed, torch.compile on a GPU, else "
         "torch; until a network is compiled, and where it cannot be, torch serves.",
         choices=tuple(runtime.value for runtime in Runtime),
     )
     precision: str = parameter(
-        "auto",
+        RUNTIME.precision,
         "Of a compiled network. bfloat16 takes three quarters of the time where the hardware has it, and changes one "
         "to four pixels in a thousand at home, up to one in twenty where the model is unsure; auto: bfloat16 where it "
         "contradicts next to nothing that is sure, else float32.",
@@ -321,8 +339,8 @@ class NodeParameters:
         for spec in PARAMETERS:
             spec.check(getattr(self, spec.name))
 
-    def engine_config(self, size_multiple: int = 1) -> EngineConfig:
-        """How the stream is segmented.
+    def stream_config(self, size_multiple: int = 1) -> StreamConfig:
+        """How the stream is segmented and adapted to.
 
         Args:
             size_multiple: of which the sides of the model's input must be multiples.
@@ -346,21 +364,31 @@ class NodeParameters:
                 f"the video, or warmup_frames instead of the ratio"
             )
         frames = warmup_length(self.expected_frames, self.warmup_ratio) if self.warmup_ratio else self.warmup_frames
-        return EngineConfig(
+        return StreamConfig(
+            inference=self.inference_config(),
             warmup_frames=frames,
+            warmup_seconds=self.warmup_seconds,
             warmup_on=WarmupTrigger(self.warmup_on),
             update_seconds=self.update_seconds,
             scene=SceneConfig(self.scene_sensitivity, self.scene_confirmation, self.scene_cooldown),
             remembered_scenes=self.remembered_scenes,
-            long_side=self.long_side,
-            input_size=(self.input_height, self.input_width) if self.input_height else None,
+            max_clock_jump=self.max_clock_jump,
+        )
+
+    def inference_config(self) -> InferenceConfig:
+        """How one frame is segmented."""
+        everywhere: dict[str, Any] = {
+            "long_side": self.long_side,
+            "input_size": (self.input_height, self.input_width) if self.input_height else None,
+            "max_fusion_gap": self.max_fusion_gap,
+        }
+        if self.mode == "parity":
+            return InferenceConfig.parity(**everywhere)
+        return InferenceConfig(
             reliability_threshold=self.reliability_threshold,
             smoothing=self.smoothing,
             restoration=self.restoration,
-            warmup_seconds=self.warmup_seconds,
-            max_fusion_gap=self.max_fusion_gap,
-            max_clock_jump=self.max_clock_jump,
-            exact=self.mode == "parity",
+            **everywhere,
         )
 
     def adaptation_config(self) -> AdaptationConfig:

@@ -32,7 +32,7 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-from ditta_ros.transport import share_folder, shared_memory_environment
+from ditta_ros.process.shared_memory import share_folder, shared_memory_environment
 from launch import LaunchContext, LaunchDescription
 
 PARAMETERS = {

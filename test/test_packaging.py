@@ -118,7 +118,8 @@ def test_ros_finds_the_package_and_its_node(prefix: Path) -> None:
 def test_installed_package_works_without_the_checkout(prefix: Path, site: Path, tmp_path: Path) -> None:
     program = (
         "import ditta_core\n"
-        "from ditta_core.segmentation.registry import ModelSource, load_model\n"
+        "from ditta_core.segmentation.registry import load_model\n"
+        "from ditta_core.segmentation.source import ModelSource\n"
         "load_model(ModelSource('camvid'))\n"
         "print(ditta_core.__file__)"
     )

@@ -13,7 +13,7 @@ from ditta_core.classes import ClassList, Color
 def render(template: str, **values: Any) -> str:
     """Fill in a packaged template; all text is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ditta_core"),
+        loader=jinja2.PackageLoader("ditta_core.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

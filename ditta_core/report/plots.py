@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation import MethodResult
+from ditta_core.evaluation.measurement import MethodResult
 from ditta_core.report.results import Comparison, Measure, finite, methods_of
 
 # --- how things look -----------------------------------------------------------------------------------------------

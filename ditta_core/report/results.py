@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
+from ditta_core.evaluation.measurement import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
 from ditta_core.report.tables import Table, number
 
 # --- JSON ----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class SegmentationModel(nn.Module):
     Attributes:
         fixed_input_size: (H, W) of the network input where position embeddings admit only that one, else None.
         add_on_weights: initial weights of the temporal add-on by their names in
-            :class:`~ditta_core.fusion.TemporalSegmenter`, where the model's file has them; empty for random ones.
+            :class:`~ditta_core.inference.temporal_branch.TemporalSegmenter`, where the model's file has them; empty for random ones.
     """
 
     size_multiple: int = 32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import resources
 
 import torch
@@ -12,27 +11,7 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Which model, which classes, where it runs; what a worker process needs to load the same one.
-
-    Attributes:
-        name: ``camvid``, the packaged model; ``espnetv2:<weight file>``; ``hf:<id or folder>``, a segmentation
-            checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode head, as
-            ``tools/convert_ditta_checkpoint.py`` writes it.
-        classes: what to publish: empty for the model's own classes, or what :meth:`ClassList.parse` takes.
-        device: of torch, such as ``cpu`` or ``cuda:0``.
-        allow_download: whether files that are not on this machine may be fetched.
-        allow_pickle: whether ``hf:`` also reads weights that are not in safetensors files.
-    """
-
-    name: str = "camvid"
-    classes: str = ""
-    device: str = "cpu"
-    allow_download: bool = False
-    allow_pickle: bool = False
+from ditta_core.segmentation.source import ModelSource
 
 
 def load_model(source: ModelSource) -> SegmentationModel:

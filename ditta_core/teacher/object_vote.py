@@ -13,14 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.teacher.base import (
-    DistillationTarget,
-    Mask,
-    MaskTracker,
-    NoTargetError,
-    TargetBuilder,
-    check_arguments,
-)
+from ditta_core.teacher.base import DistillationTarget, Mask, MaskTracker, NoTargetError, TargetBuilder, check_arguments
 
 Tracks = list[dict[int, Mask]]
 """For every frame the masks of the objects that are followed there, by object id, in the tracker's order."""

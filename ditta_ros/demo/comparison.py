@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.evaluation.metrics import MaskQuality, Motion
 from ditta_core.flow import FlowEstimator
-from ditta_core.frame_segmenter import segment_frame
-from ditta_core.metrics import MaskQuality, Motion
+from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, tint
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import State

@@ -14,7 +14,7 @@ from pathlib import Path
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 from ditta_ros.doctor.installation import Installation
 from ditta_ros.doctor.profile import check_profile
-from ditta_ros.transport import profile_variables
+from ditta_ros.process.shared_memory import profile_variables
 
 LAST_DOMAIN = 232
 """Above it, port numbers end."""

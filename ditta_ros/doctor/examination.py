@@ -102,7 +102,7 @@ def chosen_parameters(options: DoctorOptions) -> tuple[NodeParameters | None, li
 
 def check_graph(parameters: NodeParameters, options: DoctorOptions, environment: Mapping[str, str]) -> list[Finding]:
     """Let a process look at what runs now."""
-    from ditta_ros.cameras import camera_topics
+    from ditta_ros.camera.topics import camera_topics
     from ditta_ros.doctor.graph import CameraTopic, GraphQuestion
 
     if parameters.image_transport == "compressed":
@@ -124,8 +124,8 @@ def check_graph(parameters: NodeParameters, options: DoctorOptions, environment:
 
 def check_models(parameters: NodeParameters | None) -> list[Finding]:
     """Weights, classes, teacher and saved generations; those of the defaults where the parameters are not known."""
-    from ditta_core.segmentation.registry import ModelSource
-    from ditta_core.teacher import TeacherConfig
+    from ditta_core.segmentation.source import ModelSource
+    from ditta_core.teacher.config import TeacherConfig
     from ditta_ros.doctor.models import check_model, check_state_folder, check_teacher_config
 
     model: SegmentationModel | None = None
@@ -140,7 +140,7 @@ def check_models(parameters: NodeParameters | None) -> list[Finding]:
             return []
         if not parameters.state_dir:
             return [ok("state_dir", "none", "set state_dir to a folder, to keep what was learned by ~/save")]
-        from ditta_ros.cameras import camera_topics
+        from ditta_ros.camera.topics import camera_topics
 
         cameras = [camera.name for camera in camera_topics(parameters)]
         return [check_state_folder(parameters.state_path(), cameras, model)]

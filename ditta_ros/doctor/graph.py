@@ -25,10 +25,10 @@ from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
-from ditta_ros.adaptation_executor import BackgroundExecutor
-from ditta_ros.conversion import ConversionError, frame_of, stamp_of
-from ditta_ros.diagnostics import describe_qos, foreign_image_topics
 from ditta_ros.doctor.findings import Finding, error, ok, warning
+from ditta_ros.messages.images import ConversionError, frame_of, stamp_of
+from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.process.graph import describe_qos, foreign_image_topics
 
 DISCOVERY_SECONDS = 2.0
 """How long it is waited for more, after the last that was discovered: less than half a second on a free machine."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ditta_ros.doctor.children import ChildFailed, ask_python
 from ditta_ros.doctor.findings import Finding, error, ok, warning
-from ditta_ros.transport import share_folder
+from ditta_ros.process.shared_memory import share_folder
 
 IMPORT_SECONDS = 60.0
 """How long an import may take; torch from a cold disk takes ten."""
@@ -343,7 +343,7 @@ def check_optional_package(package: OptionalPackage) -> Finding:
 
 def check_cv_bridge() -> list[Finding]:
     """Whether images are converted by it, which is tried."""
-    from ditta_ros.cv_bridge_conversion import try_bridge
+    from ditta_ros.messages.cv_bridge import try_bridge
 
     name, otherwise = "cv_bridge", "NumPy and OpenCV convert instead, to the same pixels"
     if util.find_spec(name) is None:

@@ -7,17 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ditta_core.available import available, sam2_problem, torchvision_problem, transformers_problem
-from ditta_core.checkpoints import identify, segment_noise
+from ditta_core.catalog.available import available, sam2_problem, torchvision_problem, transformers_problem
+from ditta_core.catalog.checkpoints import identify, segment_noise
 from ditta_core.classes import ClassList, ClassMap
-from ditta_core.fusion import TemporalSegmenter
-from ditta_core.generations import fingerprint
+from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
-from ditta_core.segmentation.registry import ModelSource, load_model
-from ditta_core.teacher import TeacherConfig, check_teacher
+from ditta_core.segmentation.registry import load_model
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.stream.generation_file import fingerprint
+from ditta_core.teacher.build import check_teacher
+from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.camera.state_folder import StateFolder
 from ditta_ros.doctor.environment import why_not_writable
 from ditta_ros.doctor.findings import Finding, Level, error, first_line, ok, warning
-from ditta_ros.state_folder import StateFolder
 
 LIST = "ditta models lists what can be loaded here, ditta models check PATH tries a checkpoint"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ditta_ros.cameras import camera_topics
+from ditta_ros.camera.topics import camera_topics
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 from ditta_ros.parameters import PARAMETERS, NodeParameters, ParameterSpec, Value
 
@@ -47,7 +47,7 @@ def read_parameters(file: Path | None) -> tuple[NodeParameters, tuple[Finding, .
         except ValueError as problem:
             findings.append(error(name, str(problem), f"mend it in {file}"))
     try:
-        parameters.engine_config()
+        parameters.stream_config()
         camera_topics(parameters)
     except ValueError as problem:
         findings.append(error(NAME, str(problem), f"mend it in {file}"))

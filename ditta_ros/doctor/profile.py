@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditta_ros.doctor.findings import Finding, error, ok, warning
-from ditta_ros.transport import OLD_PROFILE_VARIABLE, PROFILE_VARIABLE, share_folder
+from ditta_ros.process.shared_memory import OLD_PROFILE_VARIABLE, PROFILE_VARIABLE, share_folder
 
 IMAGE_BYTES = 1280 * 720 * 3
 """An rgb8 image of the size that most cameras send."""

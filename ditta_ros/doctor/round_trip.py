@@ -1,6 +1,6 @@
 """Images between two real processes: how many arrive, and how fast.
 
-Two programs, steered over their standard input and output: the camera sends tiny images until it is told that these
+Two programs, controlled over their standard input and output: the camera sends tiny images until it is told that these
 arrive, then large ones; the receiver tells of each that came.
 """
 
@@ -17,7 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from ditta_ros.adaptation_executor import BackgroundExecutor
+from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import tell
 
 WIDTH, HEIGHT = 1280, 720

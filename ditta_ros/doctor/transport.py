@@ -15,8 +15,8 @@ import numpy as np
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 from ditta_ros.doctor.installation import Installation
 from ditta_ros.doctor.profile import export_profile
-from ditta_ros.replay.processes import Child, ReplayError, free_domain
-from ditta_ros.transport import (
+from ditta_ros.process.children import Child, ReplayError, free_domain
+from ditta_ros.process.shared_memory import (
     OLD_PROFILE_VARIABLE,
     PROFILE_VARIABLE,
     profile_variables,

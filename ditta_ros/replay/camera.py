@@ -14,27 +14,22 @@ from pathlib import Path
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_ros.adaptation_executor import BackgroundExecutor
-from ditta_ros.conversion import image_message, stamp_of
-from ditta_ros.replay.control import Commands, Stretch, tell
+from ditta_ros.messages.images import image_message, stamp_of
+from ditta_ros.process.clock import SimulatedClock
+from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.replay.control import Commands, FrameRange, tell
 from ditta_ros.replay.recording import JsonLines, PublishedFrame, Recording
 
 FRAME_ID = "camera"
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-CLOCK = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-CLOCK_SECONDS = 0.04
-"""Between two messages on /clock, of simulated time or of real time, whichever is less."""
-CLOCK_STEP = 100_000_000
-"""Longest step of simulated time, nanoseconds."""
 POLL_SECONDS = 0.1
 
 
-class Answers:
+class MaskWatcher:
     """Knows up to which image the masks have come."""
 
     def __init__(self) -> None:
@@ -58,63 +53,6 @@ class Answers:
             while self._newest < stamp and not stopped.is_set() and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(min(left, POLL_SECONDS))
             return self._newest >= stamp
-
-
-class SimulatedClock:
-    """Publishes /clock: where it stands, again and again, also while it stands still.
-
-    Args:
-        node: publishes it.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self._publisher = node.create_publisher(Clock, "/clock", CLOCK)
-        self._lock = threading.Lock()
-        self._now: int | None = None  # no time before the first frame is known
-        self._begin = self._end = 0
-        self._since = 0.0
-        self._rate = 1.0
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
-        self._thread.start()
-
-    def run(self, begin: int, end: int, rate: float) -> None:
-        """Set the clock, and let it run.
-
-        Args:
-            begin: where it stands now, nanoseconds.
-            end: where it stops.
-            rate: simulated seconds per second.
-        """
-        with self._lock:
-            self._begin, self._end, self._rate = begin, end, rate
-            self._since = time.monotonic()
-            self._advance(begin)
-
-    def close(self) -> None:
-        """Stop publishing."""
-        self._closed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closed.wait(CLOCK_SECONDS / max(self._rate, 1.0)):
-            with self._lock:
-                if self._now is not None:
-                    passed = round((time.monotonic() - self._since) * self._rate * 1e9)
-                    self._advance(min(self._begin + passed, self._end))
-
-    def _advance(self, now: int) -> None:
-        """Go to a time in steps that are never too long, however late this thread or the frame is."""
-        while self._now is not None and now - self._now > CLOCK_STEP:
-            self._now += CLOCK_STEP
-            self._publish(self._now)
-        self._now = now
-        self._publish(now)
-
-    def _publish(self, now: int) -> None:
-        message = Clock()
-        message.clock.sec, message.clock.nanosec = divmod(now, 1_000_000_000)
-        self._publisher.publish(message)
 
 
 class Camera:
@@ -146,7 +84,7 @@ class Camera:
         self.commands = commands
         self.clock = clock
         self.publisher = node.create_publisher(Image, topics[0], RELIABLE)
-        self.answers = Answers() if answered else None
+        self.answers = MaskWatcher() if answered else None
         if self.answers is not None:
             node.create_subscription(Image, topics[1], self.answers.take, RELIABLE)
         self.mask_topic = topics[1]
@@ -165,7 +103,7 @@ class Camera:
         while (stretch := self.commands.next_stretch()) is not None:
             tell(played=self.play(stretch))
 
-    def play(self, stretch: Stretch) -> int:
+    def play(self, stretch: FrameRange) -> int:
         """Play a stretch.
 
         Returns:

@@ -1,4 +1,4 @@
-"""How a camera and a recorder are steered, and how they are heard: lines on their standard input and output.
+"""How a camera and a recorder are controlled, and how they are heard: lines on their standard input and output.
 
 A closed standard input means: come to an end. So both end, whatever becomes of the process that started them.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Stretch:
+class FrameRange:
     """Frames to be played one after another.
 
     Attributes:
@@ -56,11 +56,11 @@ class Commands:
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self.quit = threading.Event()
-        self._stretches: queue.SimpleQueue[Stretch | None] = queue.SimpleQueue()
+        self._stretches: queue.SimpleQueue[FrameRange | None] = queue.SimpleQueue()
         # A daemon: nothing can interrupt a thread that waits for a line.
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
 
-    def next_stretch(self) -> Stretch | None:
+    def next_stretch(self) -> FrameRange | None:
         """Wait for the next stretch; None at the end."""
         return self._stretches.get()
 
@@ -71,7 +71,7 @@ class Commands:
                 self.stopped.set()
             elif command == "play":
                 self.stopped.clear()
-                self._stretches.put(Stretch(**json.loads(values)))
+                self._stretches.put(FrameRange(**json.loads(values)))
             else:
                 raise ValueError(f"expected play or stop, but got {command!r}")
         self.quit.set()

@@ -14,8 +14,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from ditta_ros.adaptation_executor import BackgroundExecutor
-from ditta_ros.conversion import label_image, stamp_of
+from ditta_ros.messages.images import label_image, stamp_of
+from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import Commands, tell
 from ditta_ros.replay.recording import ArrivedMask, JsonLines, NodeState, Recording
 

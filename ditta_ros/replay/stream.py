@@ -1,4 +1,4 @@
-"""A sequence played to the node as it really runs: camera, node and recorder as processes, steered from here."""
+"""A sequence played to the node as it really runs: camera, node and recorder as processes, controlled from here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
-from ditta_ros.replay.control import Stretch
-from ditta_ros.replay.processes import Processes, ReplayError
+from ditta_ros.process.children import Processes, ReplayError
+from ditta_ros.replay.control import FrameRange
 from ditta_ros.replay.recording import NodeState, Recording
 
 READY_SECONDS = 90.0
@@ -57,7 +57,7 @@ class Stream:
         flags = [*(["--answered"] if answered else []), *(["--clock"] if clock else [])]
         self.processes = processes
         self.node = processes.start(
-            "node", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), steered=False
+            "node", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), controlled=False
         )
         self.recorder = processes.start("recorder", "ditta_ros.replay.recorder", folder)
         self.camera = processes.start("camera", "ditta_ros.replay.camera", folder, *flags)
@@ -102,7 +102,7 @@ class Stream:
                     f"{self.node.last_words()}"
                 )
 
-    def play(self, stretch: Stretch) -> None:
+    def play(self, stretch: FrameRange) -> None:
         """Have a stretch played, after the one before."""
         self.camera.send(stretch.command())
         self.playing = True

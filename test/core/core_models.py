@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.fusion import TemporalSegmenter
+from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.segformer_head import SegFormerHead
 

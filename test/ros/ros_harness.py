@@ -23,8 +23,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
-from ditta_ros.adaptation_executor import BackgroundExecutor
-from ditta_ros.conversion import image_message
+from ditta_ros.messages.images import image_message
+from ditta_ros.process.executor import BackgroundExecutor
 
 SERVICES = ("adapt", "reset", "restore", "save")
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from ditta_ros.evaluate_command import add_evaluate_parser
+from ditta_ros.cli.evaluate import add_evaluate_parser
 from ditta_ros.parameters import PARAMETERS
 
 if TYPE_CHECKING:

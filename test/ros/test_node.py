@@ -28,9 +28,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ditta_core.classes import ClassList
-from ditta_ros.adaptation_executor import BackgroundExecutor
-from ditta_ros.conversion import label_image, stamp_of
+from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.node import DittaNode
+from ditta_ros.process.executor import BackgroundExecutor
 
 StartNode = Callable[..., NodeProcess]
 

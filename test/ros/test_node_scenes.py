@@ -23,10 +23,10 @@ from test_node import ADAPTATION, change_state, diagnostic, set_parameter, value
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_sequence
-from ditta_ros.bag import BagSequence
-from ditta_ros.bag_writer import make_bag
-from ditta_ros.conversion import image_message, label_image, stamp_of
-from ditta_ros.demo.demo import default_video
+from ditta_ros.bags.sequence import BagSequence
+from ditta_ros.bags.writer import make_bag
+from ditta_ros.demo.run import default_video
+from ditta_ros.messages.images import image_message, label_image, stamp_of
 
 StartNode = Callable[..., NodeProcess]
 SECOND = 1_000_000_000

@@ -12,9 +12,10 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ditta_core.adaptation import AdaptationConfig
-from ditta_core.engine_config import WarmupTrigger
-from ditta_core.scene import SceneConfig
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.inference.config import InferenceConfig
+from ditta_core.stream.config import WarmupTrigger
+from ditta_core.stream.scene.config import SceneConfig
 from ditta_ros.parameters import (
     PARAMETERS,
     Change,
@@ -138,13 +139,13 @@ def test_configurations_carry_the_values() -> None:
     )
     source = parameters.model_source()
     assert (source.name, source.classes, source.device) == ("espnetv2:x.pth", "[road]", "cuda:1")
-    engine = parameters.engine_config()
-    assert (engine.long_side, engine.input_size, engine.warmup_frames) == (320, None, 7)
-    assert (engine.warmup_on, engine.exact) == (WarmupTrigger.SERVICE, False)
-    assert (engine.reliability_threshold, engine.smoothing) == (0.5, 0.1)
-    assert (engine.max_fusion_gap, engine.max_clock_jump) == (0.2, 3.0)
-    assert engine.scene == SceneConfig(sensitivity=0.25, confirmation=2.0, cooldown=5.0)
-    assert engine.remembered_scenes == 2
+    stream = parameters.stream_config()
+    assert (stream.inference.long_side, stream.inference.input_size, stream.warmup_frames) == (320, None, 7)
+    assert (stream.warmup_on, stream.inference.exact) == (WarmupTrigger.SERVICE, False)
+    assert (stream.inference.reliability_threshold, stream.inference.smoothing) == (0.5, 0.1)
+    assert (stream.inference.max_fusion_gap, stream.max_clock_jump) == (0.2, 3.0)
+    assert stream.scene == SceneConfig(sensitivity=0.25, confirmation=2.0, cooldown=5.0)
+    assert stream.remembered_scenes == 2
     expected = AdaptationConfig(passes=2, learning_rate=0.01, seed=1, temporal_branch=True)
     assert parameters.adaptation_config() == expected
     assert not NodeParameters(reliability_threshold=0.0).adaptation_config().temporal_branch
@@ -154,21 +155,21 @@ def test_configurations_carry_the_values() -> None:
 def test_parity_is_the_published_behaviour() -> None:
     parameters = NodeParameters(mode="parity", passes=3)
     assert parameters.adaptation_config() == AdaptationConfig.parity(passes=3)
-    assert parameters.engine_config().exact
+    assert parameters.stream_config().inference == InferenceConfig.parity()
 
 
 def test_warmup_by_ratio_is_the_papers() -> None:
-    assert NodeParameters(warmup_ratio=10, expected_frames=71).engine_config().warmup_frames == 7
+    assert NodeParameters(warmup_ratio=10, expected_frames=71).stream_config().warmup_frames == 7
     with pytest.raises(ValueError, match="expected expected_frames with a warmup_ratio of 10 %, but got 0"):
-        NodeParameters(warmup_ratio=10).engine_config()
+        NodeParameters(warmup_ratio=10).stream_config()
 
 
 def test_input_size_needs_both_sides() -> None:
-    assert NodeParameters(input_width=640, input_height=352).engine_config(16).input_size == (352, 640)
+    assert NodeParameters(input_width=640, input_height=352).stream_config(16).inference.input_size == (352, 640)
     with pytest.raises(ValueError, match=r"in multiples of 16 for the model camvid, but got 640 and 360"):
-        NodeParameters(input_width=640, input_height=360).engine_config(16)
+        NodeParameters(input_width=640, input_height=360).stream_config(16)
     with pytest.raises(ValueError, match="expected both input_width and input_height, or neither, but got 640 and 0"):
-        NodeParameters(input_width=640).engine_config(16)
+        NodeParameters(input_width=640).stream_config(16)
 
 
 def test_saved_generations_lie_in_the_home_of_ros_unless_the_path_is_absolute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evaluated_scenes import Evaluated, WrittenReport, evaluated
 
-from ditta_core.report.evaluation import write_report
+from ditta_core.report.evaluation_page import write_report
 
 
 @pytest.fixture(scope="session")

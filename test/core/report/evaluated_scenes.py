@@ -13,10 +13,10 @@ import numpy as np
 from moving_scenes import texture
 from numpy.typing import NDArray
 
+from ditta_core.adaptation.config import warmup_length
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.engine_config import warmup_length
-from ditta_core.evaluation import (
+from ditta_core.evaluation.measurement import (
     EvaluationResult,
     Measurement,
     MethodResult,
@@ -24,8 +24,8 @@ from ditta_core.evaluation import (
     VideoMeasurement,
     method_result,
 )
+from ditta_core.evaluation.metrics import Motion
 from ditta_core.flow import FlowEstimator
-from ditta_core.metrics import Motion
 
 SKY, BUILDING, ROAD, CAR, PERSON, BICYCLE = range(6)
 CLASSES = ClassList(

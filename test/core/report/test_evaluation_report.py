@@ -23,19 +23,9 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation import EvaluationResult, MethodResult, Scores, VideoResult
-from ditta_core.report.evaluation import (
-    Footage,
-    Masks,
-    differing_video,
-    disagreement,
-    from_json,
-    most_different_frames,
-    report_steps,
-    results_table,
-    to_json,
-    write_report,
-)
+from ditta_core.evaluation.measurement import EvaluationResult, MethodResult, Scores, VideoResult
+from ditta_core.report.evaluation_page import from_json, report_steps, results_table, to_json, write_report
+from ditta_core.report.footage import Footage, Masks, differing_video, disagreement, most_different_frames
 from ditta_core.report.pictures import tint
 from ditta_core.report.plots import LIGHT, confusion_shares, method_styles
 from ditta_core.report.results import (

@@ -1,0 +1,1 @@
+"""What is learned live: from a handful of warm-up frames to an adapted decoder."""

@@ -1,0 +1,50 @@
+"""What an adaptation is given, what it tells on the way, and what it ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.adaptation.state import AdaptedState
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.teacher.config import TeacherConfig
+from ditta_core.types import AdaptationReport
+
+
+@dataclass(frozen=True)
+class AdaptationJob:
+    """Everything a worker needs to adapt; can be pickled.
+
+    Attributes:
+        clip: RGB uint8 [n, H, W, 3], the warm-up frames in time order.
+        input_size: network input (height, width).
+    """
+
+    clip: NDArray[np.uint8]
+    input_size: tuple[int, int]
+    model: ModelSource = field(default_factory=ModelSource)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+
+
+@dataclass(frozen=True)
+class AdaptationProgress:
+    """News of a running adaptation: share done (0..1) and mean total loss of every finished pass."""
+
+    fraction: float
+    losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """The end of an adaptation; ``state`` is None where it did not succeed."""
+
+    state: AdaptedState | None
+    report: AdaptationReport
+
+
+class Cancelled(Exception):
+    """The adaptation was cancelled."""

@@ -1,0 +1,1 @@
+"""What is measured: plan, trials, runners, metrics, corruptions, methods."""

@@ -1,0 +1,88 @@
+"""AuxAdapt: a frozen network and a small one beside it that learns from the decision of both.
+
+Zhang et al., "AuxAdapt: Stable and Efficient Test-Time Adaptation for Temporally Consistent Video Semantic
+Segmentation", WACV 2022.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ditta_core.evaluation.methods.online import OnlineAdapter, OnlineMethod, StepResult, optimizer_step
+from ditta_core.evaluation.methods.outputs import network_input
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame
+
+
+@dataclass(frozen=True)
+class AuxAdaptConfig:
+    """Settings of AuxAdapt.
+
+    Attributes:
+        learning_rate, momentum: of stochastic gradient descent. Chosen on eight warm-up frames of each of the three
+            drives in CamVid's training part, with Cityscapes weights: a rate of 0.01 changes the mIoU of the frames
+            after them by +3.6, +0.4 and +0.2, of 0.001 by +0.1, +0.4 and +0.2, of 0.03 by −7.3, −4.4 and −1.8.
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+
+
+class AuxAdaptLearner(OnlineAdapter):
+    """The main network, and an auxiliary one whose logits are added to its own.
+
+    Args:
+        model: the main network; shared and not changed. The auxiliary one shares its encoder.
+    """
+
+    def __init__(self, model: SegmentationModel, config: AuxAdaptConfig) -> None:
+        self.main = model
+        self.auxiliary = copy.deepcopy(model, {id(model.encoder): model.encoder}).eval()
+        parameters = self.auxiliary.decoder_parameters()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+
+    def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
+        outputs = self.outputs(frame, input_size)
+        loss = optimizer_step(F.cross_entropy(outputs, outputs.argmax(1)), self.optimizer)
+        return StepResult(outputs.detach(), loss)
+
+    def outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
+        """Sum of the logits of both networks, float [1, C, h, w]."""
+        with torch.no_grad():
+            features = self.main.encode(network_input(self.main, frame, input_size))
+            main = self.main.classify_outputs(self.main.decode(features))
+        return main + self.auxiliary.classify_outputs(self.auxiliary.decode(features))
+
+
+class AuxAdapt(OnlineMethod):
+    """Frozen main network and a learning auxiliary one, with one step per warm-up frame, then frozen.
+
+    As published: the logits of both networks are added up, their joint decision is the mask of the frame and the label
+    that the auxiliary network is trained towards by cross-entropy, one step per frame.
+
+    Ours: the paper takes a small second network that was trained for the same classes. There is none for an arbitrary
+    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder, which is
+    cheaper still. Beside it a copy of the whole model at half the input size, the other small network to be had, is a
+    worse rival: its opinion alone changes the mIoU on the drives of :class:`AuxAdaptConfig` by −3.0, −1.0 and −4.9. The
+    decision is made at the size of the logits, of which the mask is enlarged. The optimiser's settings are ours too:
+    the paper's belong to its networks.
+    """
+
+    uses_warmup = True
+    config = AuxAdaptConfig()
+
+    def new_learner(self) -> AuxAdaptLearner:
+        return AuxAdaptLearner(self.model, self.config)
+
+
+class AuxAdaptOnline(AuxAdapt):
+    """AuxAdapt as published: one step at every frame from the first on, never frozen."""
+
+    uses_warmup = False

@@ -1,0 +1,78 @@
+"""The one interface of every way to segment a video."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ditta_core.adaptation.config import DEFAULT_SEED
+from ditta_core.inference.config import DEFAULT_LONG_SIDE
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.teacher.config import TeacherConfig
+from ditta_core.types import AdaptationReport, Frame, Segmentation
+
+
+@dataclass(frozen=True)
+class MethodSetup:
+    """What every method is built from.
+
+    Attributes:
+        source: the image model, its classes and its device.
+        teacher: what DiTTA's warm-up learns from; its tracker is also the one of ``tracker_refine``.
+        input_size: network input (height, width); None for ``long_side``.
+        long_side: longest side of the network input in pixels, 0 for the image's own.
+        seed: of everything random in the method.
+    """
+
+    source: ModelSource = field(default_factory=ModelSource)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    input_size: tuple[int, int] | None = None
+    long_side: int = DEFAULT_LONG_SIDE
+    seed: int = DEFAULT_SEED
+
+
+class Method(ABC):
+    """Segments one video after another.
+
+    Before ``prepare`` it answers as it does without an adaptation; ``prepare`` adapts it to the first frames of the
+    video and leaves nothing of the frames observed before, so that what follows is the same whether or not the warm-up
+    frames were observed too. After it, a method that freezes changes no weight any more.
+
+    Args:
+        setup: how it is built.
+        model: the model that ``setup.source`` describes, loaded already and shared: never to be changed in place.
+
+    Attributes:
+        uses_warmup: whether ``prepare`` does anything. Where it does not, what the method answers does not depend on
+            the warm-up's length, and ``prepare`` is not called.
+    """
+
+    uses_warmup: ClassVar[bool]
+
+    def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
+        self.setup = setup
+        self.model = model
+
+    def input_size(self, frame: Frame) -> tuple[int, int]:
+        """Network input (height, width) for a frame."""
+        return self.setup.input_size or self.model.input_size(frame.size, self.setup.long_side)
+
+    def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport | None:
+        """Adapt to the warm-up frames, at least one, in time order.
+
+        Returns:
+            How it went, ``seconds`` in any case; None where there is nothing to adapt. An adaptation that failed is
+            reported as such, and the unadapted method goes on.
+        """
+        return None
+
+    @abstractmethod
+    def observe(self, frame: Frame) -> Segmentation:
+        """Segment the next frame."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the video: back to the unadapted model, with nothing left of earlier frames."""

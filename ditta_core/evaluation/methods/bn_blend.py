@@ -1,0 +1,62 @@
+"""Normalisation statistics of the warm-up in the model, and nothing learned."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ditta_core.adaptation.adapt import STATISTICS_FRAMES
+from ditta_core.adaptation.batchnorm import blend_statistics
+from ditta_core.evaluation.methods.ema_smoothing import SMOOTHING
+from ditta_core.evaluation.methods.outputs import own_outputs
+from ditta_core.evaluation.methods.stream import StreamMethod
+from ditta_core.inference.config import InferenceConfig
+from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.types import AdaptationReport, Frame
+
+STATISTICS_SHARE = 0.3
+"""Share of the warm-up in the statistics: that of the live adaptation, so that the two can be compared. In the paper it
+grows with the number n of images seen, s = n / (n + N), the source counting as N images."""
+
+
+class BNBlend(StreamMethod):
+    """BatchNorm statistics become 0.7·source + 0.3·warm-up, every frame is then segmented on its own.
+
+    Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
+    The statistics are those of at most ``STATISTICS_FRAMES`` warm-up frames, evenly spread, as in the live adaptation.
+    A model without BatchNorm, such as most transformers, has nothing to blend: the report says so.
+    """
+
+    uses_warmup = True
+    config = InferenceConfig(smoothing=0.0, restoration=False, exact=True)
+
+    def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
+        start = time.perf_counter()
+        self.reset()
+        if not any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+            return AdaptationReport(
+                succeeded=False,
+                reason="expected a model with BatchNorm layers, but got one without any; the unadapted model goes on",
+                frames=len(warmup),
+                seconds=time.perf_counter() - start,
+            )
+        blended = copy.deepcopy(self.model)
+        count = min(len(warmup), STATISTICS_FRAMES)
+        chosen = np.unique(np.linspace(0, len(warmup) - 1, count).round().astype(int))
+        images = np.stack([warmup[index].image for index in chosen])
+        pixels = blended.preprocess(images, self.input_size(warmup[0]), blended.mean.device)
+        blend_statistics(blended, lambda: own_outputs(blended, pixels), STATISTICS_SHARE)
+        self.serve(TemporalSegmenter(blended), generation=1)
+        return AdaptationReport(
+            succeeded=True, reason="adapted", frames=len(warmup), seconds=time.perf_counter() - start
+        )
+
+
+class BNBlendEMA(BNBlend):
+    """The same, and the probabilities averaged along optical flow: both cheap tricks together."""
+
+    config = InferenceConfig(smoothing=SMOOTHING, restoration=False)

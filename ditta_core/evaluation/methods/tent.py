@@ -1,0 +1,111 @@
+"""Tent: test entropy minimisation over the affine parameters of the normalisation layers.
+
+Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from ditta_core.evaluation.methods.online import (
+    LEARNING_RATE,
+    NothingToLearnError,
+    OnlineAdapter,
+    OnlineMethod,
+    StepResult,
+    optimizer_step,
+)
+from ditta_core.evaluation.methods.outputs import network_input, own_outputs
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame
+
+NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+"""Layers whose scale and shift are trained: BatchNorm and InstanceNorm, LayerNorm, GroupNorm."""
+
+
+@dataclass(frozen=True)
+class TentConfig:
+    """Settings of Tent for segmentation.
+
+    Attributes:
+        learning_rate: of Adam with the published betas (0.9, 0.999) and no weight decay; see ``LEARNING_RATE``.
+    """
+
+    learning_rate: float = LEARNING_RATE
+
+
+def normalise_by_frame(model: nn.Module) -> None:
+    """Make every BatchNorm normalise by the statistics of what it is given, and leave its running statistics alone.
+
+    A map of a single value per channel has no variance (the pooled branch of a pyramid, for one frame): there, the
+    layer goes on with the statistics of the training data.
+    """
+
+    def choose_statistics(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        layer.train(inputs[0][:, 0].numel() > 1)
+
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.track_running_stats = False
+            layer.register_forward_pre_hook(choose_statistics)
+
+
+class TentLearner(OnlineAdapter):
+    """A copy of the model whose normalisation layers learn to make its predictions certain.
+
+    Raises:
+        NothingToLearnError: the model has no normalisation layer with affine parameters.
+    """
+
+    def __init__(self, model: SegmentationModel, config: TentConfig) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        layers = [module for module in self.model.modules() if isinstance(module, NORMALISATIONS)]
+        parameters = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
+        if not parameters:
+            raise NothingToLearnError(
+                "expected a model with normalisation layers that have a scale and a shift, but got one without any; "
+                "the unadapted model goes on"
+            )
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        normalise_by_frame(self.model)
+        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+
+    def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
+        outputs = self.outputs(frame, input_size)
+        loss = optimizer_step(torch.special.entr(outputs.softmax(1)).sum(1).mean(), self.optimizer)
+        return StepResult(outputs.detach(), loss)
+
+    def outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
+        return own_outputs(self.model, network_input(self.model, frame, input_size))
+
+
+class Tent(OnlineMethod):
+    """Entropy minimisation with one step per warm-up frame, then frozen.
+
+    As published: BatchNorm normalises by the statistics of the frame itself, before and after freezing; scale and shift
+    of all normalisation layers are trained on the mean entropy of the pixels, by Adam; a frame's mask comes from the
+    forward pass that its loss is made of. Models with LayerNorm or GroupNorm have no statistics of training data to
+    replace, and train the scale and shift alike.
+
+    Ours: the entropy is taken over the model's own outputs at the size of its logits instead of the frame's, which
+    saves an enlargement and differs by what it interpolates.
+    """
+
+    uses_warmup = True
+    config = TentConfig()
+
+    def new_learner(self) -> TentLearner:
+        return TentLearner(self.model, self.config)
+
+
+class TentOnline(Tent):
+    """Tent as published: one step at every frame from the first on, never frozen."""
+
+    uses_warmup = False

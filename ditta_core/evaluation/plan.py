@@ -1,0 +1,151 @@
+"""What an evaluation compares, and the trials that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ditta_core.adaptation.config import warmup_length
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.evaluation.corruptions import Corruption
+from ditta_core.evaluation.measurement import (
+    WINDOWS,
+    GroundTruth,
+)
+from ditta_core.evaluation.methods.base import MethodSetup
+from ditta_core.evaluation.methods.registry import METHODS
+from ditta_core.evaluation.trial import Trial
+from ditta_core.segmentation.base import SegmentationModel
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is compared.
+
+    Attributes:
+        methods: by name.
+        setup: what they are built from; its seed is that of the first repeat.
+        warmup_ratios: percent of each video's frames.
+        whole_video: measure all frames, the unadapted method serving those of the warm-up, instead of the rest alone.
+        corruptions: of the videos; None for the clean ones.
+        repeats: runs with successive seeds.
+        windows: lengths of the windows of video consistency that every evaluation must be able to fill.
+        threads: of torch in each process; the last digits of a result depend on it.
+    """
+
+    methods: tuple[str, ...]
+    setup: MethodSetup = field(default_factory=MethodSetup)
+    warmup_ratios: tuple[int, ...] = (10,)
+    whole_video: bool = False
+    corruptions: tuple[Corruption | None, ...] = (None,)
+    repeats: int = 1
+    windows: tuple[int, ...] = WINDOWS
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "warmup_ratios", "corruptions"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"expected {name.replace('_', ' ')}, each once, but got {list(map(str, values))}")
+        wrong = [ratio for ratio in self.warmup_ratios if not 1 <= ratio <= 99]
+        if wrong:
+            raise ValueError(f"expected warm-up ratios of 1 to 99 %, which leave frames to measure, but got {wrong}")
+        if self.repeats < 1 or self.threads < 1:
+            raise ValueError(f"expected repeats and threads of at least 1, but got {self.repeats} and {self.threads}")
+        if not set(self.windows) <= set(WINDOWS):
+            raise ValueError(f"expected windows of {WINDOWS} frames, but got {self.windows}")
+
+
+@dataclass(frozen=True)
+class PlannedResult:
+    """One row of the table to come.
+
+    Attributes:
+        method, warmup_ratio, corruption: as in :class:`MethodResult`.
+        trials: by repeat, one per video, each with the beginning of the measured frames.
+    """
+
+    method: str
+    warmup_ratio: int | None
+    corruption: Corruption | None
+    trials: tuple[tuple[tuple[Trial, int], ...], ...]
+
+
+def plan(
+    options: EvaluationOptions,
+    sequences: Sequence[VideoSequence],
+    uses_warmup: Callable[[str], bool] = lambda name: METHODS[name].uses_warmup,
+) -> list[PlannedResult]:
+    """Which trials make which row.
+
+    A method without a warm-up runs once over a video, whatever the ratios.
+    """
+    planned = []
+    ratios: tuple[int | None, ...] = options.warmup_ratios
+    if options.whole_video and not any(uses_warmup(method) for method in options.methods):
+        ratios = (None,)
+    for corruption in options.corruptions:
+        for ratio in ratios:
+            for method in options.methods:
+                warms = uses_warmup(method)
+                repeats = tuple(
+                    tuple(
+                        trial_of(options, sequence, method, warms, ratio, corruption, repeat) for sequence in sequences
+                    )
+                    for repeat in range(options.repeats)
+                )
+                planned.append(PlannedResult(method, ratio, corruption, repeats))
+    return planned
+
+
+def trial_of(
+    options: EvaluationOptions,
+    sequence: VideoSequence,
+    method: str,
+    warms: bool,
+    ratio: int | None,
+    corruption: Corruption | None,
+    repeat: int,
+) -> tuple[Trial, int]:
+    """The trial that measures a method at a ratio, and where its measured frames begin."""
+    frames = len(sequence)
+    seed = options.setup.seed + repeat
+    warmup = 0 if ratio is None else warmup_length(frames, ratio)
+    if options.whole_video:
+        firsts: tuple[int, ...] = (0,)
+    elif warms:
+        firsts = (warmup,)
+    else:
+        firsts = tuple(sorted({warmup_length(frames, each) for each in options.warmup_ratios}))
+    trial = Trial(sequence, method, replace(options.setup, seed=seed), warmup if warms else 0, firsts, corruption, seed)
+    return trial, 0 if options.whole_video else warmup
+
+
+def check_sequences(options: EvaluationOptions, sequences: Sequence[VideoSequence], model: SegmentationModel) -> None:
+    """Find out before hours of work what would make it worthless.
+
+    Raises:
+        ValueError: there is no video, two have the same name, one has no frame to measure, its labels and the model
+            have no classes in common, or no video is long enough for a window of video consistency.
+    """
+    names = [sequence.name for sequence in sequences]
+    if not sequences or len(set(names)) < len(names):
+        raise ValueError(f"expected videos with a name each, but got {names}")
+    for sequence in sequences:
+        needed = 1 if options.whole_video else 2
+        if len(sequence) < needed:
+            raise ValueError(
+                f"expected at least {needed} frames in {sequence.name}, one of them to measure, but got {len(sequence)}"
+            )
+        GroundTruth(sequence, model.classes)
+    labelled = [sequence for sequence in sequences if sequence.classes is not None]
+    for ratio in options.warmup_ratios if labelled else ():
+        longest = max(
+            len(sequence) - (0 if options.whole_video else warmup_length(len(sequence), ratio)) for sequence in labelled
+        )
+        for window in options.windows:
+            if longest <= window:
+                raise ValueError(
+                    f"expected a video with more than {window} measured frames for a window of video consistency, but "
+                    f"got at most {longest} at a warm-up ratio of {ratio} %; leave VC{window} out with --vc-windows"
+                )

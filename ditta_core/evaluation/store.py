@@ -1,0 +1,92 @@
+"""Finished trials on disk, so that an interrupted evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.evaluation.measurement import (
+    Measurement,
+)
+from ditta_core.evaluation.trial import Trial, TrialRecord, decode_mask
+from ditta_core.types import AdaptationReport
+
+
+class TrialStore:
+    """Keeps records of trials in a folder, each one whole or not at all.
+
+    Args:
+        folder: is made where it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, trial: Trial) -> bool:
+        """Whether the trial is done."""
+        return (self.folder / trial.key / RECORD).is_file()
+
+    def put(self, trial: Trial, record: TrialRecord) -> None:
+        """Keep a record."""
+        folder = self.folder / trial.key
+        masks = folder / "masks"
+        masks.mkdir(parents=True, exist_ok=True)
+        for index, content in record.masks.items():
+            (masks / f"{index:06}.png").write_bytes(content)
+        values = asdict(replace(record, masks={}))
+        for measurement in values["measurements"]:
+            measurement["counts"] = measurement["counts"].tolist()
+        partial = folder / f"{RECORD}.partial"
+        partial.write_text(json.dumps(values), encoding="utf-8")
+        partial.replace(folder / RECORD)  # last and at once: what has a record is complete
+
+    def get(self, trial: Trial) -> TrialRecord:
+        """The record of a trial that is done, without its masks."""
+        values = json.loads((self.folder / trial.key / RECORD).read_text(encoding="utf-8"))
+        measurements = [
+            Measurement(
+                **{
+                    **measurement,
+                    "counts": np.asarray(measurement["counts"], np.int64),
+                    "consistent": {int(window): shares for window, shares in measurement["consistent"].items()},
+                    "correct": {int(window): shares for window, shares in measurement["correct"].items()},
+                }
+            )
+            for measurement in values["measurements"]
+        ]
+        report = values["report"]
+        if report is not None:
+            report = AdaptationReport(**{**report, "losses": tuple(report["losses"])})
+        return TrialRecord(
+            tuple(measurements),
+            by_index(values["seconds"]),
+            {},
+            report,
+            values["peak_memory_mb"],
+            None if values["latencies"] is None else by_index(values["latencies"]),
+        )
+
+    def mask(self, trial: Trial, index: int) -> NDArray[Any] | None:
+        """The label image of a frame; None where there is none."""
+        path = self.folder / trial.key / "masks" / f"{index:06}.png"
+        return decode_mask(path.read_bytes()) if path.is_file() else None
+
+    def remove(self) -> None:
+        """Forget all records."""
+        shutil.rmtree(self.folder)
+
+
+RECORD = "record.json"
+
+
+def by_index(values: Mapping[str, float]) -> dict[int, float]:
+    """JSON has no whole numbers as names."""
+    return {int(index): value for index, value in values.items()}

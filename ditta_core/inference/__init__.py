@@ -1,0 +1,1 @@
+"""One frame: network, temporal branch, smoothing, labels."""

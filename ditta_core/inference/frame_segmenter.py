@@ -1,0 +1,180 @@
+"""One frame: encoded once, decoded, blended with what the frame before left, and labelled.
+
+camera image -> preprocess -> encode -> decode -> classify -> temporal branch, averaging along optical flow -> class ids
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.inference.compiled_network import Compiler, RuntimeStatus
+from ditta_core.inference.config import InferenceConfig
+from ditta_core.inference.flow_smoothing import FlowSmoother
+from ditta_core.inference.labelling import label_frame
+from ditta_core.inference.reliability import blend_branches
+from ditta_core.inference.temporal_branch import NetworkOutput, TemporalMemory, TemporalSegmenter
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame, Segmentation
+
+
+@dataclass(frozen=True)
+class StreamMemory:
+    """What one frame leaves for the next.
+
+    Attributes:
+        temporal: keys and logits for the temporal branch.
+        probabilities: float [1, C, h, w], the published probabilities.
+        image: uint8 [h, w], the frame in grey at the size of the probabilities, for the optical flow; None without it.
+        stamp: nanoseconds.
+    """
+
+    temporal: TemporalMemory | None
+    probabilities: Tensor
+    image: NDArray[np.uint8] | None
+    stamp: int
+
+
+@torch.inference_mode()
+def segment_frame(
+    model: SegmentationModel, image: NDArray[np.uint8], input_size: tuple[int, int]
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
+    """Segment one image on its own, as the unadapted baseline does.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        input_size: network input (height, width).
+
+    Returns:
+        Class ids [H, W] and confidence uint8 [H, W].
+    """
+    logits = model(model.preprocess(image[None], input_size, model.mean.device))
+    logits = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
+    return label_frame(model, logits.softmax(1), (image.shape[0], image.shape[1]))
+
+
+class FrameSegmenter:
+    """Segments consecutive frames with one model, carrying the temporal memory from each to the next.
+
+    Args:
+        segmenter: the model; must not change any more where it is compiled.
+        config: how the stream is segmented.
+        temporal_branch: whether the add-on was trained and may be used.
+        compiler: has the network compiled and answers with that once it is there; None for eager torch throughout.
+    """
+
+    def __init__(
+        self,
+        segmenter: TemporalSegmenter,
+        config: InferenceConfig,
+        temporal_branch: bool,
+        compiler: Compiler | None = None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.compiler = compiler
+        self.trained_branch = temporal_branch
+        self.smoother = FlowSmoother()
+        self.memory: StreamMemory | None = None
+        self.configure(config)
+
+    def configure(self, config: InferenceConfig) -> None:
+        """Go on with these settings from the next frame on."""
+        self.config = config
+        self.temporal_branch = self.trained_branch and config.reliability_threshold > 0
+        self.network = None if self.compiler is None else self.compiler.network(self.segmenter, self.temporal_branch)
+
+    @property
+    def runtime(self) -> RuntimeStatus:
+        """What runs the network at the moment."""
+        return RuntimeStatus("torch") if self.network is None else self.network.status
+
+    def _run_network(self, pixels: Tensor, clock: StageClock) -> NetworkOutput:
+        """What the network says of normalised pixels [1, 3, H, W]."""
+        view = None if self.network is None else self.network(pixels)
+        if view is not None:
+            clock.stop("network")
+            return view
+        model = self.segmenter.model
+        features = model.encode(pixels)
+        clock.stop("encode")
+        embedding = model.decode(features)
+        logits = model.classify(embedding)
+        view = self.segmenter.forward_heads(embedding, logits) if self.temporal_branch else NetworkOutput(logits)
+        clock.stop("decode")
+        return view
+
+    @torch.inference_mode()
+    def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
+        """Segment a frame and remember it."""
+        clock = StageClock()
+        model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
+        carrying = None
+        if self.config.smoothing > 0 and memory is not None and memory.image is not None:
+            carrying = self.smoother.begin(frame.image, memory.image, memory.probabilities)
+        pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
+        clock.stop("preprocess")
+        view = self._run_network(pixels, clock)
+        logits = view.logits
+
+        def probabilities_of(branch: Tensor) -> Tensor:
+            if self.config.exact:
+                branch = model.enlarge_logits(branch, input_size)
+                size: tuple[int, ...] = frame.size
+            else:
+                size = tuple(logits.shape[-2:])
+            if tuple(branch.shape[-2:]) != size:
+                branch = F.interpolate(branch, size, mode="bilinear", align_corners=False)
+            return branch.softmax(1)
+
+        probabilities, fused_share = probabilities_of(logits), 0.0
+        if view.query is not None and memory is not None and memory.temporal is not None:
+            temporal = probabilities_of(self.segmenter.attend(view.query, memory.temporal))
+            probabilities, fused = blend_branches(
+                probabilities, temporal, self.config.reliability_threshold, only_if_better=not self.config.exact
+            )
+            fused_share = float(fused.float().mean())
+        image = None
+        if self.config.smoothing > 0:
+            height, width = probabilities.shape[-2:]
+            carried = None if carrying is None else carrying.result()
+            if carried is not None and carried.image.shape == (height, width):
+                image = carried.image
+                probabilities = self.smoother.smooth(probabilities, carried, self.config.smoothing)
+            else:
+                image = self.smoother.grey(frame.image, (height, width))
+        self.memory = StreamMemory(
+            view.memory,
+            probabilities,
+            image,
+            frame.stamp,
+        )
+        clock.stop("fuse")
+        class_ids, confidence = label_frame(model, probabilities, frame.size)
+        clock.stop("label")
+        return Segmentation(class_ids, confidence, generation, fused_share, clock.stages)
+
+    def recent_memory(self, stamp: int) -> StreamMemory | None:
+        """The memory, unless it is older than the fusion may bridge."""
+        if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
+            return None
+        return self.memory
+
+
+class StageClock:
+    """Milliseconds between successive stops, by stage."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """End the stage that began at the last stop."""
+        now = time.perf_counter()
+        self.stages[stage] = (now - self.last) * 1e3
+        self.last = now

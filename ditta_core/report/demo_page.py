@@ -1,0 +1,288 @@
+"""The report of the demo: its numbers, a timeline, and one HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ditta_core.classes import ClassList
+from ditta_core.evaluation.metrics import MaskQuality, percent
+from ditta_core.report.pages import render, swatches
+from ditta_core.report.pictures import Still, data_url, jpeg
+from ditta_core.report.tables import Table, number
+from ditta_core.types import State
+
+# --- what was measured ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds from the publication of an image to the arrival of its mask; None where no mask arrived.
+
+    Attributes:
+        p50, p95: the median, and what 95 % of the masks stay below.
+        masks: how many were measured.
+    """
+
+    p50: float | None
+    p95: float | None
+    masks: int
+
+    @classmethod
+    def of(cls, milliseconds: Sequence[float]) -> Latency:
+        """Percentiles of measured latencies."""
+        if not milliseconds:
+            return cls(None, None, 0)
+        p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
+        return cls(p50, p95, len(milliseconds))
+
+
+@dataclass(frozen=True)
+class PhaseLatencies:
+    """Latencies before, during and after the adaptation."""
+
+    base: Latency
+    adapting: Latency
+    adapted: Latency
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Measures against labels in percent; None where there was nothing to measure."""
+
+    miou: float | None
+    wiou: float | None
+    vc8: float | None
+    vc16: float | None
+
+    @classmethod
+    def of(cls, quality: MaskQuality) -> Accuracy:
+        """The measures of a stream of masks."""
+        confusion, consistency = quality.confusion, quality.video_consistency
+        shares = confusion.mean_iou(), confusion.weighted_iou(), consistency.score(8), consistency.score(16)
+        return cls(*(percent(share) for share in shares))
+
+
+@dataclass(frozen=True)
+class AccuracyComparison:
+    """Accuracy of the unadapted model, frame by frame, and of DiTTA on the same frames."""
+
+    source: Accuracy
+    ditta: Accuracy
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Flow-warped consistency in percent: of the unadapted model, frame by frame, and of DiTTA on the same frames."""
+
+    source: float | None
+    ditta: float | None
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """The numbers of one run of the demo.
+
+    Attributes:
+        video: name of the sequence.
+        frames, frame_rate, image_size: its length, frames per second, (width, height).
+        passes: how often it was played, the measured last pass included.
+        frames_in: images published.
+        masks_out: masks that arrived.
+        dropped: images that the node passed over, as it declares itself.
+        lost: images that never reached the node.
+        states: of the node, in order.
+        generation: of the model at the end.
+        warmup_frames: frames that the model was adapted to.
+        adaptation_seconds: duration of the adaptation.
+        masks_during_adaptation: masks that arrived while the node was adapting.
+        compared_frames: frames of the last pass, after the warm-up part: what the measures are over.
+        accuracy: None without labels.
+        configuration: options of the run.
+        versions: of the software.
+    """
+
+    video: str
+    frames: int
+    frame_rate: float
+    image_size: tuple[int, int]
+    passes: int
+    frames_in: int
+    masks_out: int
+    dropped: int
+    lost: int
+    states: tuple[str, ...]
+    generation: int
+    warmup_frames: int
+    adaptation_seconds: float
+    masks_during_adaptation: int
+    latency_ms: PhaseLatencies
+    compared_frames: int
+    consistency: Consistency
+    accuracy: AccuracyComparison | None
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """JSON with the names of the attributes; None becomes null, and ``accuracy`` is left out without labels."""
+        values = asdict(self)
+        if self.accuracy is None:
+            del values["accuracy"]
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When what happened, in seconds since the first image.
+
+    Attributes:
+        states: when each state began.
+        frames: when each image was published.
+        masks: when each mask arrived.
+        latencies: milliseconds, one per mask.
+        compared: seconds of the video, of each frame whose consistency with the one before was measured.
+        source, ditta: these consistencies, 0..1, of the unadapted model and of DiTTA; NaN across a cut.
+    """
+
+    states: Sequence[tuple[float, State]]
+    frames: Sequence[float]
+    masks: Sequence[float]
+    latencies: Sequence[float]
+    compared: Sequence[float]
+    source: Sequence[float]
+    ditta: Sequence[float]
+
+
+def quality_table(summary: DemoSummary) -> Table:
+    """How steady, and with labels how good, the masks are without and with DiTTA."""
+    measures: list[tuple[str, float | None, float | None]] = [
+        ("flow-warped consistency", summary.consistency.source, summary.consistency.ditta)
+    ]
+    if summary.accuracy is not None:
+        source, ditta = summary.accuracy.source, summary.accuracy.ditta
+        measures += [
+            ("mIoU", source.miou, ditta.miou),
+            ("wIoU", source.wiou, ditta.wiou),
+            ("VC8", source.vc8, ditta.vc8),
+            ("VC16", source.vc16, ditta.vc16),
+        ]
+    rows = []
+    for name, before, after in measures:
+        change = "–" if before is None or after is None else f"{after - before:+.2f}"
+        rows.append((name, number(before, 2), number(after, 2), change))
+    return Table((f"{summary.compared_frames} frames, percent", "frame by frame", "DiTTA", "change"), tuple(rows))
+
+
+def latency_table(summary: DemoSummary) -> Table:
+    """Latency per phase."""
+    phases = summary.latency_ms
+    rows = [
+        (name, str(latency.masks), number(latency.p50), number(latency.p95))
+        for name, latency in (
+            ("before", phases.base),
+            ("during", phases.adapting),
+            ("after", phases.adapted),
+        )
+    ]
+    return Table(("adaptation", "masks", "latency p50, ms", "p95, ms"), tuple(rows))
+
+
+def flow_sentence(summary: DemoSummary) -> str:
+    """The way of the frames in one sentence."""
+    lost = f", {summary.lost} lost on the way to the node" if summary.lost else ""
+    return (
+        f"{summary.frames_in} frames in, {summary.masks_out} masks out, {summary.dropped} dropped as too many{lost}; "
+        f"adapted to {summary.warmup_frames} frames in {summary.adaptation_seconds:.1f} s, during which "
+        f"{summary.masks_during_adaptation} masks came out"
+    )
+
+
+def summary_text(summary: DemoSummary) -> str:
+    """What the demo prints."""
+    tables = quality_table(summary).to_text(), latency_table(summary).to_text()
+    return "\n\n".join([*tables, flow_sentence(summary)])
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+STATE_COLORS = {
+    State.BASE: "#9aa3ad",
+    State.COLLECTING: "#e0a82e",
+    State.ADAPTING: "#3b82c4",
+    State.ADAPTED: "#3a9d5d",
+    State.FAILED: "#c0392b",
+}
+SOURCE_COLOR, DITTA_COLOR = "#c2703d", "#1f7a45"
+LEGEND: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
+
+
+def draw_timeline(timeline: Timeline, path: Path) -> None:
+    """Draw latency and throughput over time, with the node's states behind them, and consistency, as a PNG."""
+    figure = Figure(figsize=(11, 8), layout="constrained", facecolor="white")
+    latency, rate, consistency = figure.subplots(3, 1)
+    end = max([*timeline.frames, *timeline.masks], default=0.0) or 1.0
+    beginnings = [max(time, 0.0) for time, _ in timeline.states]
+    bands = [
+        (begin, until, state)
+        for (_, state), begin, until in zip(timeline.states, beginnings, [*beginnings[1:], end], strict=True)
+        if begin < until
+    ]
+    for axes in (latency, rate):
+        for begin, until, state in bands:
+            axes.axvspan(begin, until, color=STATE_COLORS[state], alpha=0.2, linewidth=0)
+        axes.set_xlim(0, end)
+    for axes in (latency, rate, consistency):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#d5d9de", linewidth=0.6)
+        axes.set_axisbelow(True)
+
+    latency.plot(timeline.masks, timeline.latencies, ".", markersize=3, color="#2b3440")
+    latency.set_ylabel("latency of a mask, ms")
+    latency.set_ylim(bottom=0)
+    reached = list(dict.fromkeys(state for _, _, state in bands))
+    patches = [Patch(color=STATE_COLORS[state], alpha=0.45, label=state.value) for state in reached]
+    latency.legend(handles=patches, ncols=len(State), **LEGEND)
+
+    seconds = np.arange(0, math.ceil(end) + 1)
+    rate.stairs(np.histogram(timeline.masks, seconds)[0], seconds, color=DITTA_COLOR, label="masks out", fill=True)
+    rate.stairs(np.histogram(timeline.frames, seconds)[0], seconds, color="#2b3440", label="frames in")
+    rate.set_ylabel("per second")
+    rate.set_xlabel("seconds since the first frame")
+    rate.legend(ncols=2, **LEGEND)
+
+    for values, color, label in (
+        (timeline.source, SOURCE_COLOR, "unadapted, frame by frame"),
+        (timeline.ditta, DITTA_COLOR, "DiTTA"),
+    ):
+        consistency.plot(timeline.compared, 100 * np.asarray(values, float), color=color, linewidth=1.2, label=label)
+    consistency.set_ylabel("flow-warped\nconsistency, %")
+    consistency.set_xlabel("seconds of the video, last pass")
+    consistency.legend(ncols=2, **LEGEND)
+    figure.savefig(path, dpi=110)
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def write_html(
+    summary: DemoSummary, timeline_png: Path, stills: Sequence[Still], classes: ClassList, path: Path
+) -> None:
+    """Write the page: one file that needs nothing else, not even a network."""
+    page = render(
+        "demo.html.j2",
+        summary=summary,
+        flow=flow_sentence(summary),
+        tables=[quality_table(summary), latency_table(summary)],
+        timeline=data_url(timeline_png.read_bytes(), "png"),
+        stills=[(data_url(jpeg(still.image), "jpeg"), still.caption) for still in stills],
+        swatches=swatches(classes),
+    )
+    path.write_text(page, encoding="utf-8")

@@ -1,0 +1,166 @@
+"""The report of an evaluation: one HTML page with the plots beside it, an overlay video, and the numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.evaluation.measurement import EvaluationResult, MethodResult
+from ditta_core.report.footage import Footage, Masks, differing_video
+from ditta_core.report.page_pictures import (
+    OVERLAY_METHODS,
+    STILL_METHODS,
+    Gallery,
+    class_plot,
+    confusion_plot,
+    curve_plots,
+    frame_views,
+    seen_classes,
+    write_overlay,
+)
+from ditta_core.report.page_tables import class_tables, full_title, method_table, video_tables
+from ditta_core.report.pages import render, swatches
+from ditta_core.report.plots import (
+    draw_scores,
+    method_styles,
+)
+from ditta_core.report.results import (
+    CONSISTENCY,
+    MIOU,
+    OURS,
+    VC8,
+    Comparison,
+    comparisons,
+    featured_methods,
+    from_json,
+    listed,
+    main_comparisons,
+    main_measure,
+    methods_of,
+    reference_method,
+    results_table,
+    summary_sentence,
+    to_json,
+)
+
+__all__ = ["from_json", "report_steps", "results_table", "to_json", "write_report"]
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def report_steps(result: EvaluationResult, sequences: Mapping[str, VideoSequence]) -> int:
+    """How often :func:`write_report` calls its ``step``."""
+    main = main_comparisons(result)[0]
+    labelled = main_measure(result) is MIOU
+    plots = 1 + len(comparisons(result)) + labelled * (1 + len(confused(result, main)))
+    scanned = sum(len(sequences[video.video]) for video in main.results[0].videos)
+    return plots + scanned + len(sequences[differing_video(main, main_measure(result))])
+
+
+def confused(result: EvaluationResult, group: Comparison) -> list[MethodResult]:
+    """The rows whose confusion is shown: of the reference, of the best of the others, and of DiTTA."""
+    reference, *others = featured_methods(result)
+    shown = dict.fromkeys([reference, *others[:1], *(method for method in others if method == OURS)])
+    rows = [row for method in shown if (row := group.of(method)) is not None]
+    return [row for row in rows if row.confusion.any()]
+
+
+def write_report(
+    result: EvaluationResult,
+    sequences: Mapping[str, VideoSequence],
+    masks: Masks,
+    folder: Path,
+    step: Callable[[], object] = lambda: None,
+) -> None:
+    """Write ``report.html``, ``results.json``, the plots as PNG and ``overlay.mp4`` into a folder.
+
+    The page is one file that needs neither network nor scripts. Frames and the overlay are of the first warm-up ratio,
+    on the clean videos where there are any.
+
+    Args:
+        result: what was measured, at least one row; see :func:`to_json` for the file of numbers.
+        sequences: the clean videos by name: images and labels.
+        masks: the label image of a frame.
+        folder: is made where it does not exist.
+        step: called after every frame and every plot, ``report_steps`` times.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: nothing was measured.
+    """
+    if not result.results:
+        raise ValueError("expected results to report, but got none")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(to_json(result), encoding="utf-8")
+    footage = Footage(result, sequences, masks)
+    featured, measure = featured_methods(result), main_measure(result)
+    styles = method_styles(featured)
+    groups, mains = comparisons(result), main_comparisons(result)
+    main, labelled = mains[0], measure is MIOU
+    gallery = Gallery(folder, step)
+    write_overlay(
+        main, featured[:OVERLAY_METHODS], differing_video(main, measure), footage, folder / "overlay.mp4", step
+    )
+    score_measures = [MIOU, VC8, CONSISTENCY] if labelled else [CONSISTENCY]
+    corruptions = list(dict.fromkeys(group.corruption for group in groups if group.corruption != main.corruption))
+    videos = [video.video for video in main.results[0].videos]
+    page = render(
+        "evaluation.html.j2",
+        title=f"Evaluation on {listed(videos) if len(videos) <= 3 else f'{len(videos)} videos'}",
+        subtitle=subtitle(result),
+        summary=summary_sentence(result),
+        reference=reference_method(result),
+        main_title=full_title(main),
+        scores=gallery.plot(
+            "scores",
+            "Scores at a glance",
+            f"{listed([each.title for each in score_measures])} of every method; the values are in the table",
+            lambda theme: draw_scores(mains, score_measures, styles, theme),
+        ),
+        main_table=method_table(main.corruption or "Clean videos", mains, styles),
+        corrupted=[
+            method_table(corruption or "Clean videos", [g for g in groups if g.corruption == corruption], styles)
+            for corruption in corruptions
+        ],
+        class_plot=class_plot(result, main, styles, gallery) if labelled else None,
+        class_tables=class_tables(result, groups, styles) if labelled else [],
+        curves=curve_plots(mains, measure, footage, styles, gallery),
+        corrupted_curves=curve_plots(
+            [group for group in groups if group not in mains], measure, footage, styles, gallery
+        ),
+        overlay=(folder / "overlay.mp4").exists(),
+        frames=frame_views(main, featured[:STILL_METHODS], footage, styles, step),
+        swatches=[each for each in swatches(result.classes) if each.name in seen_classes(result, main)],
+        confusions=[confusion_plot(row, result, gallery) for row in confused(result, main)] if labelled else [],
+        video_tables=video_tables(groups, videos, labelled, styles) if len(videos) > 1 else [],
+        protocols=list(dict.fromkeys(group.protocol for group in groups)),
+        live=any(row.latency_ms is not None or row.dropped is not None for row in result.results),
+        repeated=any(row.spread is not None for row in result.results),
+        command=result.config.get("command"),
+        configuration={name: shown_value(value) for name, value in result.config.items() if name != "command"},
+        versions=result.versions,
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def subtitle(result: EvaluationResult) -> str:
+    """How much was compared."""
+    groups = comparisons(result)
+    methods = len(methods_of(result.results))
+    ratios = list(dict.fromkeys(group.warmup_ratio for group in groups if group.warmup_ratio is not None))
+    corruptions = list(dict.fromkeys(group.corruption or "clean" for group in groups))
+    parts = [f"{methods} method{'s' * (methods > 1)}"]
+    if ratios:
+        parts.append(f"warm-up {listed([str(ratio) for ratio in ratios])} %")
+    if corruptions != ["clean"]:
+        parts.append(listed(corruptions))
+    return " · ".join(parts)
+
+
+def shown_value(value: Any) -> str:
+    """A value of the configuration as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

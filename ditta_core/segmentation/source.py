@@ -1,0 +1,26 @@
+"""Which model; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model, which classes, where it runs; what a worker process needs to load the same one.
+
+    Attributes:
+        name: ``camvid``, the packaged model; ``espnetv2:<weight file>``; ``hf:<id or folder>``, a segmentation
+            checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode head, as
+            ``tools/convert_ditta_checkpoint.py`` writes it.
+        classes: what to publish: empty for the model's own classes, or what :meth:`ClassList.parse` takes.
+        device: of torch, such as ``cpu`` or ``cuda:0``.
+        allow_download: whether files that are not on this machine may be fetched.
+        allow_pickle: whether ``hf:`` also reads weights that are not in safetensors files.
+    """
+
+    name: str = "camvid"
+    classes: str = ""
+    device: str = "cpu"
+    allow_download: bool = False
+    allow_pickle: bool = False

@@ -1,0 +1,1 @@
+"""A stream of frames: segmented, adapted to, and remembered."""

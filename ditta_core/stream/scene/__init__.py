@@ -1,0 +1,1 @@
+"""When the camera has left the scene that the model was adapted to."""

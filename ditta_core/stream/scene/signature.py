@@ -1,0 +1,105 @@
+"""What a frame looks like to the frozen encoder, in a few numbers that can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.segmentation.base import SegmentationModel
+
+LONG_SIDE = 192
+"""Pixels of the frame that is described. With the packaged model 12 ms for 1280×720 on one thread (128: 8, 256: 17);
+places are told apart as well as at 256 (area under the curve for drives 0.84 in all three)."""
+
+
+@dataclass(frozen=True)
+class SceneSignature:
+    """What a place looks like to an encoder.
+
+    Attributes:
+        mean, spread: float32 [D], mean and standard deviation of the channels over all positions of all frames.
+    """
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    def distance(self, other: SceneSignature) -> float:
+        """Root mean square of the channels' effect sizes; 0 = same place, above about 0.3 = another one.
+
+        Raises:
+            ValueError: the signatures are of different encoders.
+        """
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"expected signatures of one encoder, but got {len(self.mean)} and {len(other.mean)} channels"
+            )
+        variance = (np.square(self.spread, dtype=np.float64) + np.square(other.spread, dtype=np.float64)) / 2
+        shift = np.square(self.mean.astype(np.float64) - other.mean)
+        # A channel that varies in neither counts by the variation of the others.
+        floor = 1e-6 * float(variance.mean()) + 1e-12
+        return float(np.sqrt(np.mean(shift / (variance + floor))))
+
+    @classmethod
+    def pooled(cls, signatures: Iterable[SceneSignature]) -> SceneSignature:
+        """The signature of all frames together, from one or more of equally many positions each."""
+        parts = list(signatures)
+        means = np.stack([part.mean for part in parts]).astype(np.float64)
+        spreads = np.stack([part.spread for part in parts]).astype(np.float64)
+        mean = means.mean(0)
+        variance = (np.square(spreads) + np.square(means - mean)).mean(0)
+        return cls(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
+
+
+class SceneDescriber:
+    """Describes images by the frozen encoder of a model.
+
+    Args:
+        model: the base model. Adaptation leaves the encoder's weights as they are but may blend its normalisation, so
+            that descriptions compare only if they all come from the base model.
+        long_side: longest side in pixels of the copy that is described; a model of one input size has that one.
+    """
+
+    def __init__(self, model: SegmentationModel, long_side: int = LONG_SIDE) -> None:
+        self.model = model
+        self.long_side = long_side
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8]) -> SceneSignature:
+        """Describe an RGB image, uint8 [H, W, 3]; from one thread at a time with the model's other uses."""
+        height, width = self.model.input_size((image.shape[0], image.shape[1]), self.long_side)
+        small = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
+        pixels = self.model.preprocess(np.asarray(small, np.uint8)[None], (height, width), self.model.mean.device)
+        values = channels_first(self.model.encode(pixels), width / height)
+        deviation, mean = torch.std_mean(values, 1, correction=0)
+        return SceneSignature(mean.cpu().numpy(), deviation.cpu().numpy())
+
+
+def channels_first(features: Sequence[Tensor], aspect: float) -> Tensor:
+    """The deepest features of one image, float [C, positions].
+
+    The deepest are the last that are tokens [1, positions, C] or a map, [1, C, h, w] or [1, h, w, C], whichever has the
+    shape of the image; without any, the last that hold numbers.
+
+    Args:
+        features: of the encoder.
+        aspect: width of the image by its height.
+    """
+    tensors = [feature for feature in features if feature.is_floating_point() and feature.numel()]
+    deepest = next((tensor for tensor in reversed(tensors) if tensor.ndim >= 3), tensors[-1])[0].float()
+    if deepest.ndim == 1:
+        return deepest[:, None]
+    if deepest.ndim == 3:
+        first, second, third = deepest.shape
+        channels_last = abs(math.log(second / first / aspect)) < abs(math.log(third / second / aspect))
+    else:
+        channels_last = deepest.ndim == 2
+    if channels_last:
+        deepest = deepest.movedim(-1, 0)
+    return deepest.flatten(1)

@@ -1,0 +1,1 @@
+"""Adaptation in the node: the worker process, and the services that ask for one."""

@@ -1,0 +1,100 @@
+"""The executor of everything about adaptation: it takes in its news and answers ``~/adapt``, ``~/reset`` and their kin.
+
+Three threads of the node's process keep out of each other's way:
+
+- the *stream's executor* takes images from the middleware, and serves lifecycle, parameters and diagnostics;
+- the *inference thread* belongs to no executor: it takes the newest image from a mailbox and publishes the masks;
+- the *adaptation executor* here. It waits neither for an image of some megabytes to be taken over nor for a model to be
+  loaded by ``configure``, so that its services answer at once, always.
+
+In rclpy an executor serves whole nodes; a callback group cannot go to another executor than the rest of its node. A
+``MultiThreadedExecutor`` over one node would answer services in time as well, but rebuilds its wait set for every
+callback of every group and keeps threads for work that there seldom is. So the adaptation executor spins a small hidden
+node of its own, whose services carry the names of the main node's private ones, remappings included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.service import Service
+from std_srvs.srv import Trigger
+
+from ditta_ros.process.executor import BackgroundExecutor
+
+POLL_SECONDS = 0.1
+
+
+class AdaptationExecutor:
+    """Polls ten times a second and answers services, in a thread of its own.
+
+    Args:
+        node: whose private services they are.
+        poll: takes in news of the adaptation; must not wait.
+        services: what each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
+    """
+
+    def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Callable[[], str]]) -> None:
+        self._main = node
+        self._logger = node.get_logger()
+        self._poll = poll
+        # A leading underscore hides the node from listings; global arguments would rename it to the main node's name.
+        self._node = Node(
+            f"_{node.get_name()}_adaptation",
+            namespace=node.get_namespace(),
+            context=node.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._services: dict[str, Service] = {}
+        self._add(services)
+        # Steady, since simulated time may stand still.
+        self._node.create_timer(POLL_SECONDS, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._executor = BackgroundExecutor(self._node, "adaptation executor")
+
+    def serve(self, services: Mapping[str, Callable[[], str]]) -> None:
+        """Answer more services.
+
+        Args:
+            services: by name, what carries out a request and returns the answer; raises ValueError or OSError where it
+                cannot. Must not wait.
+        """
+        self._executor.run(lambda: self._add(services))
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Answer these services no more."""
+        self._executor.run(lambda: self._remove(names))
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._executor.stop()
+        self._node.destroy_node()
+
+    def _add(self, services: Mapping[str, Callable[[], str]]) -> None:
+        for name, action in services.items():
+            full_name = self._main.resolve_service_name(name)
+            self._services[name] = self._node.create_service(Trigger, full_name, self._answer(action))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._node.destroy_service(self._services.pop(name))
+
+    def _answer(self, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message = action()
+                response.success = True
+            except (ValueError, OSError) as error:
+                response.message = str(error)
+            return response
+
+        return answer
+
+    def _on_timer(self) -> None:
+        try:
+            self._poll()
+        except Exception as error:  # whatever an adaptation came back with, the next request must be answered
+            self._logger.error(f"the news of the adaptation could not be taken in: {type(error).__name__}: {error}")

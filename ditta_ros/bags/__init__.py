@@ -1,0 +1,1 @@
+"""Rosbags: read, matched, summarised, written; no node and no ROS needed."""

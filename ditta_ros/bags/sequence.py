@@ -1,0 +1,311 @@
+"""Bags of ROS 2 without ROS, opened as video sequences.
+
+``rosbags`` reads both storages, mcap and sqlite3, in pure Python, so that an evaluation of a bag needs no ROS and gives
+the same numbers on a robot, a laptop and a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import Reader
+
+from ditta_core.classes import ClassList
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.video import FOLDER_FRAME_RATE
+from ditta_core.types import UNLABELLED
+from ditta_ros.bags.matching import match
+from ditta_ros.bags.reader import (
+    CLASSES_TOPIC,
+    GROUND_TRUTH_TOPIC,
+    IMAGE,
+    IMAGE_TYPES,
+    STRING,
+    Topic,
+    TopicMessages,
+    checked_topic,
+    damage,
+    deserialised,
+    messages_of,
+    only_image_topic,
+    open_reader,
+    reader_path,
+    topics_of,
+)
+from ditta_ros.messages.classes import classes_of_json
+from ditta_ros.messages.images import (
+    LABEL_ENCODINGS,
+    label_image,
+    labels_of_compressed,
+    rgb_image,
+    rgb_of_compressed,
+    stamp_of,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the images of a topic look like.
+
+    Attributes:
+        encoding: of raw images; the format of compressed ones.
+        size: height and width in pixels; None for compressed images, which tell it only when they are decoded.
+    """
+
+    encoding: str
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class TopicIndex:
+    """What one pass over a topic of images finds, without decoding any.
+
+    Attributes:
+        topic: see :class:`Topic`.
+        stamps: nanoseconds, of the headers, in the order of the bag.
+        timestamps: nanoseconds, int64, when the messages were recorded.
+        layouts: all that occur.
+    """
+
+    topic: Topic
+    stamps: list[int]
+    timestamps: NDArray[np.int64]
+    layouts: frozenset[Layout]
+
+
+def index_topics(reader: Reader, topics: Sequence[Topic]) -> list[TopicIndex]:
+    """One pass over topics of images.
+
+    Raises:
+        ValueError: the bag is damaged, or holds fewer messages than it announces.
+    """
+    by_name = {topic.name: topic for topic in topics}
+    stamps: dict[str, list[int]] = {name: [] for name in by_name}
+    timestamps: dict[str, list[int]] = {name: [] for name in by_name}
+    layouts: dict[str, set[Layout]] = {name: set() for name in by_name}
+    for name, timestamp, content in messages_of(reader, list(by_name)):
+        message = deserialised(content, by_name[name], reader_path(reader))
+        raw = by_name[name].message_type == IMAGE
+        layout = Layout(message.encoding, (message.height, message.width)) if raw else Layout(message.format, None)
+        stamps[name].append(stamp_of(message.header))
+        timestamps[name].append(timestamp)
+        layouts[name].add(layout)
+    for name, topic in by_name.items():
+        if len(stamps[name]) < topic.count:
+            reason = f"only {len(stamps[name])} of {topic.count} messages on {name} can be read"
+            raise damage(reader_path(reader), reason)
+    return [
+        TopicIndex(topic, stamps[name], np.array(timestamps[name], np.int64), frozenset(layouts[name]))
+        for name, topic in by_name.items()
+    ]
+
+
+class BagSequence(VideoSequence):
+    """The images of a bag with their labels, in the order in which they were recorded.
+
+    Images are read when asked for; in order, that is one pass over the bag. Pickled, a sequence keeps what it knows of
+    the bag and opens it again where it is needed. One thread at a time may read.
+
+    Args:
+        path: the folder of a bag, or a .mcap or .db3 file.
+        image_topic: raw or compressed; by default the only one besides the ground truth.
+        ground_truth_topic: class ids, raw or PNG; by default :data:`GROUND_TRUTH_TOPIC` where that is there.
+        slop: seconds by which the stamps of labels may differ from those of their images; see
+            :func:`ditta_ros.bags.matching.match`.
+        classes: of the labels; by default those that :data:`CLASSES_TOPIC` tells.
+
+    Attributes:
+        name: of the folder, or of the file without its suffix.
+        frame_rate: from the median distance of the stamps, to 6 digits.
+        size: height and width of all images.
+        images, ground_truth: what is in the bag on these topics; ``ground_truth`` None where there are no labels.
+        matches: for each image the index of its label, or None.
+        duration: seconds from the first message of the bag to the last.
+        topics: all of the bag, by name.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: the bag is damaged; a topic is missing, of another type or empty; images or labels have another
+            size or encoding; the stamps do not advance; no label has the stamp of an image.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        image_topic: str | None = None,
+        ground_truth_topic: str | None = None,
+        slop: float = 0.0,
+        classes: ClassList | None = None,
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.slop = slop
+        self.name = self.path.stem if self.path.is_file() else self.path.name
+        reader = open_reader(self.path)
+        try:
+            self.topics = topics_of(reader)
+            if ground_truth_topic is None and GROUND_TRUTH_TOPIC in self.topics:
+                ground_truth_topic = GROUND_TRUTH_TOPIC
+            if image_topic is None:
+                image_topic = only_image_topic(self.topics, ground_truth_topic or "", self.path)
+            if image_topic == ground_truth_topic:
+                raise ValueError(f"expected two topics, but got {image_topic} for images and for the ground truth")
+            names = [image_topic] if ground_truth_topic is None else [image_topic, ground_truth_topic]
+            topics = [checked_topic(self.topics, name, IMAGE_TYPES, self.path) for name in names]
+            self.images, *others = index_topics(reader, topics)
+            self.ground_truth = others[0] if others else None
+            self._classes = classes or self._recorded_classes(reader)
+            self.duration = max(reader.duration - 1, 0) / 1e9  # rosbags counts to after the last message
+        finally:
+            reader.close()
+        self._image_messages = TopicMessages(self.path, self.images.topic, self.images.timestamps)
+        self.frame_rate = self._rate_of_stamps()
+        self.size = self._size_of_images()
+        self.matches: list[int | None] = [None] * len(self)
+        if self.ground_truth is not None:
+            self._label_messages = TopicMessages(self.path, self.ground_truth.topic, self.ground_truth.timestamps)
+            self._check_labels(self.ground_truth)
+            self.matches = match(self.images.stamps, self.ground_truth.stamps, slop)
+            if all(label is None for label in self.matches):
+                raise ValueError(self._why_none_match(self.ground_truth))
+
+    def __len__(self) -> int:
+        return len(self.images.stamps)
+
+    @property
+    def classes(self) -> ClassList | None:
+        return self._classes if self.ground_truth is not None else None
+
+    def stamp(self, index: int) -> int:
+        """Stamp of the header of frame ``index`` in nanoseconds."""
+        return self.images.stamps[index]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index`` as RGB uint8 [H, W, 3], whatever its encoding.
+
+        Raises:
+            IndexError: there is no such frame.
+            ValueError: it cannot be converted, or has another size than the first.
+        """
+        self._check_index(index)
+        image = self._decoded_image(index)
+        if image.shape[:2] != self.size:
+            raise ValueError(
+                f"expected images of {size_text(self.size)} on {self.images.topic.name}, but got one of "
+                f"{size_text(image.shape[:2])} at frame {index}; cut the bag there"
+            )
+        return image
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None where no label matches.
+
+        Raises:
+            IndexError: there is no such frame.
+            ValueError: the labels have another size than the images, or are outside the class list.
+        """
+        self._check_index(index)
+        position = self.matches[index]
+        if position is None or self.ground_truth is None:
+            return None
+        topic = self.ground_truth.topic
+        message = self._label_messages[position]
+        ids = label_image(message) if topic.message_type == IMAGE else labels_of_compressed(message)
+        if ids.shape != self.size:
+            raise ValueError(self._other_size(ids.shape))
+        unlabelled = np.iinfo(ids.dtype).max
+        number = UNLABELLED if self._classes is None else len(self._classes)
+        outside = ids[(ids >= number) & (ids != unlabelled)]
+        if outside.size:
+            raise ValueError(
+                f"expected class ids of 0..{number - 1}, or {unlabelled} for unlabelled, on {topic.name}, but got "
+                f"{sorted({int(value) for value in np.unique(outside)})[:8]} at frame {index}; give the classes that "
+                f"the labels were made with"
+            )
+        return np.where(ids == unlabelled, UNLABELLED, ids).astype(np.uint8)
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"expected a frame of 0..{len(self) - 1} of {self.path}, but got {index}")
+
+    def _decoded_image(self, index: int) -> NDArray[np.uint8]:
+        message = self._image_messages[index]
+        raw = self.images.topic.message_type == IMAGE
+        return np.require(rgb_image(message) if raw else rgb_of_compressed(message), requirements=["C", "W"])
+
+    def _recorded_classes(self, reader: Reader) -> ClassList | None:
+        """The classes that the bag tells last; None where it tells none."""
+        topic = self.topics.get(CLASSES_TOPIC)
+        if topic is None or topic.count == 0:
+            return None
+        checked_topic(self.topics, CLASSES_TOPIC, [STRING], self.path)
+        *_, (_, _, content) = messages_of(reader, [CLASSES_TOPIC])
+        classes = classes_of_json(deserialised(content, topic, self.path).data, f"{CLASSES_TOPIC} of {self.path}")
+        if len(classes) > UNLABELLED:
+            raise ValueError(f"expected at most {UNLABELLED} classes in {self.path}, but got {len(classes)}")
+        return classes
+
+    def _rate_of_stamps(self) -> float:
+        period = median_period(self.images.stamps)
+        if period is not None:
+            return float(f"{1e9 / period:.6g}")  # stamps are rounded to nanoseconds, so that 15 Hz come as 14.9999999
+        if len(self) > 1:
+            raise ValueError(
+                f"expected stamps that advance on {self.images.topic.name}, but got none that is later than the one "
+                f"before it; record with a driver that stamps its images"
+            )
+        return FOLDER_FRAME_RATE
+
+    def _size_of_images(self) -> tuple[int, int]:
+        """The size of the first image, which all must have; compressed ones are looked at when they are read."""
+        sizes = {layout.size for layout in self.images.layouts}
+        if len(sizes) > 1:
+            found = sorted(size_text(size) for size in sizes if size is not None)
+            raise ValueError(
+                f"expected images of one size on {self.images.topic.name}, but got {found}; cut the bag there"
+            )
+        height, width = self._decoded_image(0).shape[:2]
+        return height, width
+
+    def _check_labels(self, ground_truth: TopicIndex) -> None:
+        """Encoding and size of raw labels; compressed ones are looked at when they are read."""
+        for layout in ground_truth.layouts:
+            if layout.size is None:
+                continue
+            if layout.encoding not in LABEL_ENCODINGS:
+                raise ValueError(
+                    f"expected class ids on {ground_truth.topic.name} in one of the encodings "
+                    f"{sorted(LABEL_ENCODINGS)}, but got {layout.encoding!r}; record class ids, not their colours"
+                )
+            if layout.size != self.size:
+                raise ValueError(self._other_size(layout.size))
+
+    def _other_size(self, size: tuple[int, ...]) -> str:
+        assert self.ground_truth is not None
+        return (
+            f"expected labels of {size_text(self.size)}, as the images on {self.images.topic.name}, but got "
+            f"{size_text(size)} on {self.ground_truth.topic.name}; record both at one size"
+        )
+
+    def _why_none_match(self, ground_truth: TopicIndex) -> str:
+        images, labels = np.sort(self.images.stamps), np.array(ground_truth.stamps)
+        after = np.searchsorted(images, labels).clip(1 if len(images) > 1 else 0, len(images) - 1)
+        nearest = np.minimum(abs(images[after] - labels), abs(images[after - 1] - labels)).min() / 1e9
+        return (
+            f"expected labels on {ground_truth.topic.name} with the stamps of images on {self.images.topic.name}, but "
+            f"none of {len(labels)} is within {self.slop:g} s, the nearest {nearest:.9g} s away; give a slop above "
+            f"that, if it is less than half the period of the images"
+        )
+
+
+def size_text(size: tuple[int, ...]) -> str:
+    """WIDTH×HEIGHT of a height and width."""
+    return f"{size[1]}×{size[0]}"
+
+
+def median_period(stamps: Sequence[int]) -> float | None:
+    """Median of the steps forward between stamps in nanoseconds; None where there is no step forward."""
+    steps = np.diff(np.array(stamps, np.int64))
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else None

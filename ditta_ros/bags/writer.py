@@ -1,0 +1,247 @@
+"""Bags of ROS 2 without ROS, made from video sequences."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.types import UNLABELLED
+from ditta_ros.bags.reader import CLASSES_TOPIC, COMPRESSED_IMAGE, GROUND_TRUTH_TOPIC, IMAGE, STRING, message_types
+from ditta_ros.messages.classes import classes_json
+from ditta_ros.messages.images import encoding_of
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+EPOCH = 1_600_000_000 * 1_000_000_000
+"""Stamp of the first frame of every bag that is made, nanoseconds; ROS takes 0 for no time at all."""
+
+METADATA_VERSION: Literal[8] = 8
+"""The newest that ROS 2 Humble reads; version 9 writes QoS in a way that only Jazzy and later understand."""
+
+JPEG_QUALITY = 95
+BAG_SUFFIXES = (".mcap", ".db3", ".yaml", ".zstd")
+
+Storage = Literal["mcap", "sqlite3"]
+Compression = Literal["jpeg", "png"]
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """How a bag is made.
+
+    Attributes:
+        storage: file format.
+        compression: None for raw images (``sensor_msgs/Image``, ``rgb8``), else that of ``CompressedImage``. Labels
+            are never compressed.
+        image_topic: of raw images; that of compressed ones has ``/compressed`` at its end, that of the camera info is
+            its sibling ``camera_info``, as in ``image_transport``.
+        frame_id: of every header.
+        overwrite: replace a bag that is there.
+
+    Raises:
+        ValueError: the topic is no absolute name of ROS, or one of the ground truth's.
+    """
+
+    storage: Storage = "mcap"
+    compression: Compression | None = None
+    image_topic: str = "/camera/image_raw"
+    frame_id: str = "camera"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", self.image_topic):
+            raise ValueError(f"expected an absolute topic such as /camera/image_raw, but got {self.image_topic!r}")
+        if self.image_topic in (GROUND_TRUTH_TOPIC, CLASSES_TOPIC, self.info_topic):
+            raise ValueError(f"expected a topic for images alone, but got {self.image_topic}, which is taken")
+
+    @property
+    def info_topic(self) -> str:
+        """Topic of the camera info."""
+        return self.image_topic.rpartition("/")[0] + "/camera_info"
+
+
+def make_bag(
+    sequence: VideoSequence,
+    out: str | Path,
+    options: BagOptions | None = None,
+    progress: Callable[[int, int], None] = lambda done, frames: None,
+) -> None:
+    """Write a sequence as a bag: images, camera info, and where there are labels, these and their classes, latched.
+
+    Frame ``i`` has the stamp :data:`EPOCH` + ``sequence.stamp(i)`` in all its headers and as the time of its messages.
+    The intrinsics are left at zero, which means uncalibrated. The bag appears when it is complete: until then it is
+    written beside ``out`` under a hidden name, and removed if anything goes wrong.
+
+    Args:
+        sequence: what is written.
+        out: the folder of the bag.
+        options: see :class:`BagOptions`.
+        progress: called with the number of frames written and their total.
+
+    Raises:
+        FileExistsError: there is something at ``out`` that may not be replaced.
+        ValueError: the sequence is empty, or has a class list too long for 8 bits.
+    """
+    options = options or BagOptions()
+    out = Path(out).expanduser().absolute()
+    check_target(out, options.overwrite)
+    if len(sequence) == 0:
+        raise ValueError(f"expected frames in {sequence.name}, but got none")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        made, replaced = Path(folder, "made", out.name), Path(folder, "replaced")
+        write_bag(sequence, made, options, progress)
+        try:
+            if out.exists():
+                out.rename(replaced)
+            made.rename(out)
+        except BaseException:
+            if replaced.exists() and not out.exists():
+                replaced.rename(out)
+            raise
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """Whether a bag may be written to a folder.
+
+    Raises:
+        FileExistsError: it exists and may not be replaced, or is something else than a bag.
+    """
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"expected a new folder, but {out} exists; choose another one, or replace it (overwrite)")
+    whole = not out.is_symlink() and (out / "metadata.yaml").is_file()
+    if not whole or any(entry.is_dir() or entry.suffix not in BAG_SUFFIXES for entry in out.iterdir()):
+        raise FileExistsError(f"expected a bag and nothing else to overwrite, but {out} is not one; remove it yourself")
+
+
+def quality_of_service(latched: bool) -> Qos:
+    """Reliable, so that every subscriber connects; transient local where late subscribers get the last message."""
+    infinite = QosTime(9_223_372_036, 854_775_807)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if latched else 10,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=infinite,
+        lifespan=infinite,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=infinite,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+class BagWriter:
+    """Writes messages into an open bag; a topic is there from its first message on."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.connections: dict[str, Connection] = {}
+
+    def write(self, topic: str, message: Any, timestamp: int, latched: bool = False) -> None:
+        """Write a message of ``rosbags``, at a time in nanoseconds."""
+        types = message_types()
+        if topic not in self.connections:
+            self.connections[topic] = self.writer.add_connection(
+                topic, message.__msgtype__, typestore=types, offered_qos_profiles=[quality_of_service(latched)]
+            )
+        self.writer.write(self.connections[topic], timestamp, types.serialize_cdr(message, message.__msgtype__))
+
+
+def write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progress: Callable[[int, int], None]) -> None:
+    """Write a sequence into a new folder; see :func:`make_bag`."""
+    plugin = StoragePlugin.MCAP if options.storage == "mcap" else StoragePlugin.SQLITE3
+    classes = sequence.classes
+    if classes is not None and len(classes) > UNLABELLED:
+        raise ValueError(f"expected at most {UNLABELLED} classes, as labels have 8 bits, but got {len(classes)}")
+    with Writer(folder, version=METADATA_VERSION, storage_plugin=plugin) as writer:
+        bag = BagWriter(writer)
+        for index in range(len(sequence)):
+            image, stamp = sequence.image(index), EPOCH + sequence.stamp(index)
+            labels = sequence.labels(index) if classes is not None else None
+            header = header_message(stamp, options.frame_id)
+            if options.compression is None:
+                bag.write(options.image_topic, raw_message(image, header), stamp)
+            else:
+                message = compressed_message(image, header, options.compression)
+                bag.write(f"{options.image_topic}/compressed", message, stamp)
+            bag.write(options.info_topic, camera_info_message(image.shape[0], image.shape[1], header), stamp)
+            if classes is not None and labels is not None:
+                if CLASSES_TOPIC not in bag.connections:
+                    text = message_types().types[STRING](data=classes_json(classes))
+                    bag.write(CLASSES_TOPIC, text, stamp, latched=True)
+                bag.write(GROUND_TRUTH_TOPIC, raw_message(labels, header), stamp)
+            progress(index + 1, len(sequence))
+
+
+def header_message(stamp: int, frame_id: str) -> Any:
+    """``std_msgs/Header`` of ``rosbags``, from a stamp in nanoseconds."""
+    types = message_types().types
+    second, nanosecond = divmod(stamp, 1_000_000_000)
+    time = types["builtin_interfaces/msg/Time"](sec=second, nanosec=nanosecond)
+    return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+
+def raw_message(image: NDArray[Any], header: Any) -> Any:
+    """``sensor_msgs/Image`` of ``rosbags``, from uint8 [H, W, 3] RGB or uint8 or uint16 [H, W]."""
+    data = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+    return message_types().types[IMAGE](
+        header=header,
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=encoding_of(image),
+        is_bigendian=int(sys.byteorder == "big"),
+        step=data.size // image.shape[0],
+        data=data,
+    )
+
+
+def compressed_message(image: NDArray[np.uint8], header: Any, compression: Compression) -> Any:
+    """``sensor_msgs/CompressedImage`` of ``rosbags``, from RGB uint8 [H, W, 3]."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if compression == "jpeg" else []
+    _, data = cv2.imencode(f".{compression}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
+    return message_types().types[COMPRESSED_IMAGE](
+        header=header,
+        format=f"rgb8; {compression} compressed bgr8",  # as image_transport names it: of the raw image, of the file
+        data=data.reshape(-1),
+    )
+
+
+def camera_info_message(height: int, width: int, header: Any) -> Any:
+    """``sensor_msgs/CameraInfo`` of ``rosbags`` for an uncalibrated camera: all matrices zero."""
+    types = message_types().types
+    region = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return types[CAMERA_INFO](
+        header=header,
+        height=height,
+        width=width,
+        distortion_model="",
+        d=np.zeros(0),
+        k=np.zeros(9),
+        r=np.zeros(9),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )

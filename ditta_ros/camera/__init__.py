@@ -1,0 +1,1 @@
+"""One camera of the node: images in, masks out."""

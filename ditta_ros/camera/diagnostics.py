@@ -1,0 +1,92 @@
+"""What the node says of its own health: counters, rates and latencies of the stream, and why nothing comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from ditta_core.inference.compiled_network import RuntimeStatus
+from ditta_core.stream.status import StreamStatus
+from ditta_core.types import State
+from ditta_ros.camera.statistics import StreamSnapshot
+
+
+def status_message(
+    level: bytes, name: str, message: str, hardware: str, values: Mapping[str, object]
+) -> DiagnosticStatus:
+    """A diagnostic status."""
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+
+
+def stream_diagnostic(
+    name: str, topic: str, stream: StreamSnapshot, silence: str, runtime: RuntimeStatus | None = None
+) -> DiagnosticStatus:
+    """How the stream is.
+
+    Args:
+        name: of the node.
+        topic: of the camera images.
+        silence: why no image comes in; empty where images do.
+        runtime: what runs the network.
+    """
+    if stream.failing:
+        level, message = DiagnosticStatus.ERROR, f"the engine failed at an image: {stream.last_failure}"
+    elif silence:
+        level, message = DiagnosticStatus.WARN, silence
+    elif stream.rejecting:
+        level, message = DiagnosticStatus.WARN, f"an image was rejected: {stream.last_rejection}"
+    else:
+        level, message = DiagnosticStatus.OK, f"{stream.input_rate:.1f} Hz in, {stream.output_rate:.1f} Hz out"
+    values: dict[str, object] = {
+        "input rate (Hz)": f"{stream.input_rate:.2f}",
+        "output rate (Hz)": f"{stream.output_rate:.2f}",
+        "received": stream.received,
+        "published": stream.published,
+        "dropped": stream.dropped,
+        "rejected": stream.rejected,
+        "last rejection": stream.last_rejection,
+        "last failure": stream.last_failure,
+    }
+    if runtime is not None:
+        values["runtime"] = str(runtime)
+    for stage, (p50, p95) in stream.latency.items():
+        values[f"latency {stage} p50 (ms)"] = f"{p50:.2f}"
+        values[f"latency {stage} p95 (ms)"] = f"{p95:.2f}"
+    return status_message(level, f"{name}: stream", message, topic, values)
+
+
+def adaptation_diagnostic(
+    name: str, topic: str, status: StreamStatus, refusals: Sequence[str] = ()
+) -> DiagnosticStatus:
+    """How the adaptation is.
+
+    Args:
+        refusals: why saved generations could not be read.
+    """
+    values: dict[str, object] = {
+        "state": status.state.value,
+        "generation": status.generation,
+        "collected": status.collected,
+        "warm-up frames": status.warmup_frames,
+        "progress": f"{status.progress:.2f}",
+        "losses": " ".join(f"{loss:.4g}" for loss in status.losses),
+        "remembered generations": status.remembered,
+    }
+    for number, refusal in enumerate(refusals, start=1):
+        values[f"saved generation left out ({number})"] = refusal
+    if status.report is not None:
+        values["last adaptation (s)"] = f"{status.report.seconds:.1f}"
+        values["last adaptation"] = status.report.reason
+        if status.report.statistics_share is not None:
+            values["statistics share"] = f"{status.report.statistics_share:.2f}"
+        if status.report.deployed_share is not None:
+            values["deployed share"] = f"{status.report.deployed_share:.2f}"
+    level = DiagnosticStatus.WARN if status.state is State.FAILED else DiagnosticStatus.OK
+    return status_message(level, f"{name}: adaptation", status.message, topic, values)

@@ -1,0 +1,71 @@
+"""The folder of adapted generations, so that what was learned outlives the process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ditta_core.stream.generation_file import GenerationError, load_generation, save_generation
+from ditta_core.stream.generations import Generation
+
+
+@dataclass(frozen=True)
+class SavedGenerations:
+    """What was found in the folder.
+
+    Attributes:
+        generations: that fit the model, oldest first.
+        refusals: why others were left out.
+    """
+
+    generations: Sequence[Generation] = ()
+    refusals: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """The files of one camera in the folder.
+
+    Attributes:
+        path: the folder; made when it is first written to.
+        camera: name of the camera, empty for the only one.
+        fingerprint: of the base model, without which a generation is of no use.
+    """
+
+    path: Path
+    camera: str
+    fingerprint: str
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the files begin with."""
+        return f"{self.camera}-generation-" if self.camera else "generation-"
+
+    def save(self, generation: Generation) -> Path:
+        """Write a generation, in place of one with its number.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / f"{self.prefix}{generation.number:04d}.safetensors"
+        save_generation(file, generation, self.fingerprint)
+        return file
+
+    def read(self, count: int) -> SavedGenerations:
+        """The newest generations, by their numbers, as many as ``count``. A folder that is not there has none."""
+        pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.safetensors")
+        names = (pattern.fullmatch(file.name) for file in self.path.glob(f"{self.prefix}*.safetensors"))
+        numbered = sorted((int(name[1]), name[0]) for name in names if name is not None)
+        generations: list[Generation] = []
+        refusals: list[str] = []
+        for _, name in reversed(numbered):
+            if len(generations) == count:
+                break
+            try:
+                generations.append(load_generation(self.path / name, self.fingerprint))
+            except (GenerationError, OSError) as error:
+                refusals.append(str(error))
+        return SavedGenerations(generations[::-1], refusals)

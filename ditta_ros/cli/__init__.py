@@ -1,0 +1,1 @@
+"""The command `ditta`: one file per subcommand."""

@@ -1,0 +1,44 @@
+"""Kinds of command line arguments."""
+
+from __future__ import annotations
+
+import argparse
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT.
+
+    >>> size("640x480")
+    (640, 480)
+    """
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 640x480, but got {text!r}")
+    return int(width), int(height)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Words between commas.
+
+    >>> split_list("source,ditta")
+    ('source', 'ditta')
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"expected words with a comma between them, but got {text!r}")
+    return words
+
+
+def number_list(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas.
+
+    >>> number_list("10,25")
+    (10, 25)
+    """
+    words = split_list(text)
+    if not all(word.isdigit() for word in words):
+        raise argparse.ArgumentTypeError(f"expected whole numbers with a comma between them, but got {text!r}")
+    return tuple(int(word) for word in words)

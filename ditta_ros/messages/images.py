@@ -1,0 +1,405 @@
+"""Image messages to :class:`Frame` and back to label images, with NumPy and OpenCV alone; class lists to JSON and back.
+
+``cv_bridge`` converts the same encodings to the same pixels, see ``cv_bridge_conversion``.
+
+Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
+is copied once, into the buffer of the message.
+
+Whatever has the fields of a message can be read: those of rclpy, and those of a bag that is read without ROS. Only
+:func:`image_message` needs ROS itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.classes import ClassList
+from ditta_core.types import UNLABELLED, Frame
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+
+class ConversionError(ValueError):
+    """The message is no image that can be read; the text says what was expected and what came."""
+
+
+class StampLike(Protocol):
+    """What is read of ``builtin_interfaces/Time``."""
+
+    @property
+    def sec(self) -> int: ...
+
+    @property
+    def nanosec(self) -> int: ...
+
+
+class HeaderLike(Protocol):
+    """What is read of ``std_msgs/Header``."""
+
+    @property
+    def stamp(self) -> StampLike: ...
+
+    @property
+    def frame_id(self) -> str: ...
+
+
+class ImageLike(Protocol):
+    """What is read of ``sensor_msgs/Image``; ``data`` is any one-dimensional buffer of bytes."""
+
+    @property
+    def header(self) -> HeaderLike: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def encoding(self) -> str: ...
+
+    @property
+    def is_bigendian(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def data(self) -> Any: ...
+
+
+class CompressedImageLike(Protocol):
+    """What is read of ``sensor_msgs/CompressedImage``; ``data`` is any one-dimensional buffer of bytes."""
+
+    @property
+    def header(self) -> HeaderLike: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def data(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the pixels of an encoding lie in the data.
+
+    Attributes:
+        channels: values per pixel.
+        depth: bytes per value.
+        to_rgb: OpenCV's code for the conversion to RGB; None where it is RGB already, or OpenCV has none.
+        even_width: whether two neighbouring pixels share their colour.
+        chroma: the rows of brightness are followed by rows of pairs of colour, each pair for ``chroma`` × ``chroma``
+            pixels; 0 where brightness and colour are not apart.
+    """
+
+    channels: int
+    depth: int = 1
+    to_rgb: int | None = None
+    even_width: bool = False
+    chroma: int = 0
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the pixels are what a :class:`Frame` takes, as they are."""
+        return self.channels == 3 and self.depth == 1 and self.to_rgb is None
+
+
+ENCODINGS = {
+    "rgb8": Encoding(3),
+    "bgr8": Encoding(3, 1, cv2.COLOR_BGR2RGB),
+    "rgba8": Encoding(4, 1, cv2.COLOR_RGBA2RGB),
+    "bgra8": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
+    "mono8": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": Encoding(3, 2),
+    "bgr16": Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    "rgba16": Encoding(4, 2, cv2.COLOR_RGBA2RGB),
+    "bgra16": Encoding(4, 2, cv2.COLOR_BGRA2RGB),
+    "mono16": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
+    # ROS names a Bayer pattern by its first two rows, OpenCV by the second row's inner pixels: RGGB is its "BG".
+    "bayer_rggb8": Encoding(1, 1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": Encoding(1, 1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": Encoding(1, 1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": Encoding(1, 1, cv2.COLOR_BayerGB2RGB),
+    "bayer_rggb16": Encoding(1, 2, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr16": Encoding(1, 2, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg16": Encoding(1, 2, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg16": Encoding(1, 2, cv2.COLOR_BayerGB2RGB),
+    # The same two layouts under the names of before and since ROS 2 Iron.
+    "yuv422": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
+    "uyvy": Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY, even_width=True),
+    "yuv422_yuy2": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
+    "yuyv": Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, even_width=True),
+    # ``height`` and ``width`` are those of the picture, ``step`` is that of the brightness. sensor_msgs has no name for
+    # nv12, which the drivers of NVIDIA's cameras publish under this one.
+    "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, even_width=True, chroma=2),
+    "nv21": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV21, even_width=True, chroma=2),
+    "nv24": Encoding(1, 1, chroma=1),
+    # The types of OpenCV tell no colours; its own order is taken, as cv_bridge does for display.
+    "8UC1": Encoding(1, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": Encoding(3, 1, cv2.COLOR_BGR2RGB),
+    "8UC4": Encoding(4, 1, cv2.COLOR_BGRA2RGB),
+    "16UC1": Encoding(1, 2, cv2.COLOR_GRAY2RGB),
+    "16UC3": Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    "16UC4": Encoding(4, 2, cv2.COLOR_BGRA2RGB),
+}
+
+BT601 = np.array([[1.164383, 0, 1.596027], [1.164383, -0.391762, -0.812968], [1.164383, 2.017232, 0]], np.float32)
+"""Brightness and colour (16..235 and 16..240, offsets taken off) to RGB, as OpenCV has it for the other encodings."""
+
+LABEL_ENCODINGS = {"mono8": Encoding(1), "8UC1": Encoding(1), "mono16": Encoding(1, 2), "16UC1": Encoding(1, 2)}
+"""Those in which a value is a class id."""
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def pixels_of(message: ImageLike, encoding: Encoding) -> NDArray[Any]:
+    """The data of an image as an array, without a copy.
+
+    Returns:
+        uint8 or uint16 [H, W] or [H, W, channels], in the byte order of the message, rows ``step`` bytes apart.
+
+    Raises:
+        ConversionError: the image has no pixels, or its ``step`` or ``data`` is too short for them.
+    """
+    height, width, step = message.height, message.width, message.step
+    if height == 0 or width == 0:
+        raise ConversionError(f"expected an image with pixels, but got one of {width}×{height}")
+    row = width * encoding.channels * encoding.depth
+    if step < row:
+        raise ConversionError(
+            f"expected a step of at least {row} bytes for {width} pixels of {message.encoding}, but got {step}"
+        )
+    size = len(message.data)
+    if size < step * height:
+        raise ConversionError(f"expected {step * height} bytes for {height} rows of {step} bytes, but got {size}")
+    rows = np.frombuffer(message.data, np.uint8, step * height).reshape(height, step)[:, :row]
+    if encoding.depth == 2:
+        rows = rows.view(">u2" if message.is_bigendian else "<u2")
+    return rows if encoding.channels == 1 else rows.reshape(height, width, encoding.channels)
+
+
+def encoding_by_name(message: ImageLike) -> Encoding:
+    """The encoding of an image.
+
+    Raises:
+        ConversionError: it is unknown, or cannot have this size.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ConversionError(f"expected one of the encodings {sorted(ENCODINGS)}, but got {message.encoding!r}")
+    if encoding.even_width and message.width % 2:
+        raise ConversionError(f"expected an even width for {message.encoding}, but got {message.width}")
+    if encoding.chroma == 2 and message.height % 2:
+        raise ConversionError(f"expected an even height for {message.encoding}, but got {message.height}")
+    return encoding
+
+
+def chroma_of(message: ImageLike, encoding: Encoding) -> NDArray[np.uint8]:
+    """The colours that follow the brightness, without a copy: uint8 [H / chroma, W / chroma, 2].
+
+    Raises:
+        ConversionError: ``data`` is too short for them.
+    """
+    rows, columns = message.height // encoding.chroma, message.width // encoding.chroma
+    step = 2 * message.step // encoding.chroma
+    luma, size = message.step * message.height, len(message.data)
+    if size < luma + rows * step:
+        raise ConversionError(
+            f"expected {luma + rows * step} bytes for {message.height} rows of {message.step} bytes of "
+            f"{message.encoding}, but got {size}"
+        )
+    data = np.frombuffer(message.data, np.uint8, rows * step, luma)
+    return data.reshape(rows, step)[:, : 2 * columns].reshape(rows, columns, 2)
+
+
+def rgb_of_planes(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.uint8]:
+    """Brightness [H, W] and pairs of colour [H / chroma, W / chroma, 2] as RGB uint8 [H, W, 3]."""
+    if encoding.to_rgb is not None:
+        return np.asarray(cv2.cvtColorTwoPlane(luma, chroma, encoding.to_rgb), np.uint8)
+    # Below black there is nothing, as in OpenCV's own conversions.
+    yuv = cv2.merge([np.maximum(luma, 16), np.ascontiguousarray(chroma[..., 0]), np.ascontiguousarray(chroma[..., 1])])
+    offset = -BT601 @ np.array([[16], [128], [128]], np.float32)
+    return np.asarray(cv2.transform(yuv, np.hstack([BT601, offset])), np.uint8)
+
+
+def scaled_to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Values of 0..65535 scaled to 0..255, rounded."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535), np.uint8).reshape(pixels.shape)
+
+
+def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
+    """An image as RGB uint8 [H, W, 3]; 16-bit values are scaled to 0..255.
+
+    Raises:
+        ConversionError: the encoding is unknown, or the image does not hold what it promises.
+    """
+    encoding = encoding_by_name(message)
+    pixels = pixels_of(message, encoding)
+    if encoding.is_rgb:
+        return pixels
+    try:
+        if encoding.chroma:
+            return rgb_of_planes(pixels, chroma_of(message, encoding), encoding)
+        if encoding.depth == 2:
+            pixels = pixels.astype(np.uint16)
+        if encoding.to_rgb is not None:
+            pixels = np.asarray(cv2.cvtColor(pixels, encoding.to_rgb))
+        return pixels if pixels.dtype == np.uint8 else scaled_to_8_bit(pixels)
+    except cv2.error as error:
+        raise ConversionError(
+            f"expected an image that OpenCV converts from {message.encoding}, but got one of "
+            f"{message.width}×{message.height}: {error.err}"
+        ) from error
+
+
+def rgb_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8]:
+    """A compressed image as RGB uint8 [H, W, 3]; what OpenCV decodes, JPEG and PNG above all.
+
+    Raises:
+        ConversionError: it cannot be decoded.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = decoded(message, flags, "a JPEG or PNG image")
+    if pixels.dtype == np.uint16:
+        pixels = scaled_to_8_bit(pixels)
+    elif pixels.dtype != np.uint8:
+        raise ConversionError(f"expected values of 8 or 16 bits, but got {pixels.dtype} in {message.format!r}")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decoded(message: CompressedImageLike, flags: int, expected: str) -> NDArray[Any]:
+    """A compressed image as OpenCV decodes it with ``flags``.
+
+    Raises:
+        ConversionError: it cannot be decoded; names what was ``expected``.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        pixels = cv2.imdecode(data, flags)
+    except cv2.error:  # no data at all, or sizes that OpenCV refuses
+        pixels = None
+    if pixels is None:
+        raise ConversionError(
+            f"expected {expected}, but got {len(data)} bytes of {message.format!r} that OpenCV cannot decode"
+        )
+    return pixels
+
+
+def stamp_of(header: HeaderLike) -> int:
+    """The stamp of a header in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def frame_of(
+    message: ImageLike | CompressedImageLike, convert: Callable[[ImageLike], NDArray[np.uint8]] = rgb_image
+) -> Frame:
+    """A camera image, compressed or not, as a :class:`Frame`, which may be a view of the message.
+
+    Args:
+        message: of either kind.
+        convert: what makes RGB uint8 [H, W, 3] of one that is not compressed.
+
+    Raises:
+        ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
+    """
+    compressed = hasattr(message, "format")
+    image = (
+        rgb_of_compressed(cast("CompressedImageLike", message)) if compressed else convert(cast("ImageLike", message))
+    )
+    return Frame(image, stamp_of(message.header), message.header.frame_id)
+
+
+def encoding_of(image: NDArray[Any]) -> str:
+    """The encoding in which an array is published.
+
+    Args:
+        image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    encodings = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "rgb8"}
+    encoding = encodings.get((image.ndim, image.dtype.name))
+    if encoding is None or image.shape[2:] not in ((), (3,)):
+        raise ValueError(f"expected uint8 or uint16 [H, W] or uint8 [H, W, 3], but got {image.dtype} {image.shape}")
+    return encoding
+
+
+def image_message(image: NDArray[Any], header: Header) -> Image:
+    """An array as a message of ROS.
+
+    Args:
+        image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
+        header: of the camera image it belongs to, used unchanged.
+
+    Raises:
+        ValueError: the array is none of these.
+    """
+    from sensor_msgs.msg import Image
+
+    encoding = encoding_of(image)
+    message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding)
+    message.step = image.shape[1] * image[0, :1].nbytes
+    message.is_bigendian = int(sys.byteorder == "big")
+    # rclpy checks any other buffer value by value, which takes 160 ms for one image of 1280×720.
+    data = array("B")
+    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
+    message.data = data
+    return message
+
+
+def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The values of a one-channel image as they are, [H, W], in native byte order.
+
+    Raises:
+        ConversionError: it has another encoding, or does not hold what it promises.
+    """
+    encoding = LABEL_ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ConversionError(
+            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
+        )
+    pixels = pixels_of(message, encoding)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def labels_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The values of a one-channel PNG image as they are, [H, W].
+
+    Raises:
+        ConversionError: it is no PNG, which alone keeps class ids as they are, or has more than one channel.
+    """
+    if bytes(message.data[: len(PNG_START)]) != PNG_START:
+        raise ConversionError(
+            f"expected a label image compressed as PNG, which keeps class ids as they are, but got {message.format!r}"
+        )
+    pixels = decoded(message, cv2.IMREAD_UNCHANGED, "a label image compressed as PNG")
+    if pixels.ndim != 2:
+        raise ConversionError(f"expected a label image of one channel, but got {pixels.shape[2]} in {message.format!r}")
+    return pixels
+
+
+def overlay(image: NDArray[np.uint8], class_ids: NDArray[Any], classes: ClassList, opacity: float) -> NDArray[np.uint8]:
+    """The class colours laid over the image, RGB uint8 [H, W, 3]; unlabelled pixels show the image alone.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        class_ids: uint8 or uint16 [H, W].
+        opacity: share of the colour, 0..1.
+    """
+    blended = np.asarray(cv2.addWeighted(image, 1 - opacity, classes.colorize(class_ids), opacity, 0), np.uint8)
+    unlabelled = class_ids == (UNLABELLED if class_ids.dtype == np.uint8 else np.iinfo(np.uint16).max)
+    blended[unlabelled] = image[unlabelled]
+    return blended

@@ -1,0 +1,1 @@
+"""The ground of everything that starts or spins."""

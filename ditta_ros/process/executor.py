@@ -1,0 +1,75 @@
+"""An rclpy executor in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+
+STOP_SECONDS = 3.0
+"""How long the end of an executor is waited for; callbacks take less, even on a busy machine."""
+
+
+class BackgroundExecutor:
+    """An rclpy executor for one node in a thread of its own.
+
+    Attributes:
+        ended: set when the thread has ended.
+        error: what ended it, where that was an exception from a callback.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+        self._node = node
+        self._stopping: Future[None] = Future()
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin_until_future_complete(self._stopping)
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Run something in the thread of the executor, between two callbacks, and wait for it.
+
+        A service must not be destroyed while the executor may be waiting for it.
+        """
+        done = threading.Event()
+
+        def act() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self._executor.create_task(act)
+        while not (done.wait(0.1) or self.ended.is_set()):
+            pass
+
+    def stop(self) -> None:
+        """Let the callback that runs come to its end, then stop."""
+        # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
+        self._stopping.set_result(None)
+        given_up = time.monotonic() + STOP_SECONDS
+        while self._thread.is_alive():
+            if time.monotonic() > given_up:
+                # rclpy.shutdown destroys the nodes that are left while it holds the lock of the context, which the
+                # thread may be waiting for: it ends when that is done.
+                return
+            self._executor.wake()
+            self._thread.join(0.1)
+        self._executor.remove_node(self._node)
+        self._executor.shutdown()

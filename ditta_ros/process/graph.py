@@ -1,0 +1,71 @@
+"""What the ROS graph says of topics: publishers, types, QoS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.subscription import Subscription
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+def describe_qos(qos: QoSProfile) -> str:
+    """The policies on which publisher and subscriber have to agree."""
+    return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
+
+
+def type_of(subscription: Subscription[Any]) -> str:
+    """The type that a subscription takes, as the graph names it."""
+    kind = subscription.msg_type
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+
+
+def describe_mismatches(node: Node, subscription: Subscription[Any]) -> list[str]:
+    """For every publisher of the topic that cannot reach the subscription, why, and what to do about it."""
+    wanted = subscription.qos_profile
+    mismatches = []
+    for publisher in node.get_publishers_info_by_topic(subscription.topic_name):
+        name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+        offered = publisher.qos_profile
+        if publisher.topic_type != type_of(subscription):
+            mismatches.append(
+                f"expected {type_of(subscription)}, but {name} publishes {publisher.topic_type}; check image_transport"
+            )
+        elif qos_check_compatible(offered, wanted)[0] == QoSCompatibility.ERROR:
+            mismatches.append(
+                f"expected a QoS that satisfies ({describe_qos(wanted)}), but {name} offers ({describe_qos(offered)}); "
+                f"set image_reliability to {offered.reliability.name.lower()}"
+            )
+    return mismatches
+
+
+def foreign_image_topics(node: Node) -> list[str]:
+    """The topics on which other nodes publish images."""
+    own = node.get_name(), node.get_namespace()
+    return sorted(
+        topic
+        for topic, types in node.get_topic_names_and_types()
+        if any(kind in types for kind in IMAGE_TYPES)
+        and any((each.node_name, each.node_namespace) != own for each in node.get_publishers_info_by_topic(topic))
+    )
+
+
+def describe_silence(node: Node, subscription: Subscription[Any]) -> str:
+    """Why a subscription receives nothing, and what to do about it, from what is known of the publishers."""
+    topic = subscription.topic_name
+    publishers = node.count_publishers(topic)
+    if not publishers:
+        return (
+            f"no image on {topic}: nobody publishes it; set image_topic, or start the camera. Topics with images: "
+            f"{', '.join(foreign_image_topics(node)) or 'none'}"
+        )
+    mismatches = describe_mismatches(node, subscription)
+    if len(mismatches) == publishers:
+        return f"no image on {topic}: {'; '.join(mismatches)}"
+    return (
+        f"no image on {topic}, though a publisher matches: it sends nothing, or its large best-effort images are lost "
+        f"on the way; start the camera with the shared-memory profile config/fastdds.xml, or set image_reliability to "
+        f"reliable"
+    )

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from moving_scenes import moving_square
+from numpy.typing import NDArray
+
+from ditta_core.adaptation.guard import (
+    ANCHORED,
+    WEIGHTED,
+    CollapseError,
+    Comparison,
+    NothingShownError,
+    effective_classes,
+    guard_against_collapse,
+    require_something_shown,
+    shows_something,
+)
+
+SIZE = (120, 160, 3)
+
+
+def lens(brightness: float, noise: float) -> NDArray[np.uint8]:
+    """One colour with the sensor's noise."""
+    image = np.random.default_rng(0).normal(brightness, noise, SIZE)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("image", [lens(0, 0), lens(4, 1.5), lens(20, 15), lens(253, 3), lens(128, 80)])
+def test_one_colour_and_noise_show_nothing(image: NDArray[np.uint8]) -> None:
+    assert not shows_something(image)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+@pytest.mark.parametrize("size", [(120, 160), (48, 64), (240, 321)])
+def test_a_scene_shows_something_in_the_dark_and_under_noise_too(gain: float, size: tuple[int, int]) -> None:
+    scene = cv2.resize(moving_square(1).clip[0], size[::-1], interpolation=cv2.INTER_AREA)
+    noisy = scene * gain + np.random.default_rng(0).normal(0, 40 * gain, scene.shape)
+    assert shows_something(scene) and shows_something(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def test_a_warm_up_of_a_covered_lens_is_refused_and_one_with_a_few_such_frames_is_not() -> None:
+    scene, black = moving_square(1).clip[0], lens(4, 1.5)
+    require_something_shown(np.stack([scene, scene, black, black]))
+    with pytest.raises(NothingShownError, match="3 of 4"):
+        require_something_shown(np.stack([scene, black, black, black]))
+
+
+def answer(*shares: float) -> torch.Tensor:
+    """Probabilities [1, C, 10, 10] that are the same everywhere."""
+    return torch.tensor(shares).view(1, -1, 1, 1).expand(1, len(shares), 10, 10).clone()
+
+
+def test_a_gentle_change_passes() -> None:
+    base, adapted = answer(0.95, 0.03, 0.02), answer(0.96, 0.02, 0.02)
+    base[..., 0], adapted[..., 0] = base[..., 0].roll(1, 1) * 0 + 1 / 3, adapted[..., 0].roll(1, 1)
+    comparison = Comparison.of(base, adapted, WEIGHTED)
+    assert comparison.entropy_ratio < 1 and comparison.contradicted == 0 and comparison.objection == ""
+
+
+def test_contradicting_what_the_base_model_is_sure_of_is_objected_to() -> None:
+    base, adapted = answer(0.95, 0.03, 0.02), answer(0.95, 0.03, 0.02)
+    adapted[..., 0] = adapted[..., 0].flip(1)  # a tenth of the pixels
+    comparison = Comparison.of(base, adapted, WEIGHTED)
+    assert comparison.contradicted == pytest.approx(0.1) and comparison.entropy_ratio == pytest.approx(1)
+    assert "another class to 10.0%" in comparison.objection and "entropy" not in comparison.objection
+
+
+def test_anchored_targets_may_contradict_less_and_where_the_base_model_is_less_sure() -> None:
+    base, adapted = answer(0.85, 0.1, 0.05), answer(0.85, 0.1, 0.05)
+    adapted[..., 0, 0] = adapted[..., 0, 0].flip(1)  # a hundredth of the pixels
+    for limits, contradicted in ((WEIGHTED, 0.0), (ANCHORED, 0.01)):
+        comparison = Comparison.of(base, adapted, limits)
+        assert comparison.contradicted == pytest.approx(contradicted)
+        assert bool(comparison.objection) == (contradicted > 0)
+    assert "1.0% of the pixels the base model is sure of (at most 0.5%)" in comparison.objection
+
+
+def test_a_model_that_is_undecided_now_is_objected_to() -> None:
+    comparison = Comparison.of(answer(0.95, 0.03, 0.02), answer(0.6, 0.2, 0.2), WEIGHTED)
+    assert comparison.contradicted == 0 and "4.09 times" in comparison.objection and "entropy" in comparison.objection
+
+
+def test_nothing_is_contradicted_where_the_base_model_is_sure_of_nothing() -> None:
+    comparison = Comparison.of(answer(0.4, 0.3, 0.3), answer(0.3, 0.4, 0.3), WEIGHTED)
+    assert comparison.contradicted == 0 and comparison.objection == ""
+    assert np.isfinite(Comparison.of(answer(1.0, 0.0), answer(0.0, 1.0), WEIGHTED).entropy_ratio)
+
+
+def test_effective_classes() -> None:
+    assert effective_classes(torch.zeros(2, 3, dtype=torch.long)) == pytest.approx(1)
+    assert effective_classes(torch.arange(8).repeat(5)) == pytest.approx(8)
+
+
+def test_collapsed_model_is_refused() -> None:
+    varied, flat = torch.arange(9).view(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)
+    guard_against_collapse(varied, varied)
+    guard_against_collapse(flat, varied)
+    with pytest.raises(CollapseError, match="effective classes"):
+        guard_against_collapse(varied, flat)

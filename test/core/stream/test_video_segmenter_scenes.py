@@ -1,0 +1,304 @@
+"""The engine through changes of scene: real describer and monitor, real adaptations, frames at 10 Hz."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from stream_settings import stream_config
+
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.adaptation.run import run_job
+from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.registry import load_model
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.stream.config import UPDATE_SHARE, WarmupTrigger
+from ditta_core.stream.generation_file import fingerprint, load_generation, save_generation
+from ditta_core.stream.runner import InlineRunner
+from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.stream.video_segmenter import RESTARTED_CLIPS, VideoSegmenter
+from ditta_core.teacher.config import TeacherConfig
+from ditta_core.types import Frame, State
+
+SIZE = (96, 128)
+QUICK = AdaptationConfig(passes=1)
+SCENE = SceneConfig(confirmation=0.5, cooldown=1.0)
+SECOND = 1_000_000_000
+
+
+def meadow(index: int) -> NDArray[np.uint8]:
+    """Smooth colours that move one pixel to the left per frame."""
+    noise = np.random.default_rng(5).integers(0, 256, (SIZE[0], SIZE[1] + 64, 3), dtype=np.uint8)
+    return np.ascontiguousarray(cv2.GaussianBlur(noise, (0, 0), 2)[:, index % 64 : index % 64 + SIZE[1]])
+
+
+def blocks(index: int) -> NDArray[np.uint8]:
+    """Bright blocks that move likewise: 0.7 from the meadow, where a place seen again is 0.12 from itself."""
+    noise = np.random.default_rng(6).integers(0, 256, (SIZE[0] // 16, (SIZE[1] + 64) // 16, 3), dtype=np.uint8)
+    scene = cv2.resize(noise, (SIZE[1] + 64, SIZE[0]), interpolation=cv2.INTER_NEAREST)
+    return np.ascontiguousarray(255 - scene[:, index % 64 : index % 64 + SIZE[1]] // 3)
+
+
+PLACES = {"meadow": meadow, "blocks": blocks}
+
+
+@pytest.fixture(scope="module")
+def base() -> TemporalSegmenter:
+    """The packaged model."""
+    return TemporalSegmenter(load_model(ModelSource("camvid")))
+
+
+class RecordingRunner(InlineRunner):
+    """Remembers the jobs."""
+
+    def __init__(self, jobs: list[AdaptationJob]) -> None:
+        super().__init__()
+        self.jobs = jobs
+
+    def submit(self, job: AdaptationJob) -> None:
+        self.jobs.append(job)
+        super().submit(job)
+
+
+class Drive:
+    """A stream, the frames that were pushed, and what the engine said."""
+
+    def __init__(self, base: TemporalSegmenter, generations: Iterable[object] = (), **settings: object) -> None:
+        config = stream_config(**{"warmup_frames": 5, "scene": SCENE, **settings})
+        self.events: list[str] = []
+        self.jobs: list[AdaptationJob] = []
+        self.states: list[tuple[str, int]] = []
+        self.engine = VideoSegmenter(
+            ModelSource("camvid"),
+            config,
+            QUICK,
+            TeacherConfig(),
+            RecordingRunner(self.jobs),
+            self.note,
+            base,
+            generations,  # type: ignore[arg-type]
+        )
+        self.index = 0
+
+    def note(self, message: str) -> None:
+        self.events.append(message)
+        status = self.engine.status
+        self.states.append((status.state.value, status.generation))
+
+    def through(self, place: str, frames: int = 30) -> None:
+        """Push frames of a place; every one gets a mask."""
+        for _ in range(frames):
+            segmentation = self.engine.push(Frame(PLACES[place](self.index), self.index * SECOND // 10))
+            assert segmentation.class_ids.shape == SIZE
+            self.index += 1
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> None:
+    """One: hundreds of tiny frames, for which threads would wait more than work on a busy machine."""
+    torch.set_num_threads(1)
+
+
+LEARNED = ["COLLECTING", "ADAPTING", "ADAPTED"]
+
+
+def test_another_scene_is_learned_and_the_first_one_restored(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    for place in ("meadow", "blocks", "meadow", "blocks"):
+        drive.through(place)
+    names = [state for state, _ in drive.states]
+    assert names == [*LEARNED, "BASE", *LEARNED, "BASE", "COLLECTING", "ADAPTED", "BASE", "COLLECTING", "ADAPTED"]
+    assert [generation for state, generation in drive.states if state == "ADAPTED"] == [1, 2, 1, 2]
+    assert sum("the scene changed: the view jumped to another place" in event for event in drive.events) == 3
+    assert sum("back in a scene seen before" in event for event in drive.events) == 2
+    assert drive.engine.status.remembered == 2
+
+
+def test_nothing_is_restored_where_nothing_is_kept(base: TemporalSegmenter) -> None:
+    drive = Drive(base, remembered_scenes=0)
+    for place in ("meadow", "blocks", "meadow"):
+        drive.through(place)
+    assert [generation for state, generation in drive.states if state == "ADAPTED"] == [1, 2, 3]
+
+
+def test_a_change_begins_nothing_unless_asked_for(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_on=WarmupTrigger.STARTUP)
+    drive.through("meadow")
+    drive.through("blocks")
+    assert [state for state, _ in drive.states] == LEARNED
+
+
+def test_a_looped_bag_comes_back_to_what_it_learned(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    for _ in range(3):
+        drive.index = 0
+        drive.through("meadow", 25)
+    names = [state for state, _ in drive.states]
+    assert names == [*LEARNED, *["BASE", "COLLECTING", "ADAPTED"] * 2]
+    assert drive.engine.status.generation == 1
+    assert sum("clock jumped back" in event for event in drive.events) == 2
+
+
+def test_asked_for_the_same_place_is_learned_anew_and_kept_once(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    drive.through("meadow", 10)
+    drive.engine.request_adaptation()
+    drive.through("meadow", 10)
+    assert drive.engine.status.state is State.ADAPTED
+    assert drive.engine.status.generation == 2
+    assert [generation.number for generation in drive.engine.store] == [2]
+
+
+def test_a_generation_is_updated_when_it_is_old_enough(base: TemporalSegmenter) -> None:
+    drive = Drive(base, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 5)
+    first = drive.engine.serving
+    drive.through("meadow", 15)
+    second = drive.engine.serving
+    assert first is not None and second is not None
+    assert [generation.number for generation in drive.engine.store] == [second.number] == [2]
+    np.testing.assert_array_equal(drive.jobs[1].clip, np.stack([meadow(index) for index in range(13, 18)]))
+    alone = run_job(drive.jobs[1]).state
+    assert alone is not None
+    expected = first.state.towards(alone, UPDATE_SHARE, base)
+    assert expected.tensors.keys() == second.state.tensors.keys()
+    for name, value in expected.tensors.items():
+        np.testing.assert_allclose(second.state.tensors[name], value, rtol=1e-4, atol=1e-6)
+    assert "generation 1 updated to 5 frames" in drive.events[-1]
+
+
+def test_an_update_that_fails_leaves_the_generation(base: TemporalSegmenter) -> None:
+    drive = Drive(base, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 5)
+    first = drive.engine.serving
+    broken = AdaptationConfig(passes=1, learning_rate=1e30)
+    drive.engine.reconfigure(drive.engine.config, broken, TeacherConfig())
+    drive.through("meadow", 15)
+    assert len(drive.jobs) == 2 and drive.engine.serving is first
+    assert drive.engine.status.state is State.ADAPTED
+    assert "generation 1 was not updated" in drive.events[-1]
+
+
+def test_an_update_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_frames=8, update_seconds=1.0, restoration=False)
+    drive.through("meadow", 20)
+    assert drive.engine.status.state is State.COLLECTING
+    drive.through("blocks", 1)
+    assert drive.events[-1] == "generation 1 was not updated: a cut in the clip"
+    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1)
+
+
+def test_a_clip_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_frames=8, restoration=False)
+    drive.through("meadow", 4)
+    drive.through("blocks", 8)
+    assert "collecting anew: a cut in the clip" in drive.events
+    (job,) = drive.jobs
+    np.testing.assert_array_equal(job.clip, np.stack([blocks(index) for index in range(4, 12)]))
+
+
+def test_video_that_cuts_all_the_time_is_adapted_to_all_the_same(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_frames=12)
+    for _ in range(8):
+        drive.through("meadow", 3)
+        drive.through("blocks", 3)
+    assert 1 <= sum("collecting anew" in event for event in drive.events) <= RESTARTED_CLIPS
+    assert drive.engine.generations == 1
+
+
+def test_nothing_of_the_last_shot_reaches_over_a_cut(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_on=WarmupTrigger.SERVICE)
+    drive.through("meadow", 4)
+    cut = Frame(blocks(4), 4 * SECOND // 10)
+    after = drive.engine.push(cut)
+    alone = Drive(base, warmup_on=WarmupTrigger.SERVICE).engine.push(cut)
+    np.testing.assert_array_equal(after.class_ids, alone.class_ids)
+
+
+def test_settings_change_between_two_frames(base: TemporalSegmenter) -> None:
+    drive = Drive(base, warmup_on=WarmupTrigger.SERVICE)
+    drive.through("meadow", 2)
+    engine = drive.engine
+    config = stream_config(warmup_frames=2, warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, reliability_threshold=0.0)
+    engine.reconfigure(config, AdaptationConfig(passes=2), TeacherConfig())
+    assert engine.config.warmup_frames == 5, "not before the next frame"
+    drive.through("meadow", 1)
+    assert (engine.config, engine.status.warmup_frames) == (config, 2)
+    memory = engine.live.memory
+    assert memory is not None
+    assert memory.image is None, "smoothing is off"
+    engine.request_adaptation()
+    drive.through("meadow", 2)
+    assert engine.status.report is not None
+    assert engine.status.report.steps == 4
+
+
+def test_a_pause_drops_the_clip_and_a_resumed_stream_begins_anew(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    drive.through("meadow", 3)
+    drive.engine.pause(cancel=False)
+    drive.engine.poll()
+    assert drive.engine.status.state is State.BASE
+    drive.engine.resume()
+    drive.through("meadow", 4)
+    assert (drive.engine.status.state, drive.engine.status.collected) == (State.COLLECTING, 4)
+    drive.through("meadow", 1)
+    drive.engine.pause(cancel=True)
+    drive.engine.resume()
+    drive.through("meadow", 2)
+    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1), "what serves, serves on"
+
+
+def test_the_newest_generation_is_restored_on_request(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    with pytest.raises(ValueError, match="expected a generation to restore, but got none"):
+        drive.engine.request_restore()
+    drive.through("meadow", 8)
+    drive.engine.reset()
+    drive.through("meadow", 2)
+    assert (drive.engine.status.state, drive.engine.status.generation) == (State.BASE, 0)
+    drive.engine.request_restore()
+    drive.through("meadow", 1)
+    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1)
+
+
+def test_a_generation_of_an_earlier_session_serves_where_its_scene_is_met(
+    base: TemporalSegmenter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = Drive(base)
+    first.through("meadow", 8)
+    assert first.engine.serving is not None
+    path = tmp_path_factory.mktemp("saved") / "generation.safetensors"
+    save_generation(path, first.engine.serving, fingerprint(base))
+
+    saved = [load_generation(path, fingerprint(base))]
+    second = Drive(base, saved)
+    second.through("meadow", 4)
+    assert [state for state, _ in second.states] == ["COLLECTING", "ADAPTED"]
+    for name, value in first.engine.live.segmenter.state_dict().items():
+        assert torch.equal(value, second.engine.live.segmenter.state_dict()[name]), name
+
+    elsewhere = Drive(base, saved)
+    elsewhere.through("blocks", 8)
+    assert [state for state, _ in elsewhere.states] == LEARNED
+    assert elsewhere.engine.status.generation == 2, "numbers go on"
+
+
+def test_streams_share_one_base_model(base: TemporalSegmenter) -> None:
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    front, rear = Drive(base), Drive(base)
+    for _ in range(8):
+        front.through("meadow", 1)
+        rear.through("blocks", 1)
+    assert front.engine.live.segmenter is not rear.engine.live.segmenter
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    own, other = (dict(each.engine.live.segmenter.named_parameters()) for each in (front, rear))
+    encoder = {id(value) for value in base.model.encoder.parameters()}
+    shared = [name for name in own if own[name] is other[name]]
+    assert {id(own[name]) for name in shared} >= encoder, "one frozen encoder"
+    assert len(shared) < len(own), "a decoder of each's own"
