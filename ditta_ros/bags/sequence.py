@@ -1,8 +1,4 @@
-"""Bags of ROS 2 without ROS, opened as video sequences.
-
-``rosbags`` reads both storages, mcap and sqlite3, in pure Python, so that an evaluation of a bag needs no ROS and gives
-the same numbers on a robot, a laptop and a cluster.
-"""
+"""Bags of ROS 2 opened as video sequences, without ROS: the same numbers on a robot, a laptop and a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.rosbag2 import Reader
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
@@ -25,16 +20,9 @@ from ditta_ros.bags.reader import (
     IMAGE,
     IMAGE_TYPES,
     STRING,
+    BagReader,
     Topic,
     TopicMessages,
-    checked_topic,
-    damage,
-    deserialised,
-    messages_of,
-    only_image_topic,
-    open_reader,
-    reader_path,
-    topics_of,
 )
 from ditta_ros.messages.classes import classes_of_json
 from ditta_ros.messages.images import (
@@ -52,8 +40,8 @@ class Layout:
     """What the images of a topic look like.
 
     Attributes:
-        encoding: of raw images; the format of compressed ones.
-        size: height and width in pixels; None for compressed images, which tell it only when they are decoded.
+        encoding: Encoding of raw images; format of compressed ones.
+        size: Height and width in pixels; None for compressed images, which tell it only when they are decoded.
     """
 
     encoding: str
@@ -65,10 +53,10 @@ class TopicIndex:
     """What one pass over a topic of images finds, without decoding any.
 
     Attributes:
-        topic: see :class:`Topic`.
-        stamps: nanoseconds, of the headers, in the order of the bag.
-        timestamps: nanoseconds, int64, when the messages were recorded.
-        layouts: all that occur.
+        topic: Topic of the images.
+        stamps: Stamps of the headers in the order of the bag, nanoseconds.
+        timestamps: Times of recording in the order of the bag, int64 nanoseconds.
+        layouts: All layouts that occur.
     """
 
     topic: Topic
@@ -77,31 +65,26 @@ class TopicIndex:
     layouts: frozenset[Layout]
 
 
-def index_topics(reader: Reader, topics: Sequence[Topic]) -> list[TopicIndex]:
+def _index_topics(reader: BagReader, topics: Sequence[Topic]) -> list[TopicIndex]:
     """One pass over topics of images.
 
     Raises:
-        ValueError: the bag is damaged, or holds fewer messages than it announces.
+        ValueError: The bag is damaged, or holds fewer messages than it announces.
     """
-    by_name = {topic.name: topic for topic in topics}
-    stamps: dict[str, list[int]] = {name: [] for name in by_name}
-    timestamps: dict[str, list[int]] = {name: [] for name in by_name}
-    layouts: dict[str, set[Layout]] = {name: set() for name in by_name}
-    for name, timestamp, content in messages_of(reader, list(by_name)):
-        message = deserialised(content, by_name[name], reader_path(reader))
-        raw = by_name[name].message_type == IMAGE
+    found: dict[str, list[tuple[int, int, Layout]]] = {topic.name: [] for topic in topics}
+    for name, timestamp, content in reader.messages(list(found)):
+        message = reader.deserialised(content, name)
+        raw = reader.topics[name].message_type == IMAGE
         layout = Layout(message.encoding, (message.height, message.width)) if raw else Layout(message.format, None)
-        stamps[name].append(stamp_of(message.header))
-        timestamps[name].append(timestamp)
-        layouts[name].add(layout)
-    for name, topic in by_name.items():
-        if len(stamps[name]) < topic.count:
-            reason = f"only {len(stamps[name])} of {topic.count} messages on {name} can be read"
-            raise damage(reader_path(reader), reason)
-    return [
-        TopicIndex(topic, stamps[name], np.array(timestamps[name], np.int64), frozenset(layouts[name]))
-        for name, topic in by_name.items()
-    ]
+        found[name].append((stamp_of(message.header), timestamp, layout))
+    for topic in topics:
+        if len(found[topic.name]) < topic.count:
+            raise reader.damage(f"only {len(found[topic.name])} of {topic.count} messages on {topic.name} can be read")
+    indices = []
+    for topic in topics:
+        stamps, timestamps, layouts = zip(*found[topic.name], strict=True)
+        indices.append(TopicIndex(topic, list(stamps), np.array(timestamps, np.int64), frozenset(layouts)))
+    return indices
 
 
 class BagSequence(VideoSequence):
@@ -111,25 +94,26 @@ class BagSequence(VideoSequence):
     the bag and opens it again where it is needed. One thread at a time may read.
 
     Args:
-        path: the folder of a bag, or a .mcap or .db3 file.
-        image_topic: raw or compressed; by default the only one besides the ground truth.
-        ground_truth_topic: class ids, raw or PNG; by default :data:`GROUND_TRUTH_TOPIC` where that is there.
-        slop: seconds by which the stamps of labels may differ from those of their images; see
+        path: Folder of a bag, or a .mcap or .db3 file.
+        image_topic: Topic of raw or compressed images; by default the only one besides the ground truth.
+        ground_truth_topic: Topic of class ids, raw or PNG; by default :data:`GROUND_TRUTH_TOPIC` where that is there.
+        slop: Seconds by which the stamps of labels may differ from those of their images; see
             :func:`ditta_ros.bags.matching.match`.
-        classes: of the labels; by default those that :data:`CLASSES_TOPIC` tells.
+        classes: Classes of the labels; by default those that :data:`CLASSES_TOPIC` tells.
 
     Attributes:
-        name: of the folder, or of the file without its suffix.
-        frame_rate: from the median distance of the stamps, to 6 digits.
-        size: height and width of all images.
-        images, ground_truth: what is in the bag on these topics; ``ground_truth`` None where there are no labels.
-        matches: for each image the index of its label, or None.
-        duration: seconds from the first message of the bag to the last.
-        topics: all of the bag, by name.
+        name: Name of the folder, or of the file without its suffix.
+        frame_rate: Images per second by the median distance of the stamps, to 6 digits.
+        size: Height and width of all images in pixels.
+        images: Index of the images.
+        ground_truth: Index of the label images; None where there are none.
+        matches: For each image the index of its label, or None.
+        duration: Seconds from the first message of the bag to the last.
+        topics: All topics of the bag by name.
 
     Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: the bag is damaged; a topic is missing, of another type or empty; images or labels have another
+        FileNotFoundError: There is nothing at the path.
+        ValueError: The bag is damaged; a topic is missing, of another type or empty; images or labels have another
             size or encoding; the stamps do not advance; no label has the stamp of an image.
     """
 
@@ -144,29 +128,25 @@ class BagSequence(VideoSequence):
         self.path = Path(path).expanduser().absolute()
         self.slop = slop
         self.name = self.path.stem if self.path.is_file() else self.path.name
-        reader = open_reader(self.path)
-        try:
-            self.topics = topics_of(reader)
+        with BagReader(self.path) as reader:
+            self.topics = reader.topics
+            self.duration = reader.duration
             if ground_truth_topic is None and GROUND_TRUTH_TOPIC in self.topics:
                 ground_truth_topic = GROUND_TRUTH_TOPIC
             if image_topic is None:
-                image_topic = only_image_topic(self.topics, ground_truth_topic or "", self.path)
+                image_topic = reader.only_image_topic(ground_truth_topic)
             if image_topic == ground_truth_topic:
                 raise ValueError(f"expected two topics, but got {image_topic} for images and for the ground truth")
             names = [image_topic] if ground_truth_topic is None else [image_topic, ground_truth_topic]
-            topics = [checked_topic(self.topics, name, IMAGE_TYPES, self.path) for name in names]
-            self.images, *others = index_topics(reader, topics)
+            self.images, *others = _index_topics(reader, [reader.topic(name, IMAGE_TYPES) for name in names])
             self.ground_truth = others[0] if others else None
-            self._classes = classes or self._recorded_classes(reader)
-            self.duration = max(reader.duration - 1, 0) / 1e9  # rosbags counts to after the last message
-        finally:
-            reader.close()
-        self._image_messages = TopicMessages(self.path, self.images.topic, self.images.timestamps)
+            self._classes = classes or _recorded_classes(reader)
+        self._image_messages = TopicMessages(self.path, image_topic, self.images.timestamps)
         self.frame_rate = self._rate_of_stamps()
         self.size = self._size_of_images()
         self.matches: list[int | None] = [None] * len(self)
         if self.ground_truth is not None:
-            self._label_messages = TopicMessages(self.path, self.ground_truth.topic, self.ground_truth.timestamps)
+            self._label_messages = TopicMessages(self.path, self.ground_truth.topic.name, self.ground_truth.timestamps)
             self._check_labels(self.ground_truth)
             self.matches = match(self.images.stamps, self.ground_truth.stamps, slop)
             if all(label is None for label in self.matches):
@@ -187,15 +167,15 @@ class BagSequence(VideoSequence):
         """Frame ``index`` as RGB uint8 [H, W, 3], whatever its encoding.
 
         Raises:
-            IndexError: there is no such frame.
-            ValueError: it cannot be converted, or has another size than the first.
+            IndexError: There is no such frame.
+            ValueError: It cannot be converted, or has another size than the first.
         """
         self._check_index(index)
         image = self._decoded_image(index)
         if image.shape[:2] != self.size:
             raise ValueError(
-                f"expected images of {size_text(self.size)} on {self.images.topic.name}, but got one of "
-                f"{size_text(image.shape[:2])} at frame {index}; cut the bag there"
+                f"expected images of {_size_text(self.size)} on {self.images.topic.name}, but got one of "
+                f"{_size_text(image.shape[:2])} at frame {index}; cut the bag there"
             )
         return image
 
@@ -203,8 +183,8 @@ class BagSequence(VideoSequence):
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None where no label matches.
 
         Raises:
-            IndexError: there is no such frame.
-            ValueError: the labels have another size than the images, or are outside the class list.
+            IndexError: There is no such frame.
+            ValueError: The labels have another size than the images, or are outside the class list.
         """
         self._check_index(index)
         position = self.matches[index]
@@ -235,18 +215,6 @@ class BagSequence(VideoSequence):
         raw = self.images.topic.message_type == IMAGE
         return np.require(rgb_image(message) if raw else rgb_of_compressed(message), requirements=["C", "W"])
 
-    def _recorded_classes(self, reader: Reader) -> ClassList | None:
-        """The classes that the bag tells last; None where it tells none."""
-        topic = self.topics.get(CLASSES_TOPIC)
-        if topic is None or topic.count == 0:
-            return None
-        checked_topic(self.topics, CLASSES_TOPIC, [STRING], self.path)
-        *_, (_, _, content) = messages_of(reader, [CLASSES_TOPIC])
-        classes = classes_of_json(deserialised(content, topic, self.path).data, f"{CLASSES_TOPIC} of {self.path}")
-        if len(classes) > UNLABELLED:
-            raise ValueError(f"expected at most {UNLABELLED} classes in {self.path}, but got {len(classes)}")
-        return classes
-
     def _rate_of_stamps(self) -> float:
         period = median_period(self.images.stamps)
         if period is not None:
@@ -262,7 +230,7 @@ class BagSequence(VideoSequence):
         """The size of the first image, which all must have; compressed ones are looked at when they are read."""
         sizes = {layout.size for layout in self.images.layouts}
         if len(sizes) > 1:
-            found = sorted(size_text(size) for size in sizes if size is not None)
+            found = sorted(_size_text(size) for size in sizes if size is not None)
             raise ValueError(
                 f"expected images of one size on {self.images.topic.name}, but got {found}; cut the bag there"
             )
@@ -285,8 +253,8 @@ class BagSequence(VideoSequence):
     def _other_size(self, size: tuple[int, ...]) -> str:
         assert self.ground_truth is not None
         return (
-            f"expected labels of {size_text(self.size)}, as the images on {self.images.topic.name}, but got "
-            f"{size_text(size)} on {self.ground_truth.topic.name}; record both at one size"
+            f"expected labels of {_size_text(self.size)}, as the images on {self.images.topic.name}, but got "
+            f"{_size_text(size)} on {self.ground_truth.topic.name}; record both at one size"
         )
 
     def _why_none_match(self, ground_truth: TopicIndex) -> str:
@@ -300,7 +268,20 @@ class BagSequence(VideoSequence):
         )
 
 
-def size_text(size: tuple[int, ...]) -> str:
+def _recorded_classes(reader: BagReader) -> ClassList | None:
+    """The classes that the bag tells last; None where it tells none."""
+    if CLASSES_TOPIC not in reader.topics or reader.topics[CLASSES_TOPIC].count == 0:
+        return None
+    reader.topic(CLASSES_TOPIC, [STRING])
+    *_, (_, _, content) = reader.messages([CLASSES_TOPIC])
+    text = reader.deserialised(content, CLASSES_TOPIC).data
+    classes = classes_of_json(text, f"{CLASSES_TOPIC} of {reader.path}")
+    if len(classes) > UNLABELLED:
+        raise ValueError(f"expected at most {UNLABELLED} classes in {reader.path}, but got {len(classes)}")
+    return classes
+
+
+def _size_text(size: tuple[int, ...]) -> str:
     """WIDTH×HEIGHT of a height and width."""
     return f"{size[1]}×{size[0]}"
 

@@ -15,21 +15,22 @@ class BagSummary:
     """What an evaluation would use of a bag.
 
     Attributes:
-        path: of the bag.
-        duration: seconds from the first message to the last.
-        image_topic, image_type, encodings: of the images; the formats where they are compressed.
-        size: width and height in pixels.
-        frames: number of images.
-        frame_rate: frames per second.
-        out_of_order: images with a stamp before that of the one before.
-        duplicates: images with the stamp of an earlier one.
-        gaps: steps between neighbouring stamps of more than two periods.
-        ground_truth_topic: None where there is none.
-        labels: number of label images.
-        matched: images with a label.
-        classes: names by class id; None where the bag does not tell.
-        missing: what an evaluation would lack, in sentences.
-        topics: all of the bag.
+        path: Path of the bag.
+        duration: Seconds from the first message to the last.
+        image_topic, image_type: Name and type of the topic of images.
+        encodings: Encodings of the images; formats where they are compressed.
+        size: Width and height of the images in pixels.
+        frames: Number of images.
+        frame_rate: Images per second.
+        out_of_order: Number of images with a stamp before that of the image before.
+        duplicates: Number of images with the stamp of an earlier one.
+        gaps: Number of steps between neighbouring stamps of more than two periods.
+        ground_truth_topic: Name of the topic of label images; None where there is none.
+        labels: Number of label images.
+        matched: Number of images with a label.
+        classes: Names by class id; None where the bag does not tell.
+        missing: What an evaluation would lack, in sentences.
+        topics: All topics of the bag.
     """
 
     path: str
@@ -55,7 +56,7 @@ def summarise(sequence: BagSequence) -> BagSummary:
     """What an evaluation would use of a bag. Every label image is read and checked.
 
     Raises:
-        ValueError: a label image has another size than the images, or ids outside the class list.
+        ValueError: A label image has another size than the images, or ids outside the class list.
     """
     for index in range(len(sequence)):
         sequence.labels(index)

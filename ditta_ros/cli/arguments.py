@@ -1,11 +1,26 @@
-"""Kinds of command line arguments."""
+"""What the commands share: kinds of arguments, exit codes, and the message where ROS is missing."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib import util
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+
+def has_ros(command: str) -> bool:
+    """Whether ROS can be imported; where it cannot, print how to get it for ``command``."""
+    if util.find_spec("rclpy") is not None:
+        return True
+    print(
+        f"ditta {command}: expected ROS 2, but rclpy cannot be imported: source an installation "
+        "(source /opt/ros/<distribution>/setup.bash), or, in a virtual environment, pip install 'ditta_ros[ros]' "
+        "(from a checkout: pip install '.[ros]')",
+        file=sys.stderr,
+    )
+    return False
 
 
 def size(text: str) -> tuple[int, int]:

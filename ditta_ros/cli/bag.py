@@ -1,6 +1,6 @@
 """The command `ditta bag`: its arguments, what it prints and its exit codes.
 
-Only running it needs ``rosbags``, and only playing and recording need ROS, so that the other commands do without.
+Running it needs ``rosbags`` and OpenCV, but no ROS; describing it needs neither.
 """
 
 from __future__ import annotations
@@ -13,100 +13,62 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditta_ros.cli.arguments import INTERRUPTED
+
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def add_bag_parser(commands: Any) -> None:
     """Describe the command."""
-    bag = commands.add_parser("bag", help="make a bag of labelled frames, see what is in one, play it, or record one")
+    bag = commands.add_parser("bag", help="make a bag of labelled frames, or see what is in one; needs no ROS")
     actions = bag.add_subparsers(dest="action", required=True)
 
     make = actions.add_parser(
         "make",
-        help="a rosbag2 from a labelled folder or a video; needs no ROS",
+        help="write a labelled folder or a video as a rosbag2",
         description="Write frames, and labels where there are any, as a rosbag2. Where SOURCE holds several videos, "
         "each becomes a bag in OUT.",
     )
     make.add_argument("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
     make.add_argument("out", type=Path, metavar="OUT", help="folder of the bag")
     make.add_argument("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
-    make.add_argument("--split", help="of a data set that has several, such as val")
-    make.add_argument("--frame-rate", type=float, metavar="HZ", help="of a folder; default that of the data set")
-    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="default: mcap")
+    make.add_argument("--split", help="split of a data set that has several, such as val")
     make.add_argument(
-        "--compressed", choices=("jpeg", "png", "none"), default="none", help="of images, never labels (default: none)"
+        "--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)"
+    )
+    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
+    make.add_argument(
+        "--compressed",
+        choices=("jpeg", "png", "none"),
+        default="none",
+        help="compression of images; labels are never compressed (default: none)",
     )
     make.add_argument("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="default: /camera/image_raw")
-    make.add_argument("--frame-id", default="camera", metavar="NAME", help="of all headers (default: camera)")
+    make.add_argument("--frame-id", default="camera", metavar="NAME", help="frame_id of all headers (default: camera)")
     make.add_argument("--overwrite", action="store_true", help="replace a bag at OUT, but nothing else")
 
-    info = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing; needs no ROS")
+    info = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing")
     info.add_argument("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
     info.add_argument("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
     info.add_argument("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
     info.add_argument(
         "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
     )
-    info.add_argument("--json", action="store_true", help="as JSON")
-
-    play = actions.add_parser(
-        "play",
-        help="publish the messages of a bag, where there is no `ros2 bag`",
-        description="Publish the messages of a rosbag2 (mcap or sqlite3) as they were recorded: the same bytes, at the "
-        "same times, with the same QoS. Ctrl-C ends it.",
-    )
-    play.add_argument("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
-    play.add_argument("--rate", type=float, default=1.0, help="how many times as fast as recorded (default: 1.0)")
-    play.add_argument(
-        "--loop", nargs="?", type=int, const=0, default=1, metavar="N", help="N times; without N until it is stopped"
-    )
-    play.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="only these (default: all)")
-    play.add_argument("--clock", action="store_true", help="publish the times of the recording on /clock")
-    play.add_argument(
-        "--start-offset", type=float, default=0.0, metavar="S", help="seconds to leave out at the beginning"
-    )
-    play.add_argument("--remap", nargs="+", default=[], metavar="OLD:=NEW", help="topics to rename")
-    play.add_argument("--wait-for-subscriber", action="store_true", help="begin when somebody listens to a topic")
-
-    record = actions.add_parser(
-        "record",
-        help="record topics, where there is no `ros2 bag`",
-        description="Record topics into a rosbag2 (mcap) with the QoS of their publishers; those that come up later "
-        "are taken in. Ctrl-C ends it.",
-    )
-    record.add_argument("topics", nargs="*", metavar="TOPIC", help="to be recorded")
-    record.add_argument("--all", action="store_true", help="all topics but hidden ones")
-    record.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="of the bag, a new one")
-    record.add_argument("--use-sim-time", action="store_true", help="messages get the time of /clock")
+    info.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_bag_command(options: argparse.Namespace) -> int:
     """Run the command.
 
     Returns:
-        Exit code: 0 for success; 1 where only a part of a damaged bag could be played; 2 for bad input or a missing
-        package; 130 where Ctrl-C broke off what was being made. It is the way to end playing and recording: 0 there.
+        Exit code: 0 for success; 2 for bad input or a missing package; 130 after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an unfinished bag is removed then, too
     try:
-        if options.action == "make":
-            make(options)
-        elif options.action == "info":
-            info(options)
-        elif options.action == "play":
-            return play(options)
-        else:
-            record(options)
+        make(options) if options.action == "make" else info(options)
     except ModuleNotFoundError as error:
         remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
-        if (error.name or "").startswith("rclpy"):
-            remedy = (
-                "source an installation of ROS 2, or, in a virtual environment, pip install 'ditta_ros[ros,evaluate]'"
-            )
         print(f"ditta bag {options.action}: {error}: {remedy}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
@@ -165,48 +127,6 @@ def info(options: argparse.Namespace) -> None:
 
     summary = summarise(BagSequence(options.bag, options.image_topic, options.ground_truth_topic, options.slop))
     print(json.dumps(dataclasses.asdict(summary), indent=2) if options.json else summary_text(summary))
-
-
-def play(options: argparse.Namespace) -> int:
-    """Play a bag.
-
-    Returns:
-        Exit code: 0, or 1 where only a part of it can be read, which is said.
-
-    Raises:
-        OSError, ValueError: see :func:`ditta_ros.bag_player.play_bag`.
-    """
-    from ditta_ros.bag_player import PlayOptions, play_bag
-
-    damage = play_bag(
-        options.bag.expanduser(),
-        PlayOptions(
-            rate=options.rate,
-            rounds=options.loop or None,
-            topics=tuple(options.topics),
-            clock=options.clock,
-            start_offset=options.start_offset,
-            remappings=tuple(options.remap),
-            wait_for_subscriber=options.wait_for_subscriber,
-        ),
-    )
-    if damage:
-        print(f"ditta bag play: only a part of the bag was played: {damage}", file=sys.stderr)
-    return 1 if damage else 0
-
-
-def record(options: argparse.Namespace) -> None:
-    """Record topics.
-
-    Raises:
-        OSError, ValueError: see :func:`ditta_ros.bag_recorder.record_bag`; or neither topics nor all of them are asked
-            for, or both.
-    """
-    from ditta_ros.bag_recorder import RecordOptions, record_bag
-
-    if bool(options.topics) == options.all:
-        raise ValueError(f"expected topics, or --all, but got {'both' if options.all else 'neither'}")
-    record_bag(RecordOptions(options.out, tuple(options.topics), options.use_sim_time))
 
 
 def summary_text(summary: BagSummary) -> str:

@@ -1,4 +1,4 @@
-"""The command `ditta doctor`: why nothing comes out, and what mends it. What it can say without ROS, it says."""
+"""The command `ditta doctor`: why no masks come out, and how to fix it. Without ROS it says what it can."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WIDEST = 120
-"""Columns of text at the most; wider lines are hard to read."""
+from ditta_ros.doctor.examination import DoctorOptions, examine
+from ditta_ros.doctor.findings import Level, section_text, sections_json, summary_text, worst
+
+MAXIMUM_COLUMNS = 120
+"""Longest line of the text, in columns; wider ones are hard to read."""
 
 
 def add_doctor_parser(commands: Any) -> None:
     """Describe the command."""
     doctor = commands.add_parser(
         "doctor",
-        help="what keeps masks from coming out, and what mends it",
+        help="what keeps masks from coming out, and how to fix it",
         description="Examine the installation, the environment, the transport of images, the cameras and nodes that "
-        "run, and the model, and name the remedy of what is wrong. Takes about fifteen seconds.",
+        "run, and the model, and say how to fix what is wrong. Takes about fifteen seconds.",
     )
     doctor.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of the node, as ROS takes them")
     doctor.add_argument(
@@ -32,7 +35,7 @@ def add_doctor_parser(commands: Any) -> None:
     doctor.add_argument(
         "--no-transport", action="store_true", help="send no images between two processes (saves five seconds)"
     )
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_doctor_command(options: argparse.Namespace) -> int:
@@ -41,15 +44,11 @@ def run_doctor_command(options: argparse.Namespace) -> int:
     Returns:
         Exit code: 0 where nothing is wrong or there are warnings only, 1 for an error, 2 for a wrong argument.
     """
-    # Not at the top: the other commands need not wait for it.
-    from ditta_ros.doctor.examination import DoctorOptions, examine
-    from ditta_ros.doctor.findings import Level, section_text, sections_json, summary_text, worst
-
     if options.params_file is not None and not options.params_file.is_file():
         print(f"ditta doctor: expected a file of parameters, but {options.params_file} is none", file=sys.stderr)
         return 2
     chosen = DoctorOptions(options.params_file, options.image_topic, not options.no_transport)
-    width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
+    width = min(shutil.get_terminal_size((MAXIMUM_COLUMNS, 24)).columns, MAXIMUM_COLUMNS)
     sections = []
     for section in examine(chosen, os.environ):
         sections.append(section)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ditta_ros.cli.arguments import INTERRUPTED, number_list, size, split_list
+from ditta_ros.cli.arguments import INTERRUPTED, has_ros, number_list, size, split_list
 from ditta_ros.evaluation.defaults import LONG_SIDE, NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 from ditta_ros.process.children import ReplayError
 
@@ -116,6 +116,8 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
         Exit code: 0; 1 where a live replay did not come to its end; 2 for a missing package or an argument or input
         that is not what it should be; 130 after Ctrl-C.
     """
+    if options.live and not has_ros("evaluate"):
+        return 2
     try:
         from ditta_ros.evaluation.evaluate import describe_methods, evaluate, write_results
     except ImportError as error:

@@ -9,7 +9,7 @@ import pytest
 import ros_harness
 from ros_harness import ROOT, wait_until
 
-from ditta_ros.cli.main import main
+from ditta_ros.cli.main import COMMANDS, main
 
 
 def test_the_node_with_flags_and_arguments_of_ros(probe: ros_harness.Probe) -> None:
@@ -55,3 +55,31 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out.startswith("ditta ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["doctor", "--help"]])
+def test_help_needs_no_heavy_package(arguments: list[str]) -> None:
+    """Neither torch nor OpenCV is loaded, nor NumPy, and it takes less than half a second of CPU."""
+    code = (
+        "import resource, sys\n"
+        "from ditta_ros.cli.main import main\n"
+        "try:\n"
+        f"    main({arguments})\n"
+        "finally:\n"
+        "    used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "    loaded = sorted({'torch', 'cv2', 'numpy', 'rclpy', 'rosbags'} & set(sys.modules))\n"
+        "    print(loaded, used.ru_utime + used.ru_stime, file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    loaded, _, seconds = result.stderr.strip().rpartition(" ")
+    assert (result.returncode, loaded) == (0, "[]")
+    assert float(seconds) < 0.5
+    assert result.stdout.startswith("usage: ditta")
+
+
+def test_every_command_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in text
