@@ -66,7 +66,7 @@ def run_bag_command(options: argparse.Namespace) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an unfinished bag is removed then, too
     try:
-        make(options) if options.action == "make" else info(options)
+        {"make": make, "info": info}[options.action](options)
     except ModuleNotFoundError as error:
         remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
         print(f"ditta bag {options.action}: {error}: {remedy}", file=sys.stderr)

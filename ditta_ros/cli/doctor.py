@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ditta_ros.doctor.examination import DoctorOptions, examine
-from ditta_ros.doctor.findings import Level, section_text, sections_json, summary_text, worst
+from ditta_ros.doctor.examination import examine
+from ditta_ros.doctor.findings import Level, section_text, summary_text, worst
 
 MAXIMUM_COLUMNS = 120
 """Longest line of the text, in columns; wider ones are hard to read."""
@@ -30,7 +31,8 @@ def add_doctor_parser(commands: Any) -> None:
         "--image-topic",
         default="",
         metavar="TOPIC",
-        help="camera to look for; default: that of --params-file, of the node that runs, or the node's default",
+        help="camera to look for; default: that of --params-file, or the node's default; a node that runs tells of its "
+        "own",
     )
     doctor.add_argument(
         "--no-transport", action="store_true", help="send no images between two processes (saves five seconds)"
@@ -47,12 +49,13 @@ def run_doctor_command(options: argparse.Namespace) -> int:
     if options.params_file is not None and not options.params_file.is_file():
         print(f"ditta doctor: expected a file of parameters, but {options.params_file} is none", file=sys.stderr)
         return 2
-    chosen = DoctorOptions(options.params_file, options.image_topic, not options.no_transport)
     width = min(shutil.get_terminal_size((MAXIMUM_COLUMNS, 24)).columns, MAXIMUM_COLUMNS)
     sections = []
-    for section in examine(chosen, os.environ):
+    for section in examine(options.params_file, options.image_topic, not options.no_transport, os.environ):
         sections.append(section)
         if not options.json:
             print(f"{section_text(section, width)}\n", flush=True)
-    print(json.dumps(sections_json(sections), indent=2, ensure_ascii=False) if options.json else summary_text(sections))
-    return 1 if worst(sections) is Level.ERROR else 0
+    level = worst(sections)
+    found = {"level": level, "sections": [asdict(section) for section in sections]}
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else summary_text(sections))
+    return 1 if level is Level.ERROR else 0

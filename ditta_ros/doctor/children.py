@@ -9,8 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""With which Fast DDS writes its errors."""
+from ditta_ros.doctor.findings import Finding, Level, error
+
+FINDINGS_SECONDS = 300.0
+"""Longest time for findings: seven seconds for what runs, three for the packaged model, where the machine is free."""
 
 
 class ChildFailed(RuntimeError):
@@ -21,7 +23,7 @@ def ask_python(arguments: Sequence[str], environment: Mapping[str, str], seconds
     """Run this Python with ``arguments`` and return the JSON in the last line that it prints.
 
     Raises:
-        ChildFailed: it ended with an error or a signal, or took too long.
+        ChildFailed: It ended with an error or a signal, or took too long.
     """
     try:
         result = subprocess.run(
@@ -37,8 +39,17 @@ def ask_python(arguments: Sequence[str], environment: Mapping[str, str], seconds
     except subprocess.TimeoutExpired as problem:
         raise ChildFailed(f"no answer within {seconds:.0f} s") from problem
     if result.returncode:
-        lines = COLOUR.sub("", result.stderr).strip().splitlines()
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stderr).strip().splitlines()  # Fast DDS writes in colour
         reason = lines[-1] if lines else "it said nothing"
         how = f"it was ended by signal {-result.returncode}: " if result.returncode < 0 else ""
         raise ChildFailed(f"{how}{reason}")
     return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def ask_findings(module: str, question: Any, environment: Mapping[str, str], remedy: str) -> list[Finding]:
+    """What a module of the doctor finds when it is asked; where it does not answer, that, with the remedy."""
+    try:
+        answer = ask_python(["-m", f"ditta_ros.doctor.{module}", json.dumps(question)], environment, FINDINGS_SECONDS)
+    except ChildFailed as problem:
+        return [error(module, f"it cannot be examined: {problem}", remedy)]
+    return [Finding(**{**values, "level": Level(values["level"])}) for values in answer]

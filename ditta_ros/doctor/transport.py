@@ -1,183 +1,202 @@
-"""Do large images arrive, from one process to another on this machine, and if not, what would make them?"""
+"""What images go through, and whether large ones arrive from one process to another on this machine.
+
+Run as a program, it is these processes: without arguments the receiver, which starts itself as the camera.
+"""
 
 from __future__ import annotations
 
-import queue
+import json
+import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ditta_ros.doctor.children import ChildFailed, ask_python
 from ditta_ros.doctor.findings import Finding, error, ok, warning
-from ditta_ros.doctor.installation import Installation
-from ditta_ros.doctor.profile import export_profile
-from ditta_ros.process.children import Child, ReplayError, free_domain
+from ditta_ros.process.children import free_domain
 from ditta_ros.process.shared_memory import (
     OLD_PROFILE_VARIABLE,
     PROFILE_VARIABLE,
     profile_variables,
+    share_folder,
     shared_memory_environment,
 )
 
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+WIDTH, HEIGHT = 1280, 720
 IMAGES = 15
-"""How many images are sent of each reliability; see :mod:`ditta_ros.doctor.round_trip`, which needs ROS."""
+"""Images that are sent with each reliability, at 30 Hz."""
+ENOUGH = 14
+"""Images that have to arrive."""
 START_SECONDS = 20.0
-"""How long two processes may take to start and to find each other; it takes one where nothing else runs."""
-LATE_SECONDS = 1.0
-"""How long after the last image was sent another may still arrive."""
-MOST_LOST = 1
-"""Images that may be missing without anything being wrong."""
+"""How long two processes may take to start and to find each other; it takes one second where nothing else runs."""
+PARTICIPANT_BYTES = 68 * 2**20
+"""Bytes of shared memory that a process with config/fastdds.xml takes; four should find room."""
+
+
+def check_discovery(environment: Mapping[str, str]) -> Finding:
+    """Who is heard: domain and machines."""
+    scope = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
+    text = f"domain {environment.get('ROS_DOMAIN_ID') or 0}, range {scope}"
+    remedy = "let ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE (SUBNET or LOCALHOST) be the same for all nodes"
+    if scope == "OFF":
+        return error("discovery", f"{text}: no process hears any other, not even on this machine", remedy)
+    return ok("discovery", text, remedy)
+
+
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+    """Room for the segments through which images go."""
+    free, total = shutil.disk_usage(folder).free, shutil.disk_usage(folder).total
+    text = f"{free / 2**20:.0f} MB of {total / 2**20:.0f} MB are free in {folder}"
+    if free >= 4 * PARTICIPANT_BYTES:
+        return ok("shared memory", text)
+    remedy = (
+        "remove what killed processes left (fastdds shm clean), or make it larger: docker run --shm-size=1g (or "
+        "--ipc=host), or mount -o remount,size=1g /dev/shm"
+    )
+    judge = warning if free >= PARTICIPANT_BYTES else error
+    return judge("shared memory", f"{text}, but every process with config/fastdds.xml takes 70 MB", remedy)
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """The images of one reliability that arrived.
+class Arrived:
+    """Number of images that arrived by reliability, of :data:`IMAGES` that were sent."""
 
-    Attributes:
-        milliseconds: between sending and taking, of each.
-    """
-
-    milliseconds: tuple[float, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all came, or nearly all."""
-        return len(self.milliseconds) >= IMAGES - MOST_LOST
+    best_effort: int = 0
+    reliable: int = 0
 
     def __str__(self) -> str:
-        counts = f"{len(self.milliseconds)} of {IMAGES}"
-        if not self.milliseconds:
-            return counts
-        return f"{counts} ({np.median(self.milliseconds):.0f} ms, slowest {max(self.milliseconds):.0f} ms)"
+        return f"{self.best_effort} of {IMAGES} best effort and {self.reliable} of {IMAGES} reliable"
 
 
-@dataclass(frozen=True)
-class RoundTrip:
-    """What became of the images of one pair of processes."""
+def check_transport(environment: Mapping[str, str], fast_dds: bool) -> Finding:
+    """Send images in this environment and, where many are lost through Fast DDS, with the shared-memory profile."""
 
-    best_effort: Arrivals
-    reliable: Arrivals
+    def round_trip(variables: Mapping[str, str]) -> Arrived:
+        return Arrived(**ask_python(["-m", "ditta_ros.doctor.transport"], variables, 3 * START_SECONDS))
 
-
-def check_transport(environment: Mapping[str, str], installation: Installation) -> list[Finding]:
-    """Send images in this environment and, where many are lost, with the shared-memory profile."""
-    name = "images"
     with tempfile.TemporaryDirectory() as folder:
         # In a domain of their own, on this machine alone: nobody else is to be disturbed by a doctor's images.
-        isolated = {
-            **environment,
-            "ROS_DOMAIN_ID": str(free_domain()),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "ROS_LOG_DIR": folder,
-        }
+        isolated = {**environment, "ROS_DOMAIN_ID": str(free_domain()), "ROS_LOG_DIR": folder}
+        isolated["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         isolated.pop("ROS_LOCALHOST_ONLY", None)
         try:
-            here = measure(isolated, isolated, Path(folder))
-            if here.best_effort.complete or not installation.fast_dds:
-                return [judge(here, None)]
-            bare = {key: isolated[key] for key in isolated if key not in (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE)}
-            profile = bare | shared_memory_environment(bare)
-            return [judge(here, measure(profile, isolated, Path(folder)))]
-        except ReplayError as problem:
-            return [
-                error(
-                    name,
-                    str(problem).replace("\n", " "),
-                    "allow multicast and UDP on the loopback interface (ip link set lo multicast on; firewall), and "
-                    "see what is said of shared memory above",
-                )
-            ]
+            here, profile = round_trip(isolated), None
+            if here.best_effort < ENOUGH and fast_dds:
+                bare = {key: isolated[key] for key in isolated if key not in (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE)}
+                profile = round_trip(bare | shared_memory_environment(bare))
+            return judge(here, profile)
+        except ChildFailed as problem:
+            remedy = "allow multicast and UDP on the loopback interface (ip link set lo multicast on; firewall)"
+            return error("images", str(problem), f"{remedy}, and see what is said of shared memory above")
 
 
-def judge(here: RoundTrip, profile: RoundTrip | None) -> Finding:
+def judge(here: Arrived, profile: Arrived | None) -> Finding:
     """What the numbers mean.
 
     Args:
-        here: in the environment as it is.
-        profile: with the shared-memory profile; None where that was not tried.
+        here: Images that arrived in the environment as it is.
+        profile: Images that arrived with the shared-memory profile; None where that was not tried.
     """
-    name = "images"
-    sent = f"of 1280×720 rgb8 images sent at 30 Hz, {here.best_effort} arrived best effort, {here.reliable} reliable"
-    if here.best_effort.complete:
-        return ok(name, sent)
+    finding = f"of images of {WIDTH}×{HEIGHT}, {here} arrived"
+    if here.best_effort >= ENOUGH:
+        return ok("images", finding)
     remedies = []
     if profile is not None:
-        sent += f"; with the shared-memory profile {profile.best_effort} and {profile.reliable}"
-        if profile.best_effort.complete:
-            remedies.append(f"{export_profile(profile_variables())} before the camera driver is started")
-    if here.reliable.complete:
+        finding += f"; with the shared-memory profile {profile}"
+        if profile.best_effort >= ENOUGH:
+            file = share_folder() / "config" / "fastdds.xml"
+            remedies.append(f"export {profile_variables()[0]}={file} before the camera driver is started")
+    if here.reliable >= ENOUGH:
         remedies.append("set image_reliability to reliable, where the camera publishes so")
     if remedies:
-        return warning(name, sent, "; or ".join(remedies))
-    return error(
-        name, sent, "see what is said of shared memory and socket buffer above, or the machine is too busy: try again"
-    )
+        return warning("images", finding, "; or ".join(remedies))
+    remedy = "see what is said of shared memory above, or the machine is too busy: try again"
+    return error("images", finding, remedy)
 
 
-def measure(camera: Mapping[str, str], receiver: Mapping[str, str], folder: Path) -> RoundTrip:
-    """Send images from a process with one environment to one with another.
-
-    Args:
-        folder: for logs.
-
-    Raises:
-        ReplayError: they do not find each other, or one ends.
-    """
-    events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
-    module, children = "ditta_ros.doctor.round_trip", []
-    try:
-        children.append(Child("receiver", module, ["receive"], receiver, folder / "receiver.log", events))
-        children.append(Child("camera", module, ["send"], camera, folder / "camera.log", events))
-        return listen(children, events)
-    finally:
-        for child in children:
-            child.ask_to_end()
-        for child in children:
-            child.wait_for_end()
+# --- the two processes -----------------------------------------------------------------------------------------------
 
 
-def listen(children: list[Child], events: queue.Queue[tuple[str, dict[str, Any]]]) -> RoundTrip:
-    """Begin when images of both reliabilities are heard, and collect what arrives until nothing more can be expected.
+def main() -> int:
+    """Receive, and print what arrived as JSON; or, with an argument, send."""
+    import rclpy
+    from rclpy.node import Node
+    from rclpy.qos import qos_profile_sensor_data
 
-    Raises:
-        ReplayError: see :func:`measure`.
-    """
-    arrived: dict[str, list[float]] = {"best_effort": [], "reliable": []}
-    heard: set[str] = set()
-    deadline = time.monotonic() + START_SECONDS
-    while len(heard) < len(arrived):
-        event = next_event(children, events)
-        if event is not None:
-            heard.add(event["reliability"])
-        elif time.monotonic() > deadline:
-            raise ReplayError(f"two processes did not hear each other within {START_SECONDS:.0f} s")
-    children[-1].send("go")
-    sent: set[str] = set()
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not all(len(times) == IMAGES for times in arrived.values()):
-        event = next_event(children, events)
-        if event is not None and event["event"] == "image":
-            arrived[event["reliability"]].append(event["milliseconds"])
-        elif event is not None:
-            sent.add(event["reliability"])
-            if len(sent) == len(arrived):
-                deadline = time.monotonic() + LATE_SECONDS
-    return RoundTrip(Arrivals(tuple(arrived["best_effort"])), Arrivals(tuple(arrived["reliable"])))
+    profiles = {"best_effort": qos_profile_sensor_data, "reliable": 5}
+    rclpy.init(args=[])
+    role = "send" if sys.argv[1:] else "receive"
+    node = Node(f"_ditta_doctor_{role}", enable_rosout=False, start_parameter_services=False)
+    if role == "send":
+        send(node, profiles)
+    else:
+        print(json.dumps(asdict(receive(node, profiles))))
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
 
 
-def next_event(children: list[Child], events: queue.Queue[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
-    """The next thing that a child tells; None after a while without.
+def send(node: Node, profiles: Mapping[str, Any]) -> None:
+    """Send tiny images until the input is closed, then large ones."""
+    from sensor_msgs.msg import Image
+
+    publishers = [node.create_publisher(Image, f"/ditta_doctor/{name}", qos) for name, qos in profiles.items()]
+    begin = threading.Thread(target=sys.stdin.read, daemon=True)
+    begin.start()
+    tiny = Image(width=1, height=1, encoding="rgb8", step=3, data=array("B", bytes(3)))
+    while begin.is_alive():
+        for publisher in publishers:
+            publisher.publish(tiny)
+        begin.join(0.05)
+    large = Image(width=WIDTH, height=HEIGHT, encoding="rgb8", step=3 * WIDTH)
+    large.data = array("B", bytes(3 * WIDTH * HEIGHT))
+    for publisher in publishers:
+        for _ in range(IMAGES):
+            publisher.publish(large)
+            time.sleep(1 / 30)
+    time.sleep(1)  # the last may still be on its way
+
+
+def receive(node: Node, profiles: Mapping[str, Any]) -> Arrived:
+    """Start the camera, and count the large images that arrive.
 
     Raises:
-        ReplayError: one of them has ended.
+        SystemExit: The processes do not hear each other, or the camera ends.
     """
-    for child in children:
-        child.check()
-    try:
-        return events.get(timeout=0.1)[1]
-    except queue.Empty:
-        return None
+    from sensor_msgs.msg import Image
+
+    from ditta_ros.process.executor import BackgroundExecutor
+
+    counts: dict[str, int] = {}
+
+    def take(name: str, message: Image) -> None:
+        counts[name] = counts.get(name, 0) + (message.width == WIDTH)
+
+    for name, qos in profiles.items():
+        node.create_subscription(Image, f"/ditta_doctor/{name}", lambda message, name=name: take(name, message), qos)
+    executor = BackgroundExecutor(node, "receiver")
+    command = [sys.executable, "-m", "ditta_ros.doctor.transport", "send"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as camera:
+        deadline = time.monotonic() + START_SECONDS
+        while len(counts) < len(profiles):
+            if camera.poll() is not None or time.monotonic() > deadline:
+                camera.kill()
+                sys.exit(f"two processes did not hear each other within {START_SECONDS:.0f} s")
+            time.sleep(0.05)
+        camera.communicate()  # closes its input, and waits for its end
+    executor.stop()
+    return Arrived(**counts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
@@ -14,6 +15,11 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 def describe_qos(qos: QoSProfile) -> str:
     """The policies on which publisher and subscriber have to agree."""
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
+
+
+def endpoint_name(endpoint: TopicEndpointInfo) -> str:
+    """The full name of the node that an endpoint belongs to."""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def type_of(subscription: Subscription[Any]) -> str:
@@ -27,7 +33,7 @@ def describe_mismatches(node: Node, subscription: Subscription[Any]) -> list[str
     wanted = subscription.qos_profile
     mismatches = []
     for publisher in node.get_publishers_info_by_topic(subscription.topic_name):
-        name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+        name = endpoint_name(publisher)
         offered = publisher.qos_profile
         if publisher.topic_type != type_of(subscription):
             mismatches.append(
