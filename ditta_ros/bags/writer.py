@@ -13,15 +13,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.interfaces import (
-    Connection,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ditta_core.datasets.base import VideoSequence
@@ -36,13 +28,14 @@ EPOCH = 1_600_000_000 * 1_000_000_000
 """Stamp of the first frame of every bag that is made, nanoseconds; ROS takes 0 for no time at all."""
 
 METADATA_VERSION: Literal[8] = 8
-"""The newest that ROS 2 Humble reads; version 9 writes QoS in a way that only Jazzy and later understand."""
+"""Newest version that ROS 2 Humble reads; version 9 writes QoS in a way that only Jazzy and later understand."""
 
 JPEG_QUALITY = 95
 BAG_SUFFIXES = (".mcap", ".db3", ".yaml", ".zstd")
 
 Storage = Literal["mcap", "sqlite3"]
 Compression = Literal["jpeg", "png"]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,16 +43,16 @@ class BagOptions:
     """How a bag is made.
 
     Attributes:
-        storage: file format.
-        compression: None for raw images (``sensor_msgs/Image``, ``rgb8``), else that of ``CompressedImage``. Labels
+        storage: File format.
+        compression: Compression of ``CompressedImage``; None for raw images (``sensor_msgs/Image``, ``rgb8``). Labels
             are never compressed.
-        image_topic: of raw images; that of compressed ones has ``/compressed`` at its end, that of the camera info is
-            its sibling ``camera_info``, as in ``image_transport``.
-        frame_id: of every header.
-        overwrite: replace a bag that is there.
+        image_topic: Topic of raw images; that of compressed ones has ``/compressed`` at its end, that of the camera
+            info is its sibling ``camera_info``, as in ``image_transport``.
+        frame_id: ``frame_id`` of every header.
+        overwrite: Whether a bag that is there is replaced.
 
     Raises:
-        ValueError: the topic is no absolute name of ROS, or one of the ground truth's.
+        ValueError: The topic is no absolute name of ROS, or one of the ground truth's.
     """
 
     storage: Storage = "mcap"
@@ -84,7 +77,7 @@ def make_bag(
     sequence: VideoSequence,
     out: str | Path,
     options: BagOptions | None = None,
-    progress: Callable[[int, int], None] = lambda done, frames: None,
+    progress: Progress = lambda done, frames: None,
 ) -> None:
     """Write a sequence as a bag: images, camera info, and where there are labels, these and their classes, latched.
 
@@ -93,14 +86,14 @@ def make_bag(
     written beside ``out`` under a hidden name, and removed if anything goes wrong.
 
     Args:
-        sequence: what is written.
-        out: the folder of the bag.
-        options: see :class:`BagOptions`.
-        progress: called with the number of frames written and their total.
+        sequence: Video that is written.
+        out: Folder of the bag.
+        options: See :class:`BagOptions`.
+        progress: Called with the number of frames written and their total.
 
     Raises:
-        FileExistsError: there is something at ``out`` that may not be replaced.
-        ValueError: the sequence is empty, or has a class list too long for 8 bits.
+        FileExistsError: There is something at ``out`` that may not be replaced.
+        ValueError: The sequence is empty, or has a class list too long for 8 bits.
     """
     options = options or BagOptions()
     out = Path(out).expanduser().absolute()
@@ -110,7 +103,7 @@ def make_bag(
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         made, replaced = Path(folder, "made", out.name), Path(folder, "replaced")
-        write_bag(sequence, made, options, progress)
+        _write_bag(sequence, made, options, progress)
         try:
             if out.exists():
                 out.rename(replaced)
@@ -125,7 +118,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     """Whether a bag may be written to a folder.
 
     Raises:
-        FileExistsError: it exists and may not be replaced, or is something else than a bag.
+        FileExistsError: It exists and may not be replaced, or is something else than a bag.
     """
     if not (out.exists() or out.is_symlink()):
         return
@@ -136,7 +129,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"expected a bag and nothing else to overwrite, but {out} is not one; remove it yourself")
 
 
-def quality_of_service(latched: bool) -> Qos:
+def _quality_of_service(latched: bool) -> Qos:
     """Reliable, so that every subscriber connects; transient local where late subscribers get the last message."""
     infinite = QosTime(9_223_372_036, 854_775_807)
     return Qos(
@@ -156,20 +149,20 @@ class BagWriter:
     """Writes messages into an open bag; a topic is there from its first message on."""
 
     def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+        self._writer = writer
         self.connections: dict[str, Connection] = {}
 
     def write(self, topic: str, message: Any, timestamp: int, latched: bool = False) -> None:
         """Write a message of ``rosbags``, at a time in nanoseconds."""
         types = message_types()
         if topic not in self.connections:
-            self.connections[topic] = self.writer.add_connection(
-                topic, message.__msgtype__, typestore=types, offered_qos_profiles=[quality_of_service(latched)]
+            self.connections[topic] = self._writer.add_connection(
+                topic, message.__msgtype__, typestore=types, offered_qos_profiles=[_quality_of_service(latched)]
             )
-        self.writer.write(self.connections[topic], timestamp, types.serialize_cdr(message, message.__msgtype__))
+        self._writer.write(self.connections[topic], timestamp, types.serialize_cdr(message, message.__msgtype__))
 
 
-def write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progress: Callable[[int, int], None]) -> None:
+def _write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progress: Progress) -> None:
     """Write a sequence into a new folder; see :func:`make_bag`."""
     plugin = StoragePlugin.MCAP if options.storage == "mcap" else StoragePlugin.SQLITE3
     classes = sequence.classes
@@ -186,7 +179,7 @@ def write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progre
             else:
                 message = compressed_message(image, header, options.compression)
                 bag.write(f"{options.image_topic}/compressed", message, stamp)
-            bag.write(options.info_topic, camera_info_message(image.shape[0], image.shape[1], header), stamp)
+            bag.write(options.info_topic, _camera_info_message(image.shape[0], image.shape[1], header), stamp)
             if classes is not None and labels is not None:
                 if CLASSES_TOPIC not in bag.connections:
                     text = message_types().types[STRING](data=classes_json(classes))
@@ -228,7 +221,7 @@ def compressed_message(image: NDArray[np.uint8], header: Any, compression: Compr
     )
 
 
-def camera_info_message(height: int, width: int, header: Any) -> Any:
+def _camera_info_message(height: int, width: int, header: Any) -> Any:
     """``sensor_msgs/CameraInfo`` of ``rosbags`` for an uncalibrated camera: all matrices zero."""
     types = message_types().types
     region = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)

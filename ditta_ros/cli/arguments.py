@@ -6,6 +6,8 @@ import argparse
 import sys
 from importlib import util
 
+from ditta_ros.doctor.installation import INSTALL_ROS
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -14,12 +16,7 @@ def has_ros(command: str) -> bool:
     """Whether ROS can be imported; where it cannot, print how to get it for ``command``."""
     if util.find_spec("rclpy") is not None:
         return True
-    print(
-        f"ditta {command}: expected ROS 2, but rclpy cannot be imported: source an installation "
-        "(source /opt/ros/<distribution>/setup.bash), or, in a virtual environment, pip install 'ditta_ros[ros]' "
-        "(from a checkout: pip install '.[ros]')",
-        file=sys.stderr,
-    )
+    print(f"ditta {command}: expected ROS 2, but rclpy cannot be imported: {INSTALL_ROS}", file=sys.stderr)
     return False
 
 

@@ -81,9 +81,6 @@ def run_models_command(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
-
-
 def available_text(found: Available) -> str:
     """What there is, as lines of names and descriptions."""
     rows = [(name, f"{len(names)}: {', '.join(names)}") for name, names in found.class_lists.items()]
@@ -118,9 +115,6 @@ def option_lines(options: Sequence[Option], width: int) -> list[str]:
         if option.problem is not None:
             lines += [f"{indent}{option.problem.reason}:", f"{indent}  {option.problem.command}"]
     return lines
-
-
-# --- one checkpoint --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,11 +175,11 @@ def check(name: str, chosen: ModelSource) -> CheckResult:
     """Identify and try a weight file, a model folder, or a model by name.
 
     Args:
-        name: a path, or the name of a model, such as ``hf:<id>``.
-        chosen: classes, device and permissions; its own name is not used.
+        name: Path, or the name of a model, such as ``hf:<id>``.
+        chosen: Classes, device and permissions; its own name is not used.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: it does not work; the message says why.
+        FileNotFoundError, ImportError, ValueError: It does not work; the message says why.
     """
     from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model, try_released, try_teacher
 
@@ -203,26 +197,20 @@ def check(name: str, chosen: ModelSource) -> CheckResult:
     source = replace(chosen, name=checkpoint.name)
     commands = model_commands(source)
     if checkpoint.kind is CheckpointKind.RELEASED_DITTA:
-        convert = f"python tools/convert_ditta_checkpoint.py {quoted(path)} {quoted(checkpoint.converted)}"
+        convert = shlex.join(["python", "tools/convert_ditta_checkpoint.py", str(path), str(checkpoint.converted)])
         return CheckResult(name, checkpoint.name, kind, try_released(checkpoint, source), (convert, *commands))
     return CheckResult(name, checkpoint.name, kind, try_model(source), commands)
 
 
 def model_commands(source: ModelSource) -> tuple[str, ...]:
     """The commands that use a model, publishing the same classes."""
-    chosen = f"--model {shlex.quote(source.name)}"
-    if source.classes:
-        chosen += f" --classes {shlex.quote(source.classes)}"
+    chosen = shlex.join(["--model", source.name, *(["--classes", source.classes] if source.classes else [])])
     return f"ditta demo {chosen}", f"ditta node {chosen}", f"ditta evaluate {chosen} INPUT"
 
 
 def teacher_commands(checkpoint: IdentifiedCheckpoint) -> tuple[str, ...]:
     """The commands that use a teacher."""
-    chosen = f"--teacher {checkpoint.name} --teacher-checkpoint {quoted(checkpoint.path)}"
-    node = f"-p teacher:={checkpoint.name} -p teacher_checkpoint:={quoted(checkpoint.path)}"
+    path = shlex.quote(str(checkpoint.path))
+    chosen = f"--teacher {checkpoint.name} --teacher-checkpoint {path}"
+    node = f"-p teacher:={checkpoint.name} -p teacher_checkpoint:={path}"
     return f"ditta demo {chosen}", f"ditta node --ros-args {node}", f"ditta evaluate {chosen} INPUT"
-
-
-def quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))

@@ -47,7 +47,9 @@ def examine(
         unless_running = not image_topic and params_file is None
         yield examined("graph", lambda: check_graph(parameters, unless_running, environment))
     else:
-        yield Section("graph", (warning("graph", "not checked without ROS 2", "install it first, as said above"),))
+        unchecked = ("environment", "parameters", "graph")
+        remedy = "install it first, as said above"
+        yield Section("ROS 2", tuple(warning(name, "not checked without ROS 2", remedy) for name in unchecked))
     if imports["torch"].problem:
         yield Section("models", (warning("models", "not checked without torch", "install it first, as said above"),))
     else:
@@ -65,7 +67,7 @@ def check_graph(parameters: NodeParameters, unless_running: bool, environment: M
         "reliability": parameters.image_reliability,
         "unless_running": unless_running,
     }
-    return ask_findings("graph", question, environment, "fix the environment")
+    return ask_findings("graph", question, environment, "correct it: ROS_DOMAIN_ID, ROS_LOG_DIR, and so on")
 
 
 def check_models(parameters: NodeParameters | None, environment: Mapping[str, str]) -> list[Finding]:
