@@ -46,8 +46,8 @@ ROS_ROOMS = (
     "replay",
     "bags",
     "messages",
-    "process",
     "parameters",
+    "process",
 )
 """The same of ditta_ros; node and parameters are files."""
 
