@@ -204,6 +204,11 @@ def test_ros2_runs_what_is_installed() -> None:
             assert (ROOT / "scripts" / words[2]).is_file()
 
 
+def test_python_finds_these_files() -> None:
+    for page, words, _ in commands("python"):
+        assert (ROOT / words[0]).is_file(), page
+
+
 def test_pip_finds_these_extras() -> None:
     extras = {
         name.value
