@@ -292,6 +292,14 @@ def test_the_results_of_the_rivals_are_those_that_were_measured() -> None:
             assert " / ".join(pair) == scores, (method, length)
 
 
+def test_the_page_of_the_evaluation_names_all_methods() -> None:
+    from ditta_core.evaluation.methods.registry import METHODS
+
+    section = text_of(ROOT / "docs/evaluation.md").partition("## Methods")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?`) \| ", section, re.MULTILINE)
+    assert {name for row in rows for name in INLINE.findall(row)} == set(METHODS)
+
+
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
