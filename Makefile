@@ -17,32 +17,37 @@ EXTRAS := ros,demo,evaluate,openvino,ray,test
 CONSTRAINTS := constraints.txt
 endif
 
-.PHONY: help demo test lint bench soak study sam2 clean
+.PHONY: help demo test test-all lint bench soak study sam2 clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z0-9]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report in runs/demo
 	$(VENV)/bin/ditta demo $(ARGS)
 
 # The profile draws the same examples on every machine and gives slow ones time. Most tests of the node wait for another
 # process, so that two run beside each other; whoever is done takes over some of the other's.
-test: $(VENV)/installed ## all tests
-	$(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist worksteal $(ARGS)
+TESTS := $(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist worksteal
+
+test: $(VENV)/installed ## the tests that take at most ten seconds each; five minutes on two cores
+	$(TESTS) -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/installed ## all tests
+	$(TESTS) $(ARGS)
 
 lint: $(VENV)/installed ## ruff and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json and README.md
+bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json and docs/benchmarks.md
 	$(RUN) -m pytest benchmarks --timeout 0 --results benchmarks/results/bench.json $(ARGS)
 	$(RUN) benchmarks/goals.py
 
 study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, into benchmarks/results/study.md (hours)
 	$(RUN) benchmarks/study.py $(ARGS)
 
-soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and README.md
+soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and docs/benchmarks.md
 	$(RUN) benchmarks/soak_node.py --size 480x360 --rate 15 --seconds 1200 --settle 60 --growth 20 --adapt-every 120 \
 		--out benchmarks/results/soak_20min.json $(ARGS)
 	$(RUN) benchmarks/goals.py

@@ -36,7 +36,7 @@ setup(
     packages=find_packages(include=["ditta_core", "ditta_core.*", "ditta_ros", "ditta_ros.*"]),
     package_data={
         "ditta_core": ["class_lists/*.yaml", "weights/*"],
-        "": ["*.html.j2", "templates/*", "MODEL_CARD.md"],
+        "ditta_core.report": ["templates/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

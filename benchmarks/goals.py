@@ -1,7 +1,6 @@
-"""Figures that were to be reached: how they are noted, and the README's table of them.
+"""Figures that were to be reached: how they are noted, and their table in docs/benchmarks.md.
 
-``python benchmarks/goals.py`` writes the table of ``results/bench.json`` and ``results/soak_20min.json`` into
-README.md.
+``python benchmarks/goals.py`` writes the table of ``results/bench.json`` and ``results/soak_20min.json`` there.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 from ditta_core.report.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ("bench.json", "soak_20min.json")
 """What the table shows, in this order."""
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->"
@@ -61,7 +61,7 @@ def text_table(goals: Sequence[Goal]) -> str:
 
 
 def markdown_table(goals: Sequence[Goal]) -> str:
-    """For the README."""
+    """For the page."""
     rows = (f"| {each.name} | {quantity(each.value, each.unit)} | {wanted(each)} | {each.verdict} |" for each in goals)
     return "\n".join(["| | reached | goal | |", "|---|---|---|---|", *rows]) + "\n"
 
@@ -91,17 +91,16 @@ def read_goals(folder: Path) -> list[Goal]:
     return goals
 
 
-def with_table(readme: str, goals: Sequence[Goal]) -> str:
-    """The README with the table in its place."""
-    before, rest = readme.split(BEGIN)
+def with_table(page: str, goals: Sequence[Goal]) -> str:
+    """The page with the table in its place."""
+    before, rest = page.split(BEGIN)
     return before + BEGIN + markdown_table(goals) + END + rest.split(END)[1]
 
 
 def main() -> None:
-    """Write the table into the README."""
-    path = ROOT / "README.md"
-    readme = path.read_text(encoding="utf-8")
-    path.write_text(with_table(readme, read_goals(ROOT / "benchmarks" / "results")), encoding="utf-8")
+    """Write the table into the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(with_table(page, read_goals(ROOT / "benchmarks" / "results")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -151,10 +151,6 @@ def test_setup_and_manifest_describe_the_same_package(distribution: Distribution
     assert manifest.maintainers[0].email == distribution.metadata["Author-email"]
 
 
-def test_core_knows_nothing_of_ros(manifest: Package) -> None:
-    assert imports("ditta_core") & {"ditta_ros", *(depend.name for depend in manifest.exec_depends)} == set()
-
-
 def test_manifest_names_the_ros_packages_that_are_imported(manifest: Package, requirements: list[Requirement]) -> None:
     installed_by_pip = {canonicalize_name(requirement.name) for requirement in requirements}
     needed = imports("ditta_ros", "launch") - set(PACKAGES)
