@@ -14,7 +14,7 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.generation_file import fingerprint
+from ditta_core.stream.generation_file import model_fingerprint
 from ditta_core.teacher.build import check_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.camera.state_folder import StateFolder
@@ -123,7 +123,7 @@ def check_state_folder(path: Path, cameras: Sequence[str], model: SegmentationMo
         return ok(name, f"{path}, which will be made")
     if model is None:
         return ok(name, str(path))
-    identity = fingerprint(TemporalSegmenter(model))
+    identity = model_fingerprint(TemporalSegmenter(model))
     saved = [StateFolder(path, camera, identity).read(MOST_GENERATIONS) for camera in cameras]
     count = sum(len(each.generations) for each in saved)
     refusals = [refusal for each in saved for refusal in each.refusals]

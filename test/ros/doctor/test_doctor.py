@@ -29,7 +29,7 @@ from ditta_core.adaptation.state import AdaptedState
 from ditta_core.catalog.checkpoints import CheckpointKind
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.generation_file import fingerprint
+from ditta_core.stream.generation_file import model_fingerprint
 from ditta_core.stream.generations import Generation
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport
@@ -527,7 +527,7 @@ def test_saved_generations_belong_to_a_model(tmp_path: Path) -> None:
     assert model is not None and other is not None
     segmenter = TemporalSegmenter(model)
     generation = Generation(3, AdaptedState({"a": np.ones(2, np.float32)}, False), AdaptationReport(True, ""), None)
-    StateFolder(tmp_path, "front", fingerprint(segmenter)).save(generation)
+    StateFolder(tmp_path, "front", model_fingerprint(segmenter)).save(generation)
     assert check_state_folder(tmp_path, ["front", "rear"], model).finding == f"{tmp_path}: 1 saved generations"
     assert check_state_folder(tmp_path, ["rear"], other).level is Level.OK
     refused = check_state_folder(tmp_path, ["front"], other)
