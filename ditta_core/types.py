@@ -27,9 +27,9 @@ class Frame:
     """One camera image.
 
     Attributes:
-        image: uint8 [H, W, 3], RGB.
-        stamp: capture time in nanoseconds.
-        frame_id: name of the coordinate frame of the camera.
+        image: RGB image, uint8 [H, W, 3].
+        stamp: Capture time in nanoseconds.
+        frame_id: Name of the coordinate frame of the camera.
     """
 
     image: NDArray[np.uint8]
@@ -52,14 +52,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer to one frame, at the size of that frame.
+    """What the model says of one frame, at the size of that frame.
 
     Attributes:
-        class_ids: uint8 (uint16 above 255 classes) [H, W]; 255 (65535) is unlabelled.
-        confidence: uint8 [H, W], probability of the winning class, 0..255 for 0..1.
-        generation: 0 for the base model, then one more for every adapted model that went live.
-        fused_share: share of pixels (0..1) in which the temporal branch had a say; 0 for the frame branch alone.
-        latency_ms: milliseconds spent per stage, keyed by stage name.
+        class_ids: Class of every pixel, uint8 (uint16 above 255 classes) [H, W]; 255 (65535) is unlabelled.
+        confidence: Probability of the winning class, uint8 [H, W], 0..255 for 0..1.
+        generation: Number of the model: 0 for the base model, then one more for every adapted model that served.
+        fused_share: Share of pixels (0..1) in which the temporal branch had a say; 0 for the frame branch alone.
+        latency_ms: Milliseconds spent per stage, keyed by stage name.
     """
 
     class_ids: NDArray[np.uint8] | NDArray[np.uint16]
@@ -74,18 +74,19 @@ class AdaptationReport:
     """What came of one adaptation.
 
     Attributes:
-        succeeded: whether an adapted model was produced.
-        reason: one sentence; says why not where it did not succeed, and what was refused where a part was.
-        frames: number of warm-up frames.
-        steps: optimiser steps made.
-        seconds: wall time of targets and optimisation together.
-        target_seconds: wall time of the targets alone.
-        losses: mean total loss per pass, in order.
-        objects: number of tracked objects in the targets (0 for dense targets).
-        statistics_share: share (0..1) of the warm-up's normalisation statistics in those that go live; None where
-            nothing is blended by the method.
-        deployed_share: how far what goes live lies from the base decoder (0, also where the trained one was refused) to
-            the trained one (1); None where the method does not choose.
+        succeeded: Whether an adapted model was produced.
+        reason: One sentence on the outcome; where it did not succeed, why not.
+        frames: Number of warm-up frames.
+        steps: Number of optimiser steps made.
+        seconds: Wall time of targets and optimisation together.
+        target_seconds: Wall time of the targets alone.
+        losses: Mean total loss of every pass, in order.
+        objects: Number of tracked objects in the targets (0 for dense targets).
+        statistics_share: Share (0..1) of the warm-up's normalisation statistics in those that serve; None where the
+            method blends nothing.
+        deployed_share: How far the decoder that serves lies from the base decoder (0, also where the trained one was
+            refused) to the trained one (1); None where the method does not choose.
+        refused: Why the trained decoder was refused; empty where it was not.
     """
 
     succeeded: bool
@@ -98,3 +99,4 @@ class AdaptationReport:
     objects: int = 0
     statistics_share: float | None = None
     deployed_share: float | None = None
+    refused: str = ""

@@ -25,7 +25,7 @@ from ditta_core.heap import keep_large_blocks_apart
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
-from ditta_core.stream.generation_file import fingerprint
+from ditta_core.stream.generation_file import model_fingerprint
 from ditta_core.teacher.build import check_teacher
 from ditta_ros.adaptation.services import AdaptationExecutor
 from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
@@ -161,7 +161,7 @@ class DittaNode(LifecycleNode):
         parameters.stream_config(model.size_multiple)
         base = TemporalSegmenter(model)
         converter = choose_converter()
-        identity = fingerprint(base)
+        identity = model_fingerprint(base)
         self._worker = AdaptationWorker(parameters.adaptation_threads, parameters.adaptation_niceness)
         self._compiler = Compiler(parameters.runtime_config())
         for each in topics:

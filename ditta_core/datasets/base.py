@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +47,7 @@ class VideoSequence(ABC):
     def frame(self, index: int) -> Frame:
         """Frame ``index`` with its stamp."""
         return Frame(self.image(index), self.stamp(index), self.name)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """All frames, in order."""
+        return map(self.frame, range(len(self)))

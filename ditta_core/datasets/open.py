@@ -81,7 +81,7 @@ def open_sequences(
     return list(sequences)
 
 
-def open_sequence(path: str | Path, frame_rate: float | None = None) -> VideoSequence:
+def open_video(path: str | Path, frame_rate: float | None = None) -> VideoSequence:
     """Open the one sequence that a path holds.
 
     Args:

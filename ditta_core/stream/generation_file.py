@@ -1,4 +1,7 @@
-"""Generations in files: one generation per safetensors file, for one base model, written atomically."""
+"""Generations in files: one generation per safetensors file, for one base model, written atomically.
+
+Reading such a file runs no code, and whoever reads it finds the old one or the new one, whole.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import secrets
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,21 +26,17 @@ from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
 PACKAGE = "ditta_ros"
-FORMAT = "1"
-"""Version of the file's layout; a file of another one is refused."""
-LONGEST_HEADER = 100_000_000
-"""Bytes that the header of a safetensors file may have by its specification."""
-NO_CHECKSUM = b"0" * 64
-"""Stands in the place of the checksum while the checksum is taken, which thus covers every other byte of the file."""
-STATE, SIGNATURE = "state.", "signature."
-"""What the names of tensors begin with in a file."""
+FORMAT = "1"  # version of the file's layout; a file of another one is refused
+LONGEST_HEADER = 100_000_000  # bytes, by the specification of safetensors
+NO_CHECKSUM = "0" * 64  # in the place of the checksum while that is taken, which thus covers every other byte
+STATE, SIGNATURE = "state.", "signature."  # what the names of tensors begin with
 
 
 class GenerationError(ValueError):
     """A generation cannot be saved or loaded; the text says what was expected, what came, and the remedy."""
 
 
-def fingerprint(segmenter: TemporalSegmenter) -> str:
+def model_fingerprint(segmenter: TemporalSegmenter) -> str:
     """What identifies a base model: SHA-256 over its published classes and all of its tensors, as 64 hex digits.
 
     Another architecture, other weights, or classes with other names or made of other outputs give another fingerprint;
@@ -61,20 +60,18 @@ def fingerprint(segmenter: TemporalSegmenter) -> str:
 def save_generation(path: Path, generation: Generation, fingerprint: str) -> None:
     """Write a generation to a file, replacing one that is there; its folder is made where it is missing.
 
-    Whatever happens meanwhile, ``path`` is the old file or the new one, never a part of either.
-
     Args:
-        path: of the file.
-        generation: what is saved.
-        fingerprint: of its base model, see :func:`fingerprint`.
+        path: File to write; whatever happens meanwhile, it is the old one or the new one, never a part of either.
+        generation: What is saved.
+        fingerprint: Fingerprint of its base model, see :func:`model_fingerprint`.
 
     Raises:
-        GenerationError: the file cannot be written; a file that was there before is as it was.
+        GenerationError: The file cannot be written; a file that was there before is as it was.
     """
-    data = to_bytes(generation, fingerprint)
+    data = _to_bytes(generation, fingerprint)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        _write_atomically(path, data)
     except OSError as error:
         raise GenerationError(
             f"expected to write {len(data)} bytes to {path}, but got: {error.strerror or error}; make room there or "
@@ -86,24 +83,43 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
     """Read a generation from a file that :func:`save_generation` wrote.
 
     Args:
-        path: of the file.
-        fingerprint: of the base model that it has to belong to.
+        path: File to read.
+        fingerprint: Fingerprint of the base model that it has to belong to.
 
     Raises:
-        GenerationError: there is no such file, it is damaged or something else, it belongs to another base model, or
+        GenerationError: There is no such file, it is damaged or something else, it belongs to another base model, or
             its numbers are not finite.
     """
+
+    def damaged(reason: str) -> GenerationError:
+        return GenerationError(
+            f"expected a generation saved by {PACKAGE}, but {path} is damaged or something else: {reason}; delete it, "
+            f"then adapt and save anew"
+        )
+
     try:
+        # Not by safe_open: of a file that is replaced meanwhile it would give one's header and another's content.
         with path.open("rb") as file:
-            start, metadata = read_metadata(file, path)
-            data = start + file.read()
+            data = file.read(8)
+            length = int.from_bytes(data, "little")
+            data += file.read(length if length <= LONGEST_HEADER else 0)
+            metadata = _metadata(data[8:])
+            if metadata.get("package") == PACKAGE:  # the rest of a large foreign file is left alone
+                data += file.read()
     except FileNotFoundError as error:
         raise GenerationError(f"expected a saved generation, but {path} does not exist; save one first") from error
     except OSError as error:
         raise GenerationError(f"expected a saved generation in {path}, but got: {error.strerror or error}") from error
+    if "package" not in metadata:
+        raise damaged("it has no header of this package")
+    if (metadata["package"], metadata.get("format")) != (PACKAGE, FORMAT):
+        raise GenerationError(
+            f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
+            f"{metadata.get('format')!r} of {metadata['package']!r}; adapt and save anew with this version"
+        )
     checksum = metadata.get("checksum", "")
-    if len(checksum) != len(NO_CHECKSUM) or checksum != checksum_of(data, checksum):
-        raise damaged(path, "its checksum does not fit its content")
+    if len(checksum) != len(NO_CHECKSUM) or checksum != _checksum(data, checksum):
+        raise damaged("its checksum does not fit its content")
     if metadata.get("fingerprint") != fingerprint:
         raise GenerationError(
             f"expected a generation of the base model {fingerprint[:12]}, but {path} belongs to "
@@ -111,41 +127,46 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
             f"or adapt and save anew"
         )
     try:
-        return of_parts(load(data), metadata)
+        return _of_parts(load(data), metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise damaged(path, str(error)) from error
+        raise damaged(str(error)) from error
 
 
-def to_bytes(generation: Generation, fingerprint: str) -> bytes:
+def _to_bytes(generation: Generation, fingerprint: str) -> bytes:
     """The content of a file."""
     tensors: dict[str, NDArray[Any]] = {f"{STATE}{name}": value for name, value in generation.state.tensors.items()}
     if generation.signature is not None:
-        tensors[f"{SIGNATURE}mean"] = generation.signature.mean
-        tensors[f"{SIGNATURE}spread"] = generation.signature.spread
+        tensors |= {f"{SIGNATURE}{name}": value for name, value in vars(generation.signature).items()}
     metadata = {
         "package": PACKAGE,
         "format": FORMAT,
         "fingerprint": fingerprint,
-        "checksum": NO_CHECKSUM.decode(),
+        "checksum": NO_CHECKSUM,
         "number": str(generation.number),
         "temporal_branch": json.dumps(generation.state.temporal_branch),
         "report": json.dumps(asdict(generation.report)),
     }
     # In C order, because safetensors 0.8 writes the values of any other array in the order in which they lie in memory.
     data = save({name: value.copy(order="C") for name, value in tensors.items()}, metadata)
-    entry = '"checksum":"{}"'
-    unsigned, signed = (
-        entry.format(text).encode() for text in (NO_CHECKSUM.decode(), hashlib.sha256(data).hexdigest())
-    )
+    unsigned, signed = (f'"checksum":"{text}"'.encode() for text in (NO_CHECKSUM, hashlib.sha256(data).hexdigest()))
     return data.replace(unsigned, signed, 1)
 
 
-def of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Generation:
-    """A generation from the tensors and metadata of a file.
+def _metadata(header: bytes) -> dict[str, str]:
+    """The metadata in the header of a safetensors file; none where it is no such header."""
+    try:
+        return {str(key): str(value) for key, value in json.loads(header)["__metadata__"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
-    Raises:
-        KeyError, TypeError, ValueError: they are not those of a generation.
-    """
+
+def _checksum(data: bytes, checksum: str) -> str:
+    """SHA-256 of the content of a file without the checksum that stands in it."""
+    return hashlib.sha256(data.replace(checksum.encode(), NO_CHECKSUM.encode(), 1)).hexdigest()
+
+
+def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Generation:
+    """A generation from the tensors and metadata of a file; KeyError, TypeError or ValueError: they are of none."""
     foreign = [name for name, value in tensors.items() if value.dtype != np.float32]
     foreign += [name for name in tensors if not name.startswith((STATE, SIGNATURE))]
     if foreign:
@@ -153,68 +174,25 @@ def of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gene
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         raise ValueError(f"expected finite numbers, but got NaN or infinity in {broken[:3]}")
-    # Those of safetensors are read-only views of the file's content, of which torch warns.
-    owned = {name: value.copy() for name, value in tensors.items()}
-    temporal_branch = json.loads(metadata["temporal_branch"])
-    report = json.loads(metadata["report"])
+    temporal_branch, report = json.loads(metadata["temporal_branch"]), json.loads(metadata["report"])
     if not isinstance(temporal_branch, bool) or not isinstance(report, dict):
         raise TypeError(f"expected true or false and a report, but got {temporal_branch!r} and {report!r}")
     report["losses"] = tuple(report["losses"])
-    signature = None
-    if any(name.startswith(SIGNATURE) for name in owned):
-        mean, spread = owned[f"{SIGNATURE}mean"], owned[f"{SIGNATURE}spread"]
-        if mean.ndim != 1 or mean.shape != spread.shape:
-            raise ValueError(f"expected mean and spread of one length, but got {mean.shape} and {spread.shape}")
-        signature = SceneSignature(mean, spread)
-    state = {name.removeprefix(STATE): value for name, value in owned.items() if name.startswith(STATE)}
-    return Generation(
-        int(metadata["number"]), AdaptedState(state, temporal_branch), AdaptationReport(**report), signature
+    # Copies: safetensors gives read-only views of the file's content, of which torch warns.
+    state, parts = (
+        {name.removeprefix(kind): value.copy() for name, value in tensors.items() if name.startswith(kind)}
+        for kind in (STATE, SIGNATURE)
     )
+    signature = SceneSignature(**parts) if parts else None
+    shapes = [value.shape for value in parts.values()]
+    if parts and (len(shapes[0]) != 1 or shapes[0] != shapes[1]):
+        raise ValueError(f"expected mean and spread of one length, but got {shapes[0]} and {shapes[1]}")
+    adapted = AdaptedState(state, temporal_branch)
+    return Generation(int(metadata["number"]), adapted, AdaptationReport(**report), signature)
 
 
-def read_metadata(file: BinaryIO, path: Path) -> tuple[bytes, dict[str, str]]:
-    """The first bytes of a safetensors file and the metadata in them; the rest of a large foreign file is left alone.
-
-    Raises:
-        GenerationError: it is no generation, or one of another format.
-    """
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > LONGEST_HEADER:
-        raise damaged(path, "it does not begin like a safetensors file")
-    header = file.read(length)
-    try:
-        metadata = json.loads(header)["__metadata__"]
-        package = metadata["package"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged(path, "it has no header of this package") from error
-    if package != PACKAGE or metadata.get("format") != FORMAT:
-        raise GenerationError(
-            f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
-            f"{metadata.get('format')!r} of {package!r}; adapt and save anew with this version"
-        )
-    return start + header, {str(key): str(value) for key, value in metadata.items()}
-
-
-def checksum_of(data: bytes, checksum: str) -> str:
-    """SHA-256 of the content of a file without the checksum that stands in it."""
-    return hashlib.sha256(data.replace(checksum.encode(), NO_CHECKSUM, 1)).hexdigest()
-
-
-def damaged(path: Path, reason: str) -> GenerationError:
-    """The error for a file whose content cannot be used."""
-    return GenerationError(
-        f"expected a generation saved by {PACKAGE}, but {path} is damaged or something else: {reason}; delete it, then "
-        f"adapt and save anew"
-    )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step, and have both the bytes and the name on the disk before returning.
-
-    Raises:
-        OSError: it cannot be written; nothing is left behind.
-    """
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step, and have both the bytes and the name on the disk before returning."""
     # In the same folder, since only within a file system is renaming one step. Not by tempfile, whose files are for
     # their owner alone: the mode is the user's umask, as for any file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

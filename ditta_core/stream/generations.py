@@ -1,16 +1,12 @@
-"""Adapted models that are kept: a bounded store in memory, by the place they were adapted to, and files that last.
-
-A file belongs to one base model. It is a safetensors file, so that reading it runs no code, and it is written so that
-whoever reads it finds the old one or the new one, whole.
-"""
+"""Adapted models that are kept in memory, by the place they were adapted to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ditta_core.adaptation.state import AdaptedState
-from ditta_core.stream.scene.signature import SceneSignature
+from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneSignature
 from ditta_core.types import AdaptationReport
 
 
@@ -19,10 +15,11 @@ class Generation:
     """One adapted model. Two are equal only if they are the same object.
 
     Attributes:
-        number: that the stream gave it, from 1.
-        state: what differs from the base model.
-        report: of the adaptation that made it.
-        signature: of the place it was adapted to; None where that is not known, and then it is never the nearest one.
+        number: Number that the stream gave it, from 1.
+        state: Tensors that differ from the base model.
+        report: Report of the adaptation that made it.
+        signature: Signature of the place it was adapted to; None where the place is not known, so that it is never
+            recognised.
     """
 
     number: int
@@ -32,20 +29,28 @@ class Generation:
 
 
 class GenerationStore:
-    """Generations of places seen before, as many as there is room for; the one not used for the longest time goes.
+    """Generations of places seen before: an LRU cache.
 
-    Used are those that were added or touched last: looking for the nearest one is no use of it, because the caller may
-    find it too far away. Iteration goes from the one to be dropped next to the one used last. Not thread safe.
+    Used are those that were added or touched: looking for a known scene is no use. Iteration goes from the one to be
+    dropped next to the one used last. Not thread safe.
 
     Args:
-        capacity: how many are kept; 0 keeps none.
+        capacity: Number of generations that are kept; 0 keeps none.
+        generations: Generations to begin with.
+
+    Attributes:
+        next_number: Number of the next new generation: one above the highest that was ever added.
+
+    Raises:
+        ValueError: The capacity is negative.
     """
 
-    def __init__(self, capacity: int) -> None:
-        if capacity < 0:
-            raise ValueError(f"expected a capacity of 0 or more generations, but got {capacity}")
-        self.capacity = capacity
+    def __init__(self, capacity: int, generations: Iterable[Generation] = ()) -> None:
+        self.next_number = 1
         self._generations: list[Generation] = []
+        self.resize(capacity)
+        for generation in generations:
+            self.add(generation)
 
     def __len__(self) -> int:
         return len(self._generations)
@@ -58,11 +63,27 @@ class GenerationStore:
         """The one with the highest number, the last added of equals; None where the store is empty."""
         return max(reversed(self._generations), key=lambda generation: generation.number, default=None)
 
+    def resize(self, capacity: int) -> None:
+        """Keep as many from now on; ValueError where that is negative."""
+        if capacity < 0:
+            raise ValueError(f"expected a capacity of 0 or more generations, but got {capacity}")
+        self._capacity = capacity
+        self._drop_oldest()
+
     def add(self, generation: Generation) -> None:
         """Keep a generation as the one used last, and drop those for which there is no room any more."""
         self.remove(generation)
         self._generations.append(generation)
-        del self._generations[: max(len(self) - self.capacity, 0)]
+        self.next_number = max(self.next_number, generation.number + 1)
+        self._drop_oldest()
+
+    def replace(self, old: Generation | None, new: Generation) -> None:
+        """Keep a new generation instead of the one that it updates, and of one that was adapted to the same place."""
+        known = None if new.signature is None else self.known_scene(new.signature)
+        for generation in (old, known):
+            if generation is not None:
+                self.remove(generation)
+        self.add(new)
 
     def touch(self, generation: Generation) -> None:
         """Make a generation the one used last, where it is (still) kept."""
@@ -70,23 +91,22 @@ class GenerationStore:
             self.add(generation)
 
     def remove(self, generation: Generation) -> None:
-        """Drop a generation, where it is kept; for one that is made anew for the same place."""
+        """Drop a generation, where it is kept."""
         if generation in self._generations:
             self._generations.remove(generation)
 
-    def clear(self) -> None:
-        """Drop all."""
-        self._generations.clear()
+    def known_scene(self, signature: SceneSignature) -> Generation | None:
+        """The generation adapted to the place most like this one, of equals the one used last, if it is the same place.
 
-    def nearest(self, signature: SceneSignature) -> tuple[Generation, float] | None:
-        """The generation whose place is most like this one, and the distance of both signatures.
-
-        Returns:
-            None where no generation with a signature is kept. Of equals the one used last.
+        Stricter than not having left a scene: to restore a wrong model costs more than to learn anew.
         """
-        known = [
-            (generation, signature.distance(generation.signature))
+        distances = [
+            (signature.distance(generation.signature), generation)
             for generation in reversed(self._generations)
             if generation.signature is not None
         ]
-        return min(known, key=lambda pair: pair[1], default=None)
+        distance, nearest = min(distances, key=lambda pair: pair[0], default=(SAME_DISTANCE, None))
+        return nearest if distance < SAME_DISTANCE else None
+
+    def _drop_oldest(self) -> None:
+        del self._generations[: max(len(self) - self._capacity, 0)]

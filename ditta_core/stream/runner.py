@@ -12,33 +12,32 @@ class AdaptationRunner(Protocol):
     """Runs adaptations somewhere, one at a time."""
 
     def submit(self, job: AdaptationJob) -> None:
-        """Start a job; one in flight is cancelled first."""
+        """Start a job; a running one is cancelled first."""
 
     def poll(self) -> AdaptationProgress | AdaptationResult | None:
-        """The newest news without waiting, or None; a result is given exactly once."""
+        """The newest progress, or the result, without waiting; None where there is neither. A result comes once."""
 
     def cancel(self) -> None:
-        """Give up the job in flight; its result is never given."""
+        """Cancel the running job; its result never comes."""
 
     def close(self) -> None:
         """Free everything."""
 
 
 class InlineRunner:
-    """Runs the job inside ``submit``: for evaluation, where the next frame should see the adapted model."""
+    """Runs the job inside ``submit``, so that the next frame sees the adapted model: for scripts and evaluations."""
 
     def __init__(self) -> None:
-        self.result: AdaptationResult | None = None
+        self._result: AdaptationResult | None = None
 
     def submit(self, job: AdaptationJob) -> None:
-        self.result = run_job(job)
+        self._result = run_job(job)
 
     def poll(self) -> AdaptationResult | None:
-        result, self.result = self.result, None
+        result, self._result = self._result, None
         return result
 
     def cancel(self) -> None:
-        self.result = None
+        self._result = None
 
-    def close(self) -> None:
-        self.result = None
+    close = cancel

@@ -12,14 +12,15 @@ class StreamStatus:
     """A snapshot of the state machine.
 
     Attributes:
-        state: what it is doing.
-        generation: of the model that is serving, 0 for the base model.
-        collected, warmup_frames: how far the warm-up clip is filled.
-        progress: share of the running adaptation that is done, 0..1.
-        losses: mean loss of each finished pass of the running or last adaptation.
-        report: of the last adaptation that ended.
-        message: the last noteworthy event.
-        remembered: generations that are kept for the scenes they were adapted to.
+        state: What the stream is doing besides segmenting.
+        generation: Number of the generation that serves, 0 for the base model.
+        collected: Number of frames in the warm-up clip.
+        warmup_frames: Number of frames that fill the warm-up clip.
+        progress: Share (0..1) of the running adaptation that is done.
+        losses: Mean loss of every finished pass of the running or last adaptation.
+        report: Report of the last adaptation that ended.
+        message: Last noteworthy event, one sentence for people; nothing is decided by it.
+        remembered: Number of generations that are kept for the scenes they were adapted to.
     """
 
     state: State = State.BASE

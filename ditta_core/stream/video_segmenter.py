@@ -13,9 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import shows_something
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
@@ -28,86 +25,68 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.generations import Generation, GenerationStore
-from ditta_core.stream.runner import AdaptationRunner
+from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
 from ditta_core.stream.status import FrameRejected, StreamStatus
-from ditta_core.stream.warmup_clip import SMALLEST_CLIP, NoveltyGate
+from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.teacher.config import TeacherConfig
-from ditta_core.types import Frame, Segmentation, State
-
-# --- the stream ----------------------------------------------------------------------------------------------------
-
-RESTARTED_CLIPS = 3
-"""How often a warm-up clip is begun anew because of a cut in it. After that the clip is taken as it comes: video that
-cuts all the time would never fill one, and the teachers carry nothing across a cut."""
-
-RECOGNITION_FRAMES = 3
-"""Frames of a warm-up that are compared with the scenes seen before."""
+from ditta_core.types import AdaptationReport, Frame, Segmentation, State
 
 
 class VideoSegmenter:
     """Segments a stream of frames and adapts to it.
 
-    ``push`` may be called by one thread while others ask for an adaptation, a reset or the status.
+    ``push`` may be called by one thread while others request an adaptation, a reset or the status. Requests are carried
+    out before the next frame, or by ``poll``; they never wait.
 
     Args:
-        source: the model; the runner's worker loads the same one.
-        config: of the stream.
-        adaptation: of the warm-up.
-        teacher: of the warm-up.
-        runner: where adaptations run.
-        notify: told of every noteworthy event in a sentence.
-        base: the model that ``source`` describes with its add-on, where it is loaded already; used, never changed, so
+        model: Model, or its name; the worker of the runner loads the same one.
+        config: How the stream is segmented.
+        adaptation: How the decoder is trained on the warm-up clip.
+        teacher: What the warm-up learns from.
+        runner: Where adaptations run; by default inside ``push``, see :class:`InlineRunner`.
+        notify: Called with one sentence for every noteworthy event.
+        base: The model that ``model`` describes with its add-on, where it is loaded already; used, never changed, so
             that several streams can share it.
-        generations: of earlier sessions, for the same base model, to be restored where their scenes come back.
-        compiler: has the networks that serve compiled; shared by the streams of a process; None for eager torch.
+        generations: Generations of earlier sessions, adapted from the same base model, to be restored where their
+            scenes come back.
+        compiler: Compiles the networks that serve; shared by the streams of a process; None for eager torch.
+
+    Raises:
+        FileNotFoundError, ValueError: The model cannot be loaded, see :func:`load_model`.
     """
 
     def __init__(
         self,
-        source: ModelSource,
-        config: StreamConfig,
-        adaptation: AdaptationConfig,
-        teacher: TeacherConfig,
-        runner: AdaptationRunner,
+        model: str | ModelSource = "camvid",
+        config: StreamConfig = StreamConfig(),
+        *,
+        adaptation: AdaptationConfig = AdaptationConfig(),
+        teacher: TeacherConfig = TeacherConfig(),
+        runner: AdaptationRunner | None = None,
         notify: Callable[[str], None] = lambda _: None,
         base: TemporalSegmenter | None = None,
         generations: Iterable[Generation] = (),
         compiler: Compiler | None = None,
     ) -> None:
-        self.source = source
-        self.config = config
-        self.adaptation = adaptation
-        self.teacher = teacher
-        self.runner = runner
-        self.notify = notify
-        self.base = base or TemporalSegmenter(load_model(source))
-        self.compiler = compiler
-        self.live = FrameSegmenter(self.base, config.inference, temporal_branch=False, compiler=compiler)
-        self.restorer = ImageRestorer()
-        self.lock = threading.Lock()
-        self.requests: deque[Callable[[], None]] = deque()
-        self.clip: list[NDArray[np.uint8]] = []
-        self.gate = NoveltyGate()
-        self.restarted_clips = 0
-        self.recognising = False
-        self.last: Frame | None = None
-        self.certainty: float | None = None
-        self.monitor = SceneMonitor(SceneDescriber(self.base.model), config.scene)
-        self.store = GenerationStore(config.remembered_scenes)
-        self.clip_signature: SceneSignature | None = None
-        self.serving: Generation | None = None
-        """The adapted generation that is serving; None for the base model. Replaced, never changed."""
-        self.served_since: int | None = None
-        """Stamp of the frame with which it began; None until one has come."""
-        self.updating: Generation | None = None
-        """The generation that the running warm-up is to be averaged into; None where it stands for itself."""
-        self.generations = 0
-        for generation in generations:
-            self.store.add(generation)
-            self.generations = max(self.generations, generation.number)
-        self._status = StreamStatus(warmup_frames=config.warmup_frames, remembered=len(self.store))
+        self._source = ModelSource(model) if isinstance(model, str) else model
+        self._config, self._adaptation, self._teacher = config, adaptation, teacher
+        self._runner = runner or InlineRunner()
+        self._notify = notify
+        self._base = base or TemporalSegmenter(load_model(self._source))
+        self._compiler = compiler
+        self._lock = threading.Lock()
+        self._requests: deque[Callable[[], None]] = deque()
+        self._restorer = ImageRestorer()
+        self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
+        self._store = GenerationStore(config.remembered_scenes, generations)
+        self._last: Frame | None = None
+        self._certainty: float | None = None
+        self._warmup: WarmupClip | None = None
+        self._served_since: int | None = None  # stamp of the first frame that the generation served
+        self._serve(None)
+        self._status = StreamStatus(warmup_frames=config.warmup_frames, remembered=len(self._store))
         self.resume()
 
     @property
@@ -116,364 +95,322 @@ class VideoSegmenter:
         return self._status
 
     @property
+    def config(self) -> StreamConfig:
+        """How the stream is segmented."""
+        return self._config
+
+    @property
     def model(self) -> SegmentationModel:
         """The base model."""
-        return self.base.model
+        return self._base.model
+
+    @property
+    def generation(self) -> Generation | None:
+        """The adapted generation that serves; None for the base model. Replaced, never changed."""
+        return self._generation
 
     @property
     def runtime(self) -> RuntimeStatus:
         """What runs the network that serves."""
-        return self.live.runtime
-
-    # --- requests: carried out before the next frame, or by ``poll``; they never wait --------------------------------
-
-    def request_adaptation(self) -> None:
-        """Collect a new clip from the next frame on and adapt the base model to it.
-
-        Until the new generation is there, the model that is serving goes on.
-        """
-        self.requests.append(self.begin_warmup)
-
-    def reset(self) -> None:
-        """Go back to the base model until an adaptation is requested or the stream starts over."""
-        self.requests.append(lambda: self.return_to_base("base model, not adapted"))
-
-    def request_restore(self) -> None:
-        """Serve the newest of the generations that are kept.
-
-        Raises:
-            ValueError: none is kept.
-        """
-        generation = self.store.newest
-        if generation is None:
-            raise ValueError(
-                "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
-                "(remembered_scenes 0)"
-            )
-        self.requests.append(lambda: self.restore(generation, "restored"))
-
-    def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
-        """Change the settings between two frames; an adaptation that is running goes on with its own."""
-        self.requests.append(lambda: self.take_settings(config, adaptation, teacher))
-
-    def pause(self, cancel: bool) -> None:
-        """No frames come until ``resume``: a clip that is being collected is dropped.
-
-        Args:
-            cancel: whether an adaptation that is running is given up as well.
-        """
-        self.requests.append(lambda: self.interrupt(cancel))
-
-    def resume(self) -> None:
-        """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
-        self.requests.append(self.start)
-
-    # --- the stream -------------------------------------------------------------------------------------------------
+        return self._serving.runtime
 
     def push(self, frame: Frame) -> Segmentation:
         """Segment a frame.
 
         Raises:
-            FrameRejected: the frame is older than the last one.
+            FrameRejected: The frame is older than the last one.
         """
-        with self.lock:
-            self.check_continuity(frame)
-            self.apply_requests()
-            self.take_news()
-            self.watch_scene(frame)
-            self.watch_age(frame)
+        with self._lock:
+            self._check_continuity(frame)
+            self._apply_requests()
+            self._poll_runner()
+            self._watch_scene(frame)
+            self._maybe_update(frame)
             # The scene is watched on the camera's own image: what sets the thresholds there is the change of the light
             # itself, and a cut has to be known before anything of the last shot is averaged into this frame.
-            seen = self.restorer(frame) if self.config.inference.restoration else frame
-            segmentation = self.live.segment(seen, self.input_size(seen), self.status.generation)
-            self.certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
-            if self.status.state is State.COLLECTING:
-                self.collect(seen)
-            self.last = frame
+            seen = self._restorer(frame) if self._config.inference.restoration else frame
+            segmentation = self._serving.segment(seen, self._input_size(seen), self._status.generation)
+            self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
+            if self._warmup is not None and self._status.state is State.COLLECTING:
+                self._collect(self._warmup, seen)
+            self._last = frame
             return segmentation
 
     def poll(self) -> None:
-        """Take in requests and news of the adaptation between frames; does nothing while a frame is being segmented."""
-        if self.lock.acquire(blocking=False):
+        """Take in requests and the result of an adaptation between frames; does nothing while a frame is segmented."""
+        if self._lock.acquire(blocking=False):
             try:
-                self.apply_requests()
-                self.take_news()
+                self._apply_requests()
+                self._poll_runner()
             finally:
-                self.lock.release()
+                self._lock.release()
+
+    def request_adaptation(self) -> None:
+        """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
+        self._requests.append(self._begin_warmup)
+
+    def request_restore(self) -> None:
+        """Serve the newest of the generations that are kept.
+
+        Raises:
+            ValueError: None is kept.
+        """
+        generation = self._store.newest
+        if generation is None:
+            raise ValueError(
+                "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
+                "(remembered_scenes 0)"
+            )
+        self._requests.append(lambda: self._restore(generation, "restored"))
+
+    def reset(self) -> None:
+        """Go back to the base model until an adaptation is requested or the stream starts over."""
+        self._requests.append(lambda: self._return_to_base("base model, not adapted"))
+
+    def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
+        """Change the settings between two frames; an adaptation that is running goes on with its own."""
+        self._requests.append(lambda: self._take_settings(config, adaptation, teacher))
+
+    def pause(self, cancel: bool) -> None:
+        """No frames come until ``resume``: a clip that is being collected is dropped.
+
+        Args:
+            cancel: Whether a running adaptation is cancelled as well.
+        """
+        self._requests.append(lambda: self._interrupt(cancel))
+
+    def resume(self) -> None:
+        """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
+        self._requests.append(self._start)
 
     def close(self) -> None:
         """Cancel what is running and free the runner."""
-        with self.lock:
-            self.runner.cancel()
-            self.runner.close()
+        with self._lock:
+            self._runner.cancel()
+            self._runner.close()
 
     # --- what follows runs under the lock ---------------------------------------------------------------------------
 
-    def input_size(self, frame: Frame) -> tuple[int, int]:
-        """Network input (height, width) for a frame."""
-        return self.config.inference.input_size or self.model.input_size(frame.size, self.config.inference.long_side)
+    def _apply_requests(self) -> None:
+        while self._requests:
+            self._requests.popleft()()
 
-    def check_continuity(self, frame: Frame) -> None:
+    def _take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
+        self._config, self._adaptation, self._teacher = config, adaptation, teacher
+        self._serving.configure(config.inference)
+        self._monitor.config = config.scene
+        self._store.resize(config.remembered_scenes)
+        self._status = replace(self._status, warmup_frames=config.warmup_frames, remembered=len(self._store))
+
+    def _interrupt(self, cancel: bool) -> None:
+        if self._status.state is State.COLLECTING or (cancel and self._status.state is State.ADAPTING):
+            self._abort_warmup("warm-up given up: the stream was stopped")
+
+    def _input_size(self, frame: Frame) -> tuple[int, int]:
+        """Network input (height, width) for a frame."""
+        inference = self._config.inference
+        return inference.input_size or self.model.input_size(frame.size, inference.long_side)
+
+    # --- does this frame follow the last one? ------------------------------------------------------------------------
+
+    def _check_continuity(self, frame: Frame) -> None:
         """Start over where this frame cannot follow the last one; reject it where it is merely late."""
-        if self.last is None:
+        last = self._last
+        if last is None:
             return
-        behind = (self.last.stamp - frame.stamp) / 1e9
-        if frame.size != self.last.size:
-            self.restart(f"the resolution changed from {self.last.size} to {frame.size} (height, width)")
-        elif frame.frame_id != self.last.frame_id:
-            self.restart(f"the frame_id changed from {self.last.frame_id!r} to {frame.frame_id!r}")
-        elif behind > self.config.max_clock_jump:
-            self.rewind(f"the clock jumped back by {behind:.3f} s")
+        behind = (last.stamp - frame.stamp) / 1e9
+        if frame.size != last.size:
+            self._start_over(f"the resolution changed from {last.size} to {frame.size} (height, width)")
+        elif frame.frame_id != last.frame_id:
+            self._start_over(f"the frame_id changed from {last.frame_id!r} to {frame.frame_id!r}")
+        elif behind > self._config.max_clock_jump and self._status.state is State.ADAPTING:
+            # A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show
+            # the same scene again, that is seen as any other change of the scene.
+            self._forget_last_shot()
+            self._set_status(f"the clock jumped back by {behind:.3f} s; the adaptation goes on")
+        elif behind > self._config.max_clock_jump:
+            self._start_over(f"the clock jumped back by {behind:.3f} s")
         elif behind > 0:
             raise FrameRejected(
                 f"expected a frame not older than the last one, but got one {behind:.3f} s older; check that images of "
                 f"one camera only arrive, in order"
             )
 
-    def restart(self, reason: str) -> None:
-        """Forget the stream; warm up anew where that is asked for at the start."""
-        self.return_to_base(f"starting over: {reason}")
-        self.start()
+    def _start_over(self, reason: str) -> None:
+        self._return_to_base(f"starting over: {reason}")
+        self._start()
 
-    def rewind(self, reason: str) -> None:
-        """Start over, but let an adaptation that is running come to its end.
-
-        A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show the same
-        scene again, that is seen as any other change of the scene.
-        """
-        if self.status.state is not State.ADAPTING:
-            self.restart(reason)
-            return
-        self.live.memory = None
-        self.restorer.reset()
-        self.say(f"{reason}; the adaptation goes on")
-
-    def start(self) -> None:
-        """Begin a warm-up if nothing has begun and the settings ask for one at start."""
-        if self.status.state is State.BASE and self.config.warmup_on is not WarmupTrigger.SERVICE:
-            self.begin_warmup(recognise=True)
-
-    def apply_requests(self) -> None:
-        """Carry out what was asked for since the last frame, in order."""
-        while self.requests:
-            self.requests.popleft()()
-
-    def take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
-        """Go on with these settings."""
-        self.config, self.adaptation, self.teacher = config, adaptation, teacher
-        self.live.configure(config.inference)
-        self.monitor.config = config.scene
-        kept, self.store = self.store, GenerationStore(config.remembered_scenes)
-        for generation in kept:
-            self.store.add(generation)
-        self._status = replace(self.status, warmup_frames=config.warmup_frames, remembered=len(self.store))
-
-    def interrupt(self, cancel: bool) -> None:
-        """See ``pause``."""
-        if self.status.state is State.COLLECTING or (cancel and self.status.state is State.ADAPTING):
-            self.runner.cancel()
-            self.clip = []
-            self.updating = None
-            state = State.BASE if self.serving is None else State.ADAPTED
-            self.say("warm-up given up: the stream was stopped", state=state, collected=0, progress=0.0, losses=())
-
-    def return_to_base(self, message: str) -> None:
-        """Give up what is running and serve the base model."""
-        self.runner.cancel()
-        self.clip = []
-        self.updating = None
-        self.monitor.forget()
-        self.restorer.reset()
-        self.serve(None)
-        self.say(message, state=State.BASE, generation=0, collected=0, progress=0.0, losses=())
-
-    def begin_warmup(self, recognise: bool = False) -> None:
-        """Give up what is running and collect a clip.
-
-        Args:
-            recognise: restore a generation that is kept if its scene is the one that the first frames show.
-        """
-        self.updating = None
-        self.restarted_clips = 0
-        self.recognising = recognise and len(self.store) > 0
-        self.collect_anew(f"collecting {self.config.warmup_frames} frames")
-
-    def collect_anew(self, message: str) -> None:
-        """Begin a clip with the next frame."""
-        self.runner.cancel()
-        self.clip = []
-        self.gate.begin()
-        self.monitor.begin()
-        self.say(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
-
-    def watch_scene(self, frame: Frame) -> None:
+    def _watch_scene(self, frame: Frame) -> None:
         """See whether this frame continues the last one, and whether it still shows the scene that was adapted to."""
-        if self.config.warmup_on is not WarmupTrigger.SCENE_CHANGE and not self.config.remembered_scenes:
+        config, warmup = self._config, self._warmup
+        if config.warmup_on is not WarmupTrigger.SCENE_CHANGE and not config.remembered_scenes:
             return
-        seen = self.monitor.observe(frame.image, frame.stamp, self.certainty)
+        seen = self._monitor.observe(frame.image, frame.stamp, self._certainty)
         if seen.cut:
-            self.live.memory = None  # nothing of the last shot may reach into this one
-            self.restorer.reset()
-            if self.status.state is State.COLLECTING and self.updating is not None:
-                self.give_up_update(self.updating, "a cut in the clip")
-            elif self.status.state is State.COLLECTING and self.clip and self.restarted_clips < RESTARTED_CLIPS:
-                self.restarted_clips += 1
-                self.collect_anew("collecting anew: a cut in the clip")
-        if seen.left and self.config.warmup_on is WarmupTrigger.SCENE_CHANGE:
-            # Elsewhere the base model is about as good as one adapted to the last scene (mean of seven changes of drive
-            # or light: 40.4 against 39.6 mIoU) and never as bad (from the dark into daylight: 54.8 against 46.5).
-            self.return_to_base(f"the scene changed: {seen.left}")
-            self.begin_warmup(recognise=True)
+            self._forget_last_shot()
+            if warmup is not None and self._status.state is State.COLLECTING:
+                if warmup.updates is not None:
+                    self._abort_update(warmup.updates, "a cut in the clip")
+                elif warmup.restart_after_cut():
+                    self._collect_from_next_frame("collecting starts over: a cut in the clip")
+        if seen.left and config.warmup_on is WarmupTrigger.SCENE_CHANGE:
+            # Elsewhere the base model serves best: docs/ablations.md#which-model-serves-after-a-change-of-scene.
+            self._return_to_base(f"the scene changed: {seen.left}")
+            self._begin_warmup(recognise=True)
 
-    def watch_age(self, frame: Frame) -> None:
+    def _forget_last_shot(self) -> None:
+        """Nothing of the frames so far may reach into the next one."""
+        self._serving.memory = None
+        self._restorer.reset()
+
+    # --- the warm-up -------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin a warm-up if nothing has begun and the settings ask for one at start."""
+        if self._status.state is State.BASE and self._config.warmup_on is not WarmupTrigger.SERVICE:
+            self._begin_warmup(recognise=True)
+
+    def _maybe_update(self, frame: Frame) -> None:
         """Begin an update where the generation that serves is old enough."""
-        if self.served_since is None:
-            self.served_since = frame.stamp
-        due = self.config.update_seconds > 0 and frame.stamp - self.served_since >= self.config.update_seconds * 1e9
-        if due and self.serving is not None and self.status.state is State.ADAPTED:
-            generation = self.serving
-            self.begin_warmup()
-            self.updating = generation
+        if self._served_since is None:
+            self._served_since = frame.stamp
+        seconds = self._config.update_seconds
+        due = seconds > 0 and frame.stamp - self._served_since >= seconds * 1e9
+        if due and self._generation is not None and self._status.state is State.ADAPTED:
+            self._begin_warmup(updates=self._generation)
 
-    def give_up_update(self, generation: Generation, reason: str) -> None:
-        """Go on with the generation that was to be updated, until the next update is due."""
-        self.runner.cancel()
-        self.clip = []
-        self.settle(generation)
-        message = f"generation {generation.number} was not updated: {reason}"
-        self.say(message, state=State.ADAPTED, collected=0, progress=0.0, losses=())
+    def _begin_warmup(self, recognise: bool = False, updates: Generation | None = None) -> None:
+        """Cancel what is running and collect a clip, see :class:`WarmupClip`."""
+        self._warmup = WarmupClip(recognise, updates)
+        self._collect_from_next_frame(f"collecting {self._config.warmup_frames} frames")
 
-    def collect(self, frame: Frame) -> None:
-        """Keep the frame for the warm-up clip if it shows anything new; adapt when the clip is full or its time over.
+    def _collect_from_next_frame(self, message: str) -> None:
+        self._runner.cancel()
+        self._monitor.begin()
+        self._set_status(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
-        Nothing is adapted where the scene turns out to be known.
-        """
-        config = self.config
-        blank = self.adaptation.guarded and not shows_something(frame.image)
-        waiting = "waiting for frames that show something: now they are of one colour or mere noise"
-        if blank and not self.gate.seen and self.status.message != waiting:
-            self.say(waiting)
-        if self.gate.admits(frame.image, frame.stamp, config.warmup_seconds, blank):
-            self.clip.append(frame.image)
-            self._status = replace(self.status, collected=len(self.clip))
-        signature = self.monitor.signature
-        enough = min(SMALLEST_CLIP, config.warmup_frames)
-        late = config.warmup_seconds > 0 and self.gate.spent(config.warmup_seconds) and len(self.clip) >= enough
-        full = late or len(self.clip) >= config.warmup_frames
-        if self.recognising and signature is not None and (full or self.gate.seen >= RECOGNITION_FRAMES):
-            self.recognising = False
-            known = self.known_scene(signature)
+    def _collect(self, clip: WarmupClip, frame: Frame) -> None:
+        """Offer the frame to the clip. Adapt once it is full, unless the scene turns out to be known."""
+        blank = self._adaptation.guarded and not shows_something(frame.image)
+        if blank and not clip.seen:
+            self._set_status("waiting for frames that show something: now they are of one colour or mere noise")
+        clip.offer(frame.image, frame.stamp, self._config, blank)
+        self._status = replace(self._status, collected=len(clip))
+        signature = self._monitor.signature
+        if signature is not None and clip.recognisable(self._config):
+            clip.recognise = False
+            known = self._store.known_scene(signature)
             if known is not None:
-                self.restore(known, "back in a scene seen before")
+                self._restore(known, "back in a scene seen before")
                 return
-        if not full:
-            return
-        clip, self.clip = np.stack(self.clip), []
-        self.clip_signature = signature
+        if clip.full(self._config):
+            self._adapt(clip, signature, self._input_size(frame))
+
+    def _adapt(self, clip: WarmupClip, signature: SceneSignature | None, input_size: tuple[int, int]) -> None:
+        """Submit the clip to the runner."""
+        images, wanted = clip.take(), self._config.warmup_frames
+        clip.signature = signature
         if signature is not None:
-            self.monitor.settle(signature)
-        of = "" if len(clip) >= config.warmup_frames else f" of {config.warmup_frames}: the camera stood still"
-        self.say(f"adapting to {len(clip)} frames{of}", state=State.ADAPTING)
-        adaptation = self.adaptation.after_restoration(self.restorer.noisiness)
-        self.runner.submit(AdaptationJob(clip, self.input_size(frame), self.source, self.teacher, adaptation))
-        self.take_news()
+            self._monitor.settle(signature)
+        of = "" if len(images) >= wanted else f" of {wanted}: the camera stood still"
+        self._set_status(f"adapting to {len(images)} frames{of}", state=State.ADAPTING)
+        adaptation = self._adaptation.after_restoration(self._restorer.noisiness)
+        self._runner.submit(AdaptationJob(images, input_size, self._source, self._teacher, adaptation))
+        self._poll_runner()
 
-    def known_scene(self, signature: SceneSignature) -> Generation | None:
-        """The generation that was adapted to this place, if one is kept."""
-        nearest = self.store.nearest(signature)
-        if nearest is None:
-            return None
-        generation, _ = nearest
-        assert generation.signature is not None  # the store looks at no other
-        return generation if self.monitor.same_place(signature, generation.signature) else None
-
-    def take_news(self) -> None:
-        """Take in progress, or swap in the result of an adaptation that ended."""
-        if self.status.state is not State.ADAPTING:
+    def _poll_runner(self) -> None:
+        """Take in the progress of a running adaptation, or its result."""
+        if self._warmup is None or self._status.state is not State.ADAPTING:
             return
-        news = self.runner.poll()
+        news = self._runner.poll()
         if isinstance(news, AdaptationProgress):
-            self._status = replace(self.status, progress=news.fraction, losses=news.losses)
+            self._status = replace(self._status, progress=news.fraction, losses=news.losses)
         elif isinstance(news, AdaptationResult):
-            self.finish(news)
+            self._finish(self._warmup, news)
 
-    def finish(self, result: AdaptationResult) -> None:
+    def _finish(self, warmup: WarmupClip, result: AdaptationResult) -> None:
         """Swap the adapted model in, with an empty memory; or say why the model stays as it is."""
-        report = result.report
-        updated = self.updating
-        if result.state is None and updated is not None:
-            self.give_up_update(updated, report.reason)
+        report, state, updated = result.report, result.state, warmup.updates
+        if state is None and updated is not None:
+            self._abort_update(updated, report.reason)
             return
-        if result.state is None:
-            self.say(f"adaptation failed: {report.reason}", state=State.FAILED, report=report)
+        if state is None:
+            self._fail(report, report.reason)
             return
-        state = result.state
         if updated is not None:
-            state = updated.state.towards(state, UPDATE_SHARE, self.base)
-        generation = Generation(self.generations + 1, state, report, self.clip_signature)
+            state = updated.state.towards(state, UPDATE_SHARE, self._base)
+        generation = Generation(self._store.next_number, state, report, warmup.signature)
         try:
-            self.serve(generation)
+            self._serve(generation)
         except ValueError as error:
-            self.say(f"adaptation failed: {error}", state=State.FAILED, report=report)
+            self._fail(report, str(error))
             return
-        self.generations += 1
-        if updated is not None:
-            self.store.remove(updated)
-        if generation.signature is not None:
-            known = self.known_scene(generation.signature)
-            if known is not None:  # learned anew because it was asked for: one generation per place
-                self.store.remove(known)
-        self.store.add(generation)
-        note = "" if report.deployed_share != 0 or not report.steps else f"; {report.reason}"
+        self._store.replace(updated, generation)
         verb = "adapted" if updated is None else f"generation {updated.number} updated"
-        self.announce(generation, f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}")
+        note = f"; {report.refused}" if report.refused else ""
+        self._on_serving(f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}", **_outcome(report))
 
-    def restore(self, generation: Generation, message: str) -> None:
+    def _fail(self, report: AdaptationReport, reason: str) -> None:
+        self._warmup = None
+        self._set_status(f"adaptation failed: {reason}", state=State.FAILED, report=report)
+
+    def _abort_update(self, generation: Generation, reason: str) -> None:
+        self._abort_warmup(f"generation {generation.number} was not updated: {reason}")
+
+    def _abort_warmup(self, message: str) -> None:
+        """Drop the clip or the running adaptation; what serves goes on, and is of this age from now on."""
+        self._runner.cancel()
+        self._on_serving(message, collected=0, progress=0.0, losses=())
+
+    # --- what serves -------------------------------------------------------------------------------------------------
+
+    def _return_to_base(self, message: str) -> None:
+        """Cancel what is running and serve the base model."""
+        self._restorer.reset()
+        self._serve(None)
+        self._abort_warmup(message)
+
+    def _restore(self, generation: Generation, message: str) -> None:
         """Serve a generation that is kept."""
         try:
-            self.serve(generation)
+            self._serve(generation)
         except ValueError as error:
-            self.say(f"generation {generation.number} could not be restored: {error}")
+            self._set_status(f"generation {generation.number} could not be restored: {error}")
             return
-        self.runner.cancel()
-        self.clip = []
-        self.store.touch(generation)
-        self.announce(generation, f"{message}: generation {generation.number}")
+        self._runner.cancel()
+        self._store.touch(generation)
+        self._on_serving(f"{message}: generation {generation.number}", **_outcome(generation.report))
 
-    def serve(self, generation: Generation | None) -> None:
+    def _serve(self, generation: Generation | None) -> None:
         """Go on with a generation, or with the base model, from the next frame on, with an empty memory.
 
         Raises:
-            ValueError: the generation belongs to another model; what was serving stays.
+            ValueError: The generation belongs to another model; what was serving stays.
         """
+        segmenter = self._base if generation is None else generation.state.apply(self._base)
+        branch = generation is not None and generation.state.temporal_branch
+        self._serving = FrameSegmenter(segmenter, self._config.inference, branch, self._compiler)
+        self._generation = generation
+
+    def _on_serving(self, message: str, **changes: object) -> None:
+        """No warm-up runs any more: what serves does so from this frame on, and is watched for leaving its scene."""
+        self._warmup = None
+        self._served_since = None if self._last is None else self._last.stamp
+        state, number, generation = State.BASE, 0, self._generation
         if generation is None:
-            self.live = FrameSegmenter(self.base, self.config.inference, temporal_branch=False, compiler=self.compiler)
+            self._monitor.forget()
         else:
-            adapted = generation.state.apply(self.base)
-            self.live = FrameSegmenter(adapted, self.config.inference, generation.state.temporal_branch, self.compiler)
-            self.settle(generation)
-        self.serving = generation
+            state, number = State.ADAPTED, generation.number
+            if generation.signature is not None:
+                self._monitor.settle(generation.signature)
+        self._set_status(message, state=state, generation=number, remembered=len(self._store), **changes)
 
-    def settle(self, generation: Generation) -> None:
-        """A generation serves from now on: it is of this age, and this is its scene."""
-        self.updating = None
-        self.served_since = None if self.last is None else self.last.stamp
-        if generation.signature is not None:
-            self.monitor.settle(generation.signature)
+    def _set_status(self, message: str, **changes: object) -> None:
+        """Change the status and notify."""
+        self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
+        self._notify(message)
 
-    def announce(self, generation: Generation, message: str) -> None:
-        """Tell that a generation serves."""
-        self.say(
-            message,
-            state=State.ADAPTED,
-            generation=generation.number,
-            progress=1.0,
-            losses=generation.report.losses,
-            report=generation.report,
-            remembered=len(self.store),
-        )
 
-    def say(self, message: str, **changes: object) -> None:
-        """Change the status and tell of it."""
-        self._status = replace(self.status, message=message, **changes)  # type: ignore[arg-type]
-        self.notify(message)
+def _outcome(report: AdaptationReport) -> dict[str, object]:
+    """What the status says of an adaptation that succeeded."""
+    return {"progress": 1.0, "losses": report.losses, "report": report}

@@ -1,4 +1,4 @@
-"""Which frames of a stream the warm-up clip takes: those that show something new, while there is time for it."""
+"""The clip that a warm-up collects: which frames it takes, and when it is full."""
 
 from __future__ import annotations
 
@@ -6,63 +6,115 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.flow import FlowEstimator
-from ditta_core.stream.clock import StreamClock
+from ditta_core.stream.clock import ASSUMED_PERIOD, StreamClock
+from ditta_core.stream.config import StreamConfig
+from ditta_core.stream.generations import Generation
+from ditta_core.stream.scene.signature import SceneSignature
 
-VIEW_SIDE = 256
-"""Longest side in pixels of the copies that are compared: 0.6 ms a frame on one core."""
-NEW_MOTION = 1 / 256
-"""Share of the longest side by which something must have moved since the last frame taken: one pixel of such a copy."""
-NEW_SHARE = 0.1
-"""Share of the view that must have moved by as much. A camera that stands still reaches at most 0.5 pixels at this
-share under noise of σ = 5 and 0.8 at σ = 10; CamVid's clip at 15 Hz, whose camera drives, at least 3.3. The median
-tells the same two apart but is deaf to what passes before a standing camera. In heavy noise and in the dark flow finds
-motion everywhere, and the first frames are taken as they come."""
+# What a new frame shows: docs/ablations.md#frames-that-show-something-new.
+VIEW_SIDE = 256  # longest side in pixels of the copies that are compared
+NEW_MOTION = 1 / 256  # share of the longest side by which something must have moved since the last frame taken
+NEW_SHARE = 0.1  # share of the view that must have moved by as much
+
+RECOGNITION_FRAMES = 3  # frames that are compared with the scenes seen before
 SMALLEST_CLIP = 6
 """Frames that are collected in any case, if as many are asked for: the statistics are taken of five, and the teacher
 ``flow`` averages a frame with three on either side."""
+MAX_RESTARTS = 3
+"""How often a clip starts over because of a cut in it. After that it is taken as it comes: video that cuts all the time
+would never fill one, and the teachers carry nothing across a cut."""
 
 
-class NoveltyGate:
-    """Passes over frames of a camera that stands still, for a number of seconds of the stream.
+class WarmupClip:
+    """The frames of one warm-up: those that show something new, while there is time for it.
 
-    A robot that is switched on stands, and the first frames of its stream are one view many times over. Where the
+    A robot that is switched on stands still, and the first frames of its stream are one view many times over. Where the
     camera moves, every frame is new, and the clip is made of the first frames.
+
+    Args:
+        recognise: Whether a generation that is kept is restored if its scene is the one that the first frames show.
+        updates: Generation that the outcome is averaged into; None where the outcome stands for itself.
+
+    Attributes:
+        recognise: As above; the owner switches it off once it has looked.
+        updates: As above.
+        signature: Signature of the scene of the full clip, set by the owner; None where it is not known.
+        seen: Number of frames that were offered since the clip began.
     """
 
-    def __init__(self) -> None:
-        self.flow = FlowEstimator("ultrafast", VIEW_SIDE)
-        self.begin()
+    def __init__(self, recognise: bool = False, updates: Generation | None = None) -> None:
+        self.recognise = recognise
+        self.updates = updates
+        self.signature: SceneSignature | None = None
+        self._flow = FlowEstimator("ultrafast", VIEW_SIDE)
+        self._restarts = 0
+        self._begin()
 
-    def begin(self) -> None:
-        """A clip begins with the next frame."""
-        self.clock = StreamClock()
-        self.started: float | None = None
+    def _begin(self) -> None:
         self.seen = 0
-        self.taken: NDArray[np.uint8] | None = None
+        self._images: list[NDArray[np.uint8]] = []
+        self._clock = StreamClock()
+        self._last_view: NDArray[np.uint8] | None = None
 
-    def admits(self, image: NDArray[np.uint8], stamp: int, budget: float, blank: bool = False) -> bool:
-        """Whether the clip takes this frame: the first, every one that shows something new, and all after the budget.
+    def __len__(self) -> int:
+        return len(self._images)
 
-        Args:
-            image: RGB uint8 [H, W, 3], of one size since :meth:`begin`.
-            stamp: nanoseconds; a gap counts as one second at the most.
-            budget: seconds; 0 takes every frame.
-            blank: the frame shows nothing at all and is not taken in any case.
+    def restart_after_cut(self) -> bool:
+        """Start over with the next frame, unless nothing is collected or the clip did so ``MAX_RESTARTS`` times.
+
+        Returns:
+            Whether the clip starts over.
         """
-        self.seen += 1
-        self.clock.advance(stamp)
-        if self.started is None:
-            self.started = self.clock.seconds
-        if blank or self.spent(budget):
-            return not blank
-        view = self.flow.prepare(image)
-        if self.taken is not None:
-            motion = np.linalg.norm(self.flow.flow(self.taken, view), axis=2)
-            if np.quantile(motion, 1 - NEW_SHARE) < NEW_MOTION * max(view.shape):
-                return False
-        self.taken = view
+        if not self._images or self._restarts == MAX_RESTARTS:
+            return False
+        self._restarts += 1
+        self._begin()
         return True
 
-    def spent(self, budget: float) -> bool:
-        """Whether the seconds are over that a clip may be waited for."""
-        return self.started is not None and self.clock.seconds - self.started >= budget
+    def offer(self, image: NDArray[np.uint8], stamp: int, config: StreamConfig, blank: bool = False) -> bool:
+        """Take the first frame, every one that shows something new, and all once the ``warmup_seconds`` are over.
+
+        Args:
+            image: RGB uint8 [H, W, 3], of one size throughout.
+            stamp: Nanoseconds; a gap counts as one second at most.
+            config: Settings of the stream; ``warmup_seconds`` of 0 take every frame.
+            blank: Whether the frame shows nothing at all; it is never taken then.
+
+        Returns:
+            Whether the frame was taken.
+        """
+        self.seen += 1
+        self._clock.advance(stamp)
+        taken = not blank and (self._late(config) or self._shows_new(image))
+        if taken:
+            self._images.append(image)
+        return taken
+
+    def full(self, config: StreamConfig) -> bool:
+        """Whether the clip has all its frames, or has ``SMALLEST_CLIP`` and its time is over."""
+        enough = min(SMALLEST_CLIP, config.warmup_frames)
+        late = config.warmup_seconds > 0 and self._late(config)
+        return len(self) >= (enough if late else config.warmup_frames)
+
+    def recognisable(self, config: StreamConfig) -> bool:
+        """Whether it is time to compare the scene with those seen before."""
+        return self.recognise and (self.seen >= RECOGNITION_FRAMES or self.full(config))
+
+    def take(self) -> NDArray[np.uint8]:
+        """The frames, RGB uint8 [n, H, W, 3] in time order; the clip lets go of them."""
+        images, self._images = np.stack(self._images), []
+        return images
+
+    def _late(self, config: StreamConfig) -> bool:
+        """Whether the seconds are over for which the clip waits for something new."""
+        return self._clock.seconds - ASSUMED_PERIOD >= config.warmup_seconds
+
+    def _shows_new(self, image: NDArray[np.uint8]) -> bool:
+        """Whether enough has moved since the last frame for which this was asked and true."""
+        view = self._flow.prepare(image)
+        if self._last_view is not None:
+            motion = np.linalg.norm(self._flow.flow(self._last_view, view), axis=2)
+            if np.quantile(motion, 1 - NEW_SHARE) < NEW_MOTION * max(view.shape):
+                return False
+        self._last_view = view
+        return True

@@ -114,13 +114,13 @@ class CameraStream:
         self.engine = VideoSegmenter(
             parameters.model_source(),
             parameters.stream_config(base.model.size_multiple),
-            parameters.adaptation_config(),
-            parameters.teacher_config(),
-            runner,
-            self._on_event,
-            base,
-            saved.generations,
-            compiler,
+            adaptation=parameters.adaptation_config(),
+            teacher=parameters.teacher_config(),
+            runner=runner,
+            notify=self._on_event,
+            base=base,
+            generations=saved.generations,
+            compiler=compiler,
         )
         if saved.generations:
             self._logger.info(f"{len(saved.generations)} saved generations read from {parameters.state_dir}")
@@ -304,7 +304,7 @@ class CameraStream:
         """
         if self.folder is None:
             raise ValueError("expected the parameter state_dir, but it is empty; set it before the node is configured")
-        generation = self.engine.serving
+        generation = self.engine.generation
         if generation is None:
             raise ValueError("expected an adapted generation, but the base model is serving; adapt first")
         return f"generation {generation.number} written to {self.folder.save(generation)}"

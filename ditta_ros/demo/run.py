@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_core.evaluation.metrics import percent
 from ditta_core.report import demo_page as report
 from ditta_core.report.pictures import Still
@@ -119,7 +119,7 @@ def run_demo(options: DemoOptions) -> report.DemoSummary:
         FileNotFoundError, ValueError: an option is wrong.
         DemoError: no mask came out, the adaptation did not finish, or a process died.
     """
-    sequence = open_sequence(options.sequence)
+    sequence = open_video(options.sequence)
     values = options.node_parameters(len(sequence))
     parameters = NodeParameters(**values)
     config = parameters.stream_config()

@@ -343,7 +343,7 @@ def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> 
         probe.film()
         probe.wait_for_masks()
         engine = node._cameras[""].engine
-        whole = engine.live
+        whole = engine._serving
         whole.segment = None  # type: ignore[assignment, method-assign]
         status = diagnostic(probe, STREAM, "the engine failed at an image: TypeError: 'NoneType'")
         assert status.level == DiagnosticStatus.ERROR
@@ -351,7 +351,7 @@ def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> 
         assert probe.call("reset").success  # makes a new one
         probe.wait_for_masks()
         diagnostic(probe, STREAM, "Hz in")
-        assert engine.live is not whole
+        assert engine._serving is not whole
     finally:
         executor.stop()
         node.destroy_node()

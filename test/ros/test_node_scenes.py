@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from test_node import ADAPTATION, change_state, diagnostic, set_parameter, values
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.bags.writer import make_bag
 from ditta_ros.demo.run import default_video
@@ -76,7 +76,7 @@ def history(states: list[dict[str, Any]]) -> list[tuple[str, int]]:
 @pytest.fixture(scope="module")
 def drive(camvid_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> BagSequence:
     """A real bag of two scenes at 10 Hz: 60 images of a street, then 60 of another one, filmed by another camera."""
-    street, bikes = open_sequence(camvid_clip), open_sequence(default_video())
+    street, bikes = open_video(camvid_clip), open_video(default_video())
 
     class TwoScenes(VideoSequence):
         """Both videos at one size, one after the other."""

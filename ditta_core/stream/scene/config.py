@@ -11,9 +11,9 @@ class SceneConfig:
     """How readily a change of scene is believed.
 
     Attributes:
-        sensitivity: 0..1; every threshold is halved at 1 and doubled at 0.
-        confirmation: seconds that a change must last.
-        cooldown: seconds after a change or an adaptation in which no change is reported.
+        sensitivity: Sensitivity in 0..1; every threshold is halved at 1 and doubled at 0.
+        confirmation: Seconds that a change must last.
+        cooldown: Seconds after a change or an adaptation in which no change is reported.
     """
 
     sensitivity: float = 0.5

@@ -10,20 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.stream.scene.signature import SceneSignature
-
-THUMBNAIL_WIDTH = 256
-"""Pixels, as PySceneDetect has it: its scores on the film are met to 1e-14."""
-CUT_SCORE = 27.0
-"""PySceneDetect's threshold, 0..255. Cuts of the film score 37 to 60, its other frames at most 20; the clip at 15 Hz at
-most 17; cuts from drive to drive 34 to 66."""
-CUT_RATIO = 1.5
-"""By how much a cut stands out from the median of the scores before it, and from the frames next to it. The clip at
-15 Hz reaches 1.24; at 1 Hz, where every frame scores 17 to 27, cuts from drive to drive reach 1.8 to 2.7."""
-SCORE_MEMORY = 8
-"""Scores that the median is taken of."""
-BLANK_DEVIATION = 3.0
-"""Standard deviation of the brightness, 0..255, below which a frame shows nothing: a covered lens, a failed camera."""
+THUMBNAIL_WIDTH = 256  # pixels, as in PySceneDetect, whose scores are met to 1e-14
+CUT_SCORE = 27.0  # PySceneDetect's threshold, 0..255: docs/ablations.md#scores-of-cuts
+CUT_RATIO = 1.5  # how far a cut stands out from the usual score and its neighbours: docs/ablations.md#scores-of-cuts
+SCORE_MEMORY = 8  # scores whose median is the usual one
+BLANK_DEVIATION = 3.0  # of the brightness, 0..255; below it a frame shows nothing: a covered lens, a failed camera
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class Thumbnail:
 
     @classmethod
     def of(cls, image: NDArray[np.uint8]) -> Thumbnail:
-        """From an RGB image, uint8 [H, W, 3], of any size."""
+        """The thumbnail of an RGB image, uint8 [H, W, 3], of any size."""
         image = np.ascontiguousarray(image)
         height, width = image.shape[:2]
         if width > THUMBNAIL_WIDTH:
@@ -56,18 +47,22 @@ class Thumbnail:
 
 
 class CutDetector:
-    """Scores every frame against the last one."""
+    """Scores every frame against the last one.
+
+    Attributes:
+        scores: Scores of the last frames, 0..255, the newest last.
+    """
 
     def __init__(self) -> None:
         self.scores: deque[float] = deque(maxlen=SCORE_MEMORY)
-        self.last: Thumbnail | None = None
+        self._last: Thumbnail | None = None
 
     def observe(self, thumbnail: Thumbnail) -> tuple[bool, bool]:
         """Whether the frame does not follow the last one, and whether it stands out from the frame before besides.
 
         During a fast pan many frames do not follow the last one, but only the first stands out.
         """
-        last, self.last = self.last, thumbnail
+        last, self._last = self._last, thumbnail
         if last is None:
             return False, False
         score = thumbnail.score(last)
@@ -76,38 +71,3 @@ class CutDetector:
         self.scores.append(min(score, 255.0))
         cut = score >= CUT_SCORE and score >= CUT_RATIO * usual
         return cut, cut and score >= CUT_RATIO * previous
-
-
-@dataclass(frozen=True)
-class Described:
-    """A description and when it was made, in seconds of the monitor's clock."""
-
-    time: float
-    signature: SceneSignature
-
-
-class PendingCut:
-    """A cut of which it is not known yet what lasts after it.
-
-    Args:
-        before: the place before the first of a series of cuts.
-        score: of the first cut.
-        start: time of the first cut.
-        alone: whether the frames before followed one another; otherwise something stood between, as in a series.
-    """
-
-    def __init__(self, before: SceneSignature, score: float, start: float, alone: bool) -> None:
-        self.before = before
-        self.score = score
-        self.start = start
-        self.since = start
-        self.after: list[Described] = []
-        self.fresh = True
-        self.alone = alone
-
-    def restart(self, time: float) -> None:
-        """Another cut: what came after the last one did not last."""
-        self.since = time
-        self.after.clear()
-        self.fresh = True
-        self.alone = False

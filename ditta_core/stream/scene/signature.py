@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ditta_core.segmentation.base import SegmentationModel
 
-LONG_SIDE = 192
-"""Pixels of the frame that is described. With the packaged model 12 ms for 1280×720 on one thread (128: 8, 256: 17);
-places are told apart as well as at 256 (area under the curve for drives 0.84 in all three)."""
+LONG_SIDE = 192  # pixels of the copy that is described: docs/ablations.md#scene-descriptions
+SAME_DISTANCE = 0.13  # below it, ten frames show one place: docs/ablations.md#thresholds-of-the-scene-monitor
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,21 @@ class SceneSignature:
     """What a place looks like to an encoder.
 
     Attributes:
-        mean, spread: float32 [D], mean and standard deviation of the channels over all positions of all frames.
+        mean: Mean of every channel over all positions of all frames, float32 [D].
+        spread: Standard deviation likewise, float32 [D].
     """
 
     mean: NDArray[np.float32]
     spread: NDArray[np.float32]
 
     def distance(self, other: SceneSignature) -> float:
-        """Root mean square of the channels' effect sizes; 0 = same place, above about 0.3 = another one.
+        """Root mean square of the channels' effect sizes (Cohen's d); 0 = same place, above about 0.3 = another one.
+
+        d(a, b) = sqrt(mean_c (μ_a − μ_b)² / ((σ_a² + σ_b²) / 2)) has no unit, so that it does not depend on the scale
+        of a network's features.
 
         Raises:
-            ValueError: the signatures are of different encoders.
+            ValueError: The signatures are of different encoders.
         """
         if self.mean.shape != other.mean.shape:
             raise ValueError(
@@ -61,22 +64,22 @@ class SceneDescriber:
     """Describes images by the frozen encoder of a model.
 
     Args:
-        model: the base model. Adaptation leaves the encoder's weights as they are but may blend its normalisation, so
-            that descriptions compare only if they all come from the base model.
-        long_side: longest side in pixels of the copy that is described; a model of one input size has that one.
+        model: Base model. Adaptation leaves the encoder's weights as they are but may blend its normalisation, so that
+            descriptions compare only if they all come from the base model.
+        long_side: Longest side in pixels of the copy that is described; a model of one input size has that one.
     """
 
     def __init__(self, model: SegmentationModel, long_side: int = LONG_SIDE) -> None:
-        self.model = model
-        self.long_side = long_side
+        self._model = model
+        self._long_side = long_side
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> SceneSignature:
-        """Describe an RGB image, uint8 [H, W, 3]; from one thread at a time with the model's other uses."""
-        height, width = self.model.input_size((image.shape[0], image.shape[1]), self.long_side)
+        """Describe an RGB image, uint8 [H, W, 3]. One thread at a time may use the model, for this or anything else."""
+        height, width = self._model.input_size((image.shape[0], image.shape[1]), self._long_side)
         small = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
-        pixels = self.model.preprocess(np.asarray(small, np.uint8)[None], (height, width), self.model.mean.device)
-        values = channels_first(self.model.encode(pixels), width / height)
+        pixels = self._model.preprocess(np.asarray(small, np.uint8)[None], (height, width), self._model.mean.device)
+        values = channels_first(self._model.encode(pixels), width / height)
         deviation, mean = torch.std_mean(values, 1, correction=0)
         return SceneSignature(mean.cpu().numpy(), deviation.cpu().numpy())
 
@@ -88,8 +91,8 @@ def channels_first(features: Sequence[Tensor], aspect: float) -> Tensor:
     shape of the image; without any, the last that hold numbers.
 
     Args:
-        features: of the encoder.
-        aspect: width of the image by its height.
+        features: Outputs of the encoder.
+        aspect: Width of the image by its height.
     """
     tensors = [feature for feature in features if feature.is_floating_point() and feature.numel()]
     deepest = next((tensor for tensor in reversed(tensors) if tensor.ndim >= 3), tensors[-1])[0].float()

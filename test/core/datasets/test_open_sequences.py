@@ -10,7 +10,7 @@ from trees import write_image, write_labels
 
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import CityscapesSequence
-from ditta_core.datasets.open import open_sequence, open_sequences
+from ditta_core.datasets.open import open_sequences, open_video
 from ditta_core.datasets.video import ImageFolder, VideoFile
 from ditta_core.datasets.vspw import VspwSequence
 
@@ -87,10 +87,10 @@ def test_a_name_twice_is_refused(trees: Path) -> None:
 
 
 def test_one_sequence(trees: Path) -> None:
-    assert open_sequence(trees / "frames", 3.0).frame_rate == 3
-    assert open_sequence(trees / "vspw").name == "two"
+    assert open_video(trees / "frames", 3.0).frame_rate == 3
+    assert open_video(trees / "vspw").name == "two"
     with pytest.raises(ValueError, match=r"one sequence in .*drives, but got 2, 'drive_a' to 'drive_b'"):
-        open_sequence(trees / "drives")
+        open_video(trees / "drives")
 
 
 def test_what_was_looked_for_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_core.datasets.video import ImageFolder, VideoFile
 
 FRAMES, HEIGHT, WIDTH = 90, 48, 64
@@ -118,12 +118,12 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("not a video")
     with pytest.raises(ValueError, match=r"expected a video .*notes\.mp4"):
-        open_sequence(text)
+        open_video(text)
 
 
 def test_nothing_at_the_path(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        open_sequence(tmp_path / "nowhere")
+        open_video(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         VideoFile(tmp_path / "nowhere.mp4")
 
@@ -132,7 +132,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     for index in (2, 0, 1):
         cv2.imwrite(str(tmp_path / f"frame_{index:03}.png"), cv2.cvtColor(numbered_image(index), cv2.COLOR_RGB2BGR))
     (tmp_path / "notes.txt").write_text("passed over")
-    folder = open_sequence(tmp_path, frame_rate=4.0)
+    folder = open_video(tmp_path, frame_rate=4.0)
     assert isinstance(folder, ImageFolder)
     assert len(folder) == 3
     assert folder.stamp(2) == 500_000_000
@@ -142,21 +142,21 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg images"):
-        open_sequence(tmp_path)
+        open_video(tmp_path)
 
 
 def test_a_folder_with_labels_is_camvid(tmp_path: Path) -> None:
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
         cv2.imwrite(str(tmp_path / part / "a.png"), np.full((4, 6), 11, np.uint8))
-    sequence = open_sequence(tmp_path)
+    sequence = open_video(tmp_path)
     assert isinstance(sequence, CamVidSequence)
     assert sequence.frame_rate == 15
-    assert open_sequence(tmp_path, 5.0).frame_rate == 5
+    assert open_video(tmp_path, 5.0).frame_rate == 5
 
 
 def test_the_labelled_clip(camvid_clip: Path) -> None:
-    sequence = open_sequence(camvid_clip)
+    sequence = open_video(camvid_clip)
     assert len(sequence) == 101
     labels = sequence.labels(50)
     assert labels is not None

@@ -31,7 +31,6 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.stream.config import WarmupTrigger
-from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.video_segmenter import VideoSegmenter
 
 SETUP = MethodSetup(long_side=96)
@@ -128,9 +127,8 @@ def test_warm_up_then_freeze(model: SegmentationModel, tmp_path: Path) -> None:
     engine = VideoSegmenter(
         SETUP.source,
         stream_config(warmup_frames=5, warmup_on=WarmupTrigger.STARTUP, long_side=96),
-        AdaptationConfig(seed=SETUP.seed),
-        SETUP.teacher,
-        InlineRunner(),
+        adaptation=AdaptationConfig(seed=SETUP.seed),
+        teacher=SETUP.teacher,
         base=TemporalSegmenter(model),
     )
     masks = [engine.push(street.frame(index)).class_ids for index in range(21)]

@@ -43,7 +43,6 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import WarmupTrigger
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.video_segmenter import VideoSegmenter
-from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame, State
 
 FRAME_TIME = 66_666_667
@@ -326,7 +325,7 @@ def engine(
 ) -> VideoSegmenter:
     steady = {"warmup_frames": 2, "warmup_on": WarmupTrigger.STARTUP, "remembered_scenes": 0, "smoothing": 0.0}
     config = stream_config(**{**steady, **settings})
-    return VideoSegmenter(ModelSource(), config, adaptation, TeacherConfig(), runner, base=base)
+    return VideoSegmenter("camvid", config, adaptation=adaptation, runner=runner, base=base)
 
 
 def dark_frames(count: int) -> list[Frame]:
@@ -346,7 +345,7 @@ def test_clip_and_network_see_the_restored_images(base: TemporalSegmenter, setti
     assert job.adaptation == AdaptationConfig().after_restoration(restorer.noisiness)
     assert (restorer.noisiness > 0) == (not settings)
     for mask, frame in zip(masks, seen, strict=True):
-        alone = FrameSegmenter(base, stream.config.inference, False).segment(frame, stream.input_size(frame), 0)
+        alone = FrameSegmenter(base, stream.config.inference, False).segment(frame, stream._input_size(frame), 0)
         np.testing.assert_array_equal(mask.confidence, alone.confidence)
 
 

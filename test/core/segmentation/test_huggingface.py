@@ -31,7 +31,6 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.segformer import FoldedSegformer
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.segmentation.transformers_split import SplitTransformer, UnsplittableError
-from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame, State
@@ -318,7 +317,10 @@ def test_segformer_live_from_end_to_end(teacher: str, saved: Callable[[Any], str
     source = ModelSource(f"hf:{saved(SEGFORMER.build())}")
     scene = moving_square(frames=6, size=(72, 96))
     engine = VideoSegmenter(
-        source, stream_config(warmup_frames=3), AdaptationConfig(passes=1), TeacherConfig(teacher), InlineRunner()
+        source,
+        stream_config(warmup_frames=3),
+        adaptation=AdaptationConfig(passes=1),
+        teacher=TeacherConfig(teacher),
     )
     generations = []
     for index, image in enumerate(scene.clip):

@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream import generation_file
-from ditta_core.stream.generation_file import GenerationError, fingerprint, load_generation, save_generation
+from ditta_core.stream.generation_file import GenerationError, load_generation, model_fingerprint, save_generation
 from ditta_core.stream.generations import Generation, GenerationStore
-from ditta_core.stream.scene.signature import SceneSignature
+from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneSignature
 from ditta_core.types import AdaptationReport
 
 BASE = "b" * 64
@@ -46,7 +47,7 @@ def generation(number: int = 1, *mean: float, size: int = 4) -> Generation:
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-def test_the_one_not_used_for_the_longest_time_is_dropped() -> None:
+def test_the_least_recently_used_is_dropped() -> None:
     store = GenerationStore(2)
     first, second, third = (generation(number, float(number)) for number in (1, 2, 3))
     store.add(first)
@@ -59,33 +60,50 @@ def test_the_one_not_used_for_the_longest_time_is_dropped() -> None:
     store.remove(first)
     store.remove(second)
     assert list(store) == [third]
-    store.clear()
+    store.resize(0)
     assert len(store) == 0
+    assert store.next_number == 4, "numbers go on"
 
 
-def test_the_nearest_place_and_looking_is_not_using() -> None:
+def test_the_nearest_place_is_known_if_near_enough_and_looking_is_not_using() -> None:
+    nearest, near, far = generation(1, 1.0), generation(2, 1.05), generation(3, 10.0)
+    store = GenerationStore(3, [nearest, near, far])
+    place = signature(1.01)
+    assert place.distance(signature(1.0)) < place.distance(signature(1.05)) < SAME_DISTANCE
+    assert store.known_scene(place) is nearest
+    elsewhere = signature(1.2)
+    assert SAME_DISTANCE < elsewhere.distance(signature(1.05)) < elsewhere.distance(signature(1.0))
+    assert store.known_scene(elsewhere) is None
+    store.add(generation(4, 20.0))
+    assert nearest not in store
+    again = generation(5, 10.0)
+    store.add(again)
+    assert store.known_scene(signature(10.0)) is again, "of equals the one used last"
+
+
+def test_generations_of_unknown_places_are_kept_but_never_recognised() -> None:
     store = GenerationStore(2)
-    near, far = generation(1, 1.0), generation(2, 10.0)
-    store.add(near)
-    store.add(far)
-    found = store.nearest(signature(2.0))
-    assert found == (near, signature(2.0).distance(signature(1.0)))
-    store.add(generation(3, 20.0))
-    assert near not in store
-
-
-def test_generations_of_unknown_places_are_kept_but_never_nearest() -> None:
-    store = GenerationStore(2)
-    assert store.nearest(signature(1.0)) is None
+    assert store.known_scene(signature(1.0)) is None
     assert store.newest is None
     store.add(generation(5))
-    assert store.nearest(signature(1.0)) is None
+    assert store.known_scene(signature(1.0)) is None
     store.add(generation(4, 1.0))
-    found = store.nearest(signature(1.0))
+    found = store.known_scene(signature(1.0))
     assert found is not None
-    assert found[0].number == 4
+    assert found.number == 4
     assert store.newest is not None
     assert store.newest.number == 5
+
+
+def test_a_new_generation_replaces_the_one_it_updates_and_the_one_of_its_place() -> None:
+    updated, same_place, elsewhere = generation(1), generation(2, 1.0), generation(3, 10.0)
+    store = GenerationStore(4, [updated, same_place, elsewhere])
+    assert store.next_number == 4
+    new = generation(store.next_number, 1.01)
+    store.replace(updated, new)
+    assert list(store) == [elsewhere, new]
+    store.replace(None, unknown := generation(5))
+    assert list(store) == [elsewhere, new, unknown]
 
 
 def test_no_room() -> None:
@@ -121,8 +139,8 @@ def base() -> TemporalSegmenter:
 def test_the_same_model_has_the_same_fingerprint(base: TemporalSegmenter) -> None:
     again = TemporalSegmenter(load_model(ModelSource()))
     again.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    assert fingerprint(again) == fingerprint(base)
-    assert len(fingerprint(base)) == 64
+    assert model_fingerprint(again) == model_fingerprint(base)
+    assert len(model_fingerprint(base)) == 64
 
 
 def changed_weight(segmenter: TemporalSegmenter) -> None:
@@ -149,7 +167,7 @@ def test_another_model_has_another_fingerprint(
 ) -> None:
     other = TemporalSegmenter(load_model(ModelSource()))
     change(other)
-    assert fingerprint(other) != fingerprint(base)
+    assert model_fingerprint(other) != model_fingerprint(base)
 
 
 def test_other_classes_have_another_fingerprint(base: TemporalSegmenter) -> None:
@@ -160,7 +178,7 @@ def test_other_classes_have_another_fingerprint(base: TemporalSegmenter) -> None
         {first: [first, others[0]], "rest": others[1:]},  # other members under the same names
     ]
     models = [load_model(ModelSource(classes=json.dumps(classes))) for classes in lists]
-    assert len({fingerprint(segmenter) for segmenter in [base, *map(TemporalSegmenter, models)]}) == 4
+    assert len({model_fingerprint(segmenter) for segmenter in [base, *map(TemporalSegmenter, models)]}) == 4
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -180,6 +198,7 @@ REPORTS = st.builds(
     target_seconds=st.floats(allow_nan=False),
     losses=st.lists(st.floats(allow_nan=False)).map(tuple),
     objects=st.integers(0),
+    refused=st.text(),
 )
 ANY_ORDER = ARRAYS | ARRAYS.map(np.transpose) | nst.arrays(np.float32, (3, 4), elements=FINITE).map(lambda a: a[:, ::2])
 STATES = st.builds(AdaptedState, st.dictionaries(st.text(max_size=8), ANY_ORDER, max_size=4), st.booleans())
@@ -218,10 +237,10 @@ def test_a_restored_model_computes_what_the_saved_one_did(tmp_path: Path, base: 
             parameter.mul_(1.01)
     state = AdaptedState(dict(changed_tensors(adapted, base)), temporal_branch=False)
     file = tmp_path / "states" / "front" / "generation.safetensors"  # folders that are not there yet
-    save_generation(file, Generation(3, state, REPORT), fingerprint(base))
+    save_generation(file, Generation(3, state, REPORT), model_fingerprint(base))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of torch, about arrays that cannot be written to
-        restored = load_generation(file, fingerprint(base)).state.apply(base)
+        restored = load_generation(file, model_fingerprint(base)).state.apply(base)
     pixels = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(restored.model(pixels), adapted.model(pixels), rtol=0, atol=0)
@@ -317,7 +336,7 @@ def forged(file: Path, tensors: dict[str, np.ndarray], **changes: str) -> None:
     with safe_open(file, framework="np") as opened:
         metadata = {**opened.metadata(), **changes, "checksum": "0" * 64}
     data = save({**load(file.read_bytes()), **tensors}, metadata)
-    signed = generation_file.checksum_of(data, metadata["checksum"])
+    signed = generation_file._checksum(data, metadata["checksum"])
     file.write_bytes(data.replace(b"0" * 64, signed.encode(), 1))
 
 
@@ -340,6 +359,13 @@ def test_content_that_does_not_fit_together(
     forged(tmp_path / "generation", tensors, **changes)
     with pytest.raises(GenerationError, match=f"is damaged or something else: .*{expected}.*; delete it"):
         load_generation(tmp_path / "generation", BASE)
+
+
+def test_a_report_of_before_refusals_were_told_apart_is_read(tmp_path: Path) -> None:
+    report = asdict(REPORT)
+    del report["refused"]
+    forged(tmp_path / "generation", {}, report=json.dumps(report))
+    assert load_generation(tmp_path / "generation", BASE).report == REPORT
 
 
 def test_tensors_of_another_shape_are_refused_by_the_model(tmp_path: Path, base: TemporalSegmenter) -> None:
@@ -369,7 +395,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
         save_generation(file / "beneath a file", generation(2), BASE)
 
 
-def write_for_ever(file: Path, number: int, ended: Event) -> None:
+def keep_writing(file: Path, number: int, ended: Event) -> None:
     while not ended.is_set():
         save_generation(file, generation(number, float(number), size=300), BASE)
 
@@ -379,7 +405,7 @@ def test_readers_find_whole_files_while_several_processes_write(tmp_path: Path) 
     save_generation(file, generation(1, 1.0, size=300), BASE)
     context = multiprocessing.get_context("spawn")
     ended = context.Event()
-    writers = [context.Process(target=write_for_ever, args=(file, number, ended)) for number in (2, 3)]
+    writers = [context.Process(target=keep_writing, args=(file, number, ended)) for number in (2, 3)]
     for writer in writers:
         writer.start()
     found = set[int]()

@@ -30,7 +30,6 @@ from ditta_core.stream.config import WarmupTrigger
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.status import FrameRejected
 from ditta_core.stream.video_segmenter import VideoSegmenter
-from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, State
 
 SIZE = (48, 64)
@@ -81,9 +80,9 @@ class ManualRunner:
         self.news.append(run_job(self.jobs[-1]))
 
 
-def engine(source: ModelSource, runner: ManualRunner | InlineRunner, **settings: object) -> VideoSegmenter:
+def segmenter(source: ModelSource, runner: ManualRunner | InlineRunner, **settings: object) -> VideoSegmenter:
     config = stream_config(**{"warmup_frames": 3, **settings})
-    return VideoSegmenter(source, config, QUICK, TeacherConfig(), runner)
+    return VideoSegmenter(source, config, adaptation=QUICK, runner=runner)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_warmup_length(frames: int, ratio: int, length: int) -> None:
 def test_states_in_order_and_masks_throughout(source: ModelSource) -> None:
     runner, events = ManualRunner(), []
     config = stream_config(warmup_frames=3, restoration=False)
-    stream = VideoSegmenter(source, config, QUICK, TeacherConfig(), runner, events.append)
+    stream = VideoSegmenter(source, config, adaptation=QUICK, runner=runner, notify=events.append)
     assert stream.status.state is State.BASE
     states, generations = [], []
     for index in range(8):
@@ -116,7 +115,7 @@ def test_states_in_order_and_masks_throughout(source: ModelSource) -> None:
 
 
 def test_unadapted_unsmoothed_stream_is_frame_by_frame(source: ModelSource) -> None:
-    stream = engine(source, ManualRunner(), warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, exact=True)
+    stream = segmenter(source, ManualRunner(), warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, exact=True)
     for index in range(3):
         ours = stream.push(frame_at(index))
         class_ids, confidence = segment_frame(stream.model, image_at(index), SIZE)
@@ -183,7 +182,7 @@ def test_wide_gap_skips_fusion(source: ModelSource, gap: float) -> None:
 
 
 def test_late_frame_is_rejected_and_the_stream_goes_on(source: ModelSource) -> None:
-    stream = engine(source, ManualRunner())
+    stream = segmenter(source, ManualRunner())
     stream.push(frame_at(5))
     with pytest.raises(FrameRejected, match=r"0\.100 s older"):
         stream.push(frame_at(4))
@@ -193,7 +192,7 @@ def test_late_frame_is_rejected_and_the_stream_goes_on(source: ModelSource) -> N
 
 def test_frames_of_one_stamp_all_get_a_mask(source: ModelSource) -> None:
     """Of a driver that does not stamp, or sends an image twice."""
-    stream = engine(source, InlineRunner())
+    stream = segmenter(source, InlineRunner())
     for index in range(4):
         assert stream.push(Frame(image_at(index), 7)).class_ids.shape == SIZE
     assert stream.status.state is State.ADAPTED
@@ -209,9 +208,7 @@ def test_frames_of_one_stamp_all_get_a_mask(source: ModelSource) -> None:
 )
 def test_what_cannot_follow_starts_over(source: ModelSource, following: Frame, reason: str) -> None:
     events: list[str] = []
-    stream = VideoSegmenter(
-        source, stream_config(warmup_frames=2), QUICK, TeacherConfig(), InlineRunner(), events.append
-    )
+    stream = VideoSegmenter(source, stream_config(warmup_frames=2), adaptation=QUICK, notify=events.append)
     for index in (28, 29, 30):
         stream.push(frame_at(index))
     assert stream.status.state is State.ADAPTED
@@ -223,7 +220,7 @@ def test_what_cannot_follow_starts_over(source: ModelSource, following: Frame, r
 
 def test_a_bag_shorter_than_the_adaptation_gets_adapted(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner)
+    stream = segmenter(source, runner)
     for _ in range(4):
         for index in range(20, 36, 3):
             stream.push(frame_at(index))
@@ -235,7 +232,7 @@ def test_a_bag_shorter_than_the_adaptation_gets_adapted(source: ModelSource) -> 
 
 def test_failed_adaptation_keeps_the_model_and_can_be_asked_for_again(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner)
+    stream = segmenter(source, runner)
     for index in range(3):
         stream.push(frame_at(index))
     runner.news.append(AdaptationResult(None, AdaptationReport(False, "out of memory")))
@@ -251,7 +248,7 @@ def test_failed_adaptation_keeps_the_model_and_can_be_asked_for_again(source: Mo
 
 def test_state_of_another_model_is_a_failed_adaptation(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner)
+    stream = segmenter(source, runner)
     for index in range(3):
         stream.push(frame_at(index))
     foreign = AdaptedState({"model.bu_br_l4.1.weight": np.zeros(7, np.float32)}, True)
@@ -262,7 +259,7 @@ def test_state_of_another_model_is_a_failed_adaptation(source: ModelSource) -> N
 
 def test_adapted_model_serves_until_the_next_one_is_there(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner)
+    stream = segmenter(source, runner)
     generations = []
     for index in range(10):
         if index in (3, 8):
@@ -272,12 +269,12 @@ def test_adapted_model_serves_until_the_next_one_is_there(source: ModelSource) -
         generations.append(stream.push(frame_at(index)).generation)
     assert generations == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
     base = TemporalSegmenter(load_model(source))
-    for name, value in stream.base.state_dict().items():
+    for name, value in stream._base.state_dict().items():
         assert torch.equal(value, base.state_dict()[name]), f"{name} of the base model was changed"
 
 
 def test_reset_returns_to_the_base_model_and_stays_there(source: ModelSource) -> None:
-    stream = engine(source, InlineRunner())
+    stream = segmenter(source, InlineRunner())
     for index in range(4):
         stream.push(frame_at(index))
     assert stream.status.generation == 1
@@ -289,7 +286,7 @@ def test_reset_returns_to_the_base_model_and_stays_there(source: ModelSource) ->
 
 def test_poll_takes_the_result_in_without_a_frame(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner)
+    stream = segmenter(source, runner)
     for index in range(3):
         stream.push(frame_at(index))
     runner.news.append(AdaptationProgress(0.5, (1.25,)))
@@ -301,9 +298,9 @@ def test_poll_takes_the_result_in_without_a_frame(source: ModelSource) -> None:
 
 
 def test_requests_and_status_never_wait_for_a_frame(source: ModelSource) -> None:
-    stream = engine(source, ManualRunner())
+    stream = segmenter(source, ManualRunner())
     stream.push(frame_at(0))
-    with stream.lock:  # as while a frame is being segmented
+    with stream._lock:  # as while a frame is being segmented
         caller = threading.Thread(
             target=lambda: [stream.request_adaptation(), stream.reset(), stream.poll(), stream.status]
         )
@@ -328,7 +325,7 @@ def push_all(stream: VideoSegmenter, images: Iterable[NDArray[np.uint8]], start:
 
 def test_a_standing_camera_spreads_its_warmup(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
+    stream = segmenter(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
     views = [0, 0, 0, 4, 4, 8]
     push_all(stream, (image_at(view) for view in views))
     np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(view) for view in (0, 4, 8)]))
@@ -337,7 +334,7 @@ def test_a_standing_camera_spreads_its_warmup(source: ModelSource) -> None:
 def test_the_budget_ends_the_warmup_of_a_standing_camera(source: ModelSource) -> None:
     runner, events = ManualRunner(), []
     config = stream_config(warmup_frames=8, warmup_seconds=0.25, **UNWATCHED)
-    stream = VideoSegmenter(source, config, QUICK, TeacherConfig(), runner, events.append)
+    stream = VideoSegmenter(source, config, adaptation=QUICK, runner=runner, notify=events.append)
     push_all(stream, [image_at(0)] * 8)
     assert [len(job.clip) for job in runner.jobs] == [6]
     assert events[-1] == "adapting to 6 frames of 8: the camera stood still"
@@ -345,14 +342,14 @@ def test_the_budget_ends_the_warmup_of_a_standing_camera(source: ModelSource) ->
 
 def test_a_moving_camera_takes_the_first_frames(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
+    stream = segmenter(source, runner, warmup_seconds=5.0, restoration=False, **UNWATCHED)
     push_all(stream, (image_at(4 * index) for index in range(3)))
     np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(4 * index) for index in range(3)]))
 
 
-def test_a_reset_and_a_clock_that_jumps_begin_the_clip_and_its_budget_anew(source: ModelSource) -> None:
+def test_a_reset_and_a_clock_that_jumps_start_the_clip_and_its_budget_over(source: ModelSource) -> None:
     runner = ManualRunner()
-    stream = engine(source, runner, warmup_seconds=0.25, **UNWATCHED)
+    stream = segmenter(source, runner, warmup_seconds=0.25, **UNWATCHED)
     push_all(stream, [image_at(0)] * 2, start=50)
     assert stream.status.collected == 1
     push_all(stream, [image_at(0)] * 2)  # the clock jumps back
@@ -368,7 +365,7 @@ def test_a_reset_and_a_clock_that_jumps_begin_the_clip_and_its_budget_anew(sourc
 def test_a_covered_lens_is_waited_out(source: ModelSource) -> None:
     runner, events = ManualRunner(), []
     stream = VideoSegmenter(
-        source, stream_config(warmup_frames=2, **UNWATCHED), QUICK, TeacherConfig(), runner, events.append
+        source, stream_config(warmup_frames=2, **UNWATCHED), adaptation=QUICK, runner=runner, notify=events.append
     )
     push_all(stream, [0 * image_at(0), 0 * image_at(0), image_at(0), image_at(1)])
     np.testing.assert_array_equal(runner.jobs[0].clip, np.stack([image_at(0), image_at(1)]))

@@ -1,4 +1,4 @@
-"""The engine through changes of scene: real describer and monitor, real adaptations, frames at 10 Hz."""
+"""The stream through changes of scene: real describer and monitor, real adaptations, frames at 10 Hz."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, WarmupTrigger
-from ditta_core.stream.generation_file import fingerprint, load_generation, save_generation
+from ditta_core.stream.generation_file import load_generation, model_fingerprint, save_generation
+from ditta_core.stream.generations import Generation
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.scene.config import SceneConfig
-from ditta_core.stream.video_segmenter import RESTARTED_CLIPS, VideoSegmenter
+from ditta_core.stream.video_segmenter import VideoSegmenter
+from ditta_core.stream.warmup_clip import MAX_RESTARTS
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame, State
 
@@ -66,34 +68,33 @@ class RecordingRunner(InlineRunner):
 
 
 class Drive:
-    """A stream, the frames that were pushed, and what the engine said."""
+    """A stream, the frames that were pushed, and what the segmenter said."""
 
-    def __init__(self, base: TemporalSegmenter, generations: Iterable[object] = (), **settings: object) -> None:
+    def __init__(self, base: TemporalSegmenter, generations: Iterable[Generation] = (), **settings: object) -> None:
         config = stream_config(**{"warmup_frames": 5, "scene": SCENE, **settings})
         self.events: list[str] = []
         self.jobs: list[AdaptationJob] = []
         self.states: list[tuple[str, int]] = []
-        self.engine = VideoSegmenter(
-            ModelSource("camvid"),
+        self.segmenter = VideoSegmenter(
+            "camvid",
             config,
-            QUICK,
-            TeacherConfig(),
-            RecordingRunner(self.jobs),
-            self.note,
-            base,
-            generations,  # type: ignore[arg-type]
+            adaptation=QUICK,
+            runner=RecordingRunner(self.jobs),
+            notify=self.note,
+            base=base,
+            generations=generations,
         )
         self.index = 0
 
     def note(self, message: str) -> None:
         self.events.append(message)
-        status = self.engine.status
+        status = self.segmenter.status
         self.states.append((status.state.value, status.generation))
 
     def through(self, place: str, frames: int = 30) -> None:
         """Push frames of a place; every one gets a mask."""
         for _ in range(frames):
-            segmentation = self.engine.push(Frame(PLACES[place](self.index), self.index * SECOND // 10))
+            segmentation = self.segmenter.push(Frame(PLACES[place](self.index), self.index * SECOND // 10))
             assert segmentation.class_ids.shape == SIZE
             self.index += 1
 
@@ -116,7 +117,7 @@ def test_another_scene_is_learned_and_the_first_one_restored(base: TemporalSegme
     assert [generation for state, generation in drive.states if state == "ADAPTED"] == [1, 2, 1, 2]
     assert sum("the scene changed: the view jumped to another place" in event for event in drive.events) == 3
     assert sum("back in a scene seen before" in event for event in drive.events) == 2
-    assert drive.engine.status.remembered == 2
+    assert drive.segmenter.status.remembered == 2
 
 
 def test_nothing_is_restored_where_nothing_is_kept(base: TemporalSegmenter) -> None:
@@ -140,28 +141,28 @@ def test_a_looped_bag_comes_back_to_what_it_learned(base: TemporalSegmenter) -> 
         drive.through("meadow", 25)
     names = [state for state, _ in drive.states]
     assert names == [*LEARNED, *["BASE", "COLLECTING", "ADAPTED"] * 2]
-    assert drive.engine.status.generation == 1
+    assert drive.segmenter.status.generation == 1
     assert sum("clock jumped back" in event for event in drive.events) == 2
 
 
 def test_asked_for_the_same_place_is_learned_anew_and_kept_once(base: TemporalSegmenter) -> None:
     drive = Drive(base)
     drive.through("meadow", 10)
-    drive.engine.request_adaptation()
+    drive.segmenter.request_adaptation()
     drive.through("meadow", 10)
-    assert drive.engine.status.state is State.ADAPTED
-    assert drive.engine.status.generation == 2
-    assert [generation.number for generation in drive.engine.store] == [2]
+    assert drive.segmenter.status.state is State.ADAPTED
+    assert drive.segmenter.status.generation == 2
+    assert [generation.number for generation in drive.segmenter._store] == [2]
 
 
 def test_a_generation_is_updated_when_it_is_old_enough(base: TemporalSegmenter) -> None:
     drive = Drive(base, update_seconds=1.0, restoration=False)
     drive.through("meadow", 5)
-    first = drive.engine.serving
+    first = drive.segmenter.generation
     drive.through("meadow", 15)
-    second = drive.engine.serving
+    second = drive.segmenter.generation
     assert first is not None and second is not None
-    assert [generation.number for generation in drive.engine.store] == [second.number] == [2]
+    assert [generation.number for generation in drive.segmenter._store] == [second.number] == [2]
     np.testing.assert_array_equal(drive.jobs[1].clip, np.stack([meadow(index) for index in range(13, 18)]))
     alone = run_job(drive.jobs[1]).state
     assert alone is not None
@@ -175,29 +176,29 @@ def test_a_generation_is_updated_when_it_is_old_enough(base: TemporalSegmenter) 
 def test_an_update_that_fails_leaves_the_generation(base: TemporalSegmenter) -> None:
     drive = Drive(base, update_seconds=1.0, restoration=False)
     drive.through("meadow", 5)
-    first = drive.engine.serving
+    first = drive.segmenter.generation
     broken = AdaptationConfig(passes=1, learning_rate=1e30)
-    drive.engine.reconfigure(drive.engine.config, broken, TeacherConfig())
+    drive.segmenter.reconfigure(drive.segmenter.config, broken, TeacherConfig())
     drive.through("meadow", 15)
-    assert len(drive.jobs) == 2 and drive.engine.serving is first
-    assert drive.engine.status.state is State.ADAPTED
+    assert len(drive.jobs) == 2 and drive.segmenter.generation is first
+    assert drive.segmenter.status.state is State.ADAPTED
     assert "generation 1 was not updated" in drive.events[-1]
 
 
 def test_an_update_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
     drive = Drive(base, warmup_frames=8, update_seconds=1.0, restoration=False)
     drive.through("meadow", 20)
-    assert drive.engine.status.state is State.COLLECTING
+    assert drive.segmenter.status.state is State.COLLECTING
     drive.through("blocks", 1)
     assert drive.events[-1] == "generation 1 was not updated: a cut in the clip"
-    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1)
+    assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1)
 
 
 def test_a_clip_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
     drive = Drive(base, warmup_frames=8, restoration=False)
     drive.through("meadow", 4)
     drive.through("blocks", 8)
-    assert "collecting anew: a cut in the clip" in drive.events
+    assert "collecting starts over: a cut in the clip" in drive.events
     (job,) = drive.jobs
     np.testing.assert_array_equal(job.clip, np.stack([blocks(index) for index in range(4, 12)]))
 
@@ -207,64 +208,66 @@ def test_video_that_cuts_all_the_time_is_adapted_to_all_the_same(base: TemporalS
     for _ in range(8):
         drive.through("meadow", 3)
         drive.through("blocks", 3)
-    assert 1 <= sum("collecting anew" in event for event in drive.events) <= RESTARTED_CLIPS
-    assert drive.engine.generations == 1
+    assert 1 <= sum("collecting starts over" in event for event in drive.events) <= MAX_RESTARTS
+    assert drive.segmenter._store.next_number == 2
 
 
 def test_nothing_of_the_last_shot_reaches_over_a_cut(base: TemporalSegmenter) -> None:
     drive = Drive(base, warmup_on=WarmupTrigger.SERVICE)
     drive.through("meadow", 4)
     cut = Frame(blocks(4), 4 * SECOND // 10)
-    after = drive.engine.push(cut)
-    alone = Drive(base, warmup_on=WarmupTrigger.SERVICE).engine.push(cut)
+    after = drive.segmenter.push(cut)
+    alone = Drive(base, warmup_on=WarmupTrigger.SERVICE).segmenter.push(cut)
     np.testing.assert_array_equal(after.class_ids, alone.class_ids)
 
 
 def test_settings_change_between_two_frames(base: TemporalSegmenter) -> None:
     drive = Drive(base, warmup_on=WarmupTrigger.SERVICE)
     drive.through("meadow", 2)
-    engine = drive.engine
+    segmenter = drive.segmenter
     config = stream_config(warmup_frames=2, warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, reliability_threshold=0.0)
-    engine.reconfigure(config, AdaptationConfig(passes=2), TeacherConfig())
-    assert engine.config.warmup_frames == 5, "not before the next frame"
+    segmenter.reconfigure(config, AdaptationConfig(passes=2), TeacherConfig())
+    assert segmenter.config.warmup_frames == 5, "not before the next frame"
     drive.through("meadow", 1)
-    assert (engine.config, engine.status.warmup_frames) == (config, 2)
-    memory = engine.live.memory
+    assert (segmenter.config, segmenter.status.warmup_frames) == (config, 2)
+    memory = segmenter._serving.memory
     assert memory is not None
     assert memory.image is None, "smoothing is off"
-    engine.request_adaptation()
+    segmenter.request_adaptation()
     drive.through("meadow", 2)
-    assert engine.status.report is not None
-    assert engine.status.report.steps == 4
+    assert segmenter.status.report is not None
+    assert segmenter.status.report.steps == 4
 
 
-def test_a_pause_drops_the_clip_and_a_resumed_stream_begins_anew(base: TemporalSegmenter) -> None:
+def test_a_pause_drops_the_clip_and_a_resumed_stream_starts_over(base: TemporalSegmenter) -> None:
     drive = Drive(base)
     drive.through("meadow", 3)
-    drive.engine.pause(cancel=False)
-    drive.engine.poll()
-    assert drive.engine.status.state is State.BASE
-    drive.engine.resume()
+    drive.segmenter.pause(cancel=False)
+    drive.segmenter.poll()
+    assert drive.segmenter.status.state is State.BASE
+    drive.segmenter.resume()
     drive.through("meadow", 4)
-    assert (drive.engine.status.state, drive.engine.status.collected) == (State.COLLECTING, 4)
+    assert (drive.segmenter.status.state, drive.segmenter.status.collected) == (State.COLLECTING, 4)
     drive.through("meadow", 1)
-    drive.engine.pause(cancel=True)
-    drive.engine.resume()
+    drive.segmenter.pause(cancel=True)
+    drive.segmenter.resume()
     drive.through("meadow", 2)
-    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1), "what serves, serves on"
+    assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1), (
+        "what serves, serves on"
+    )
 
 
 def test_the_newest_generation_is_restored_on_request(base: TemporalSegmenter) -> None:
     drive = Drive(base)
     with pytest.raises(ValueError, match="expected a generation to restore, but got none"):
-        drive.engine.request_restore()
+        drive.segmenter.request_restore()
     drive.through("meadow", 8)
-    drive.engine.reset()
+    drive.segmenter.reset()
     drive.through("meadow", 2)
-    assert (drive.engine.status.state, drive.engine.status.generation) == (State.BASE, 0)
-    drive.engine.request_restore()
+    assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.BASE, 0)
+    drive.segmenter.request_restore()
     drive.through("meadow", 1)
-    assert (drive.engine.status.state, drive.engine.status.generation) == (State.ADAPTED, 1)
+    assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1)
 
 
 def test_a_generation_of_an_earlier_session_serves_where_its_scene_is_met(
@@ -272,21 +275,21 @@ def test_a_generation_of_an_earlier_session_serves_where_its_scene_is_met(
 ) -> None:
     first = Drive(base)
     first.through("meadow", 8)
-    assert first.engine.serving is not None
+    assert first.segmenter.generation is not None
     path = tmp_path_factory.mktemp("saved") / "generation.safetensors"
-    save_generation(path, first.engine.serving, fingerprint(base))
+    save_generation(path, first.segmenter.generation, model_fingerprint(base))
 
-    saved = [load_generation(path, fingerprint(base))]
+    saved = [load_generation(path, model_fingerprint(base))]
     second = Drive(base, saved)
     second.through("meadow", 4)
     assert [state for state, _ in second.states] == ["COLLECTING", "ADAPTED"]
-    for name, value in first.engine.live.segmenter.state_dict().items():
-        assert torch.equal(value, second.engine.live.segmenter.state_dict()[name]), name
+    for name, value in first.segmenter._serving.segmenter.state_dict().items():
+        assert torch.equal(value, second.segmenter._serving.segmenter.state_dict()[name]), name
 
     elsewhere = Drive(base, saved)
     elsewhere.through("blocks", 8)
     assert [state for state, _ in elsewhere.states] == LEARNED
-    assert elsewhere.engine.status.generation == 2, "numbers go on"
+    assert elsewhere.segmenter.status.generation == 2, "numbers go on"
 
 
 def test_streams_share_one_base_model(base: TemporalSegmenter) -> None:
@@ -295,9 +298,9 @@ def test_streams_share_one_base_model(base: TemporalSegmenter) -> None:
     for _ in range(8):
         front.through("meadow", 1)
         rear.through("blocks", 1)
-    assert front.engine.live.segmenter is not rear.engine.live.segmenter
+    assert front.segmenter._serving.segmenter is not rear.segmenter._serving.segmenter
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
-    own, other = (dict(each.engine.live.segmenter.named_parameters()) for each in (front, rear))
+    own, other = (dict(each.segmenter._serving.segmenter.named_parameters()) for each in (front, rear))
     encoder = {id(value) for value in base.model.encoder.parameters()}
     shared = [name for name in own if own[name] is other[name]]
     assert {id(own[name]) for name in shared} >= encoder, "one frozen encoder"

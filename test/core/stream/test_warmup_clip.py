@@ -4,7 +4,8 @@ import numpy as np
 from moving_scenes import moving_square
 from numpy.typing import NDArray
 
-from ditta_core.stream.warmup_clip import NoveltyGate
+from ditta_core.stream.config import StreamConfig
+from ditta_core.stream.warmup_clip import MAX_RESTARTS, RECOGNITION_FRAMES, SMALLEST_CLIP, WarmupClip
 
 SECOND = 1_000_000_000
 
@@ -15,12 +16,12 @@ def noisy(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
 
 
 def taken(clip: NDArray[np.uint8], budget: float, stamps: list[int] | None = None) -> list[int]:
-    """Which frames of a clip, at 10 Hz, the gate takes."""
-    gate = NoveltyGate()
+    """Which of these frames, at 10 Hz, a warm-up clip takes."""
+    warmup, config = WarmupClip(), StreamConfig(warmup_seconds=budget)
     return [
         index
         for index, image in enumerate(clip)
-        if gate.admits(noisy(image, index), stamps[index] if stamps else index * SECOND // 10, budget)
+        if warmup.offer(noisy(image, index), stamps[index] if stamps else index * SECOND // 10, config)
     ]
 
 
@@ -56,14 +57,45 @@ def test_stamps_that_stand_still_or_leap_do_not_end_or_hold_up_the_budget() -> N
     assert taken(STANDING, 1.35, leap)[:2] == [0, 5]
 
 
-def test_a_new_clip_begins_with_its_first_frame() -> None:
-    gate = NoveltyGate()
-    assert [gate.admits(STANDING[0], index * SECOND // 10, 5.0) for index in range(3)] == [True, False, False]
-    gate.begin()
-    assert gate.admits(STANDING[0], SECOND, 5.0) and gate.seen == 1
+def test_after_a_cut_the_clip_starts_over_but_not_indefinitely() -> None:
+    clip, config = WarmupClip(), StreamConfig(warmup_seconds=5.0)
+    assert not clip.restart_after_cut(), "nothing is collected yet"
+    for _ in range(MAX_RESTARTS):
+        taken = [clip.offer(STANDING[0], index * SECOND // 10, config) for index in range(3)]
+        assert taken == [True, False, False] and len(clip) == 1 and clip.seen == 3
+        assert clip.restart_after_cut()
+        assert len(clip) == clip.seen == 0
+    assert clip.offer(STANDING[0], SECOND, config)
+    assert not clip.restart_after_cut()
+    assert len(clip) == clip.seen == 1
 
 
 def test_a_frame_that_shows_nothing_is_never_taken() -> None:
-    gate = NoveltyGate()
-    assert not gate.admits(np.zeros_like(STANDING[0]), 0, 0.0, blank=True)
-    assert gate.admits(STANDING[0], SECOND // 10, 0.0) and gate.seen == 2
+    clip, config = WarmupClip(), StreamConfig()
+    assert not clip.offer(np.zeros_like(STANDING[0]), 0, config, blank=True)
+    assert clip.offer(STANDING[0], SECOND // 10, config) and clip.seen == 2
+    np.testing.assert_array_equal(clip.take(), STANDING[:1])
+    assert len(clip) == 0
+
+
+def test_a_clip_is_full_with_all_frames_or_with_a_few_once_its_time_is_over() -> None:
+    clip, patient = WarmupClip(), StreamConfig(warmup_frames=8)
+    hasty = StreamConfig(warmup_frames=8, warmup_seconds=0.2)
+    full = []
+    for index, image in enumerate(DRIVING[:8]):
+        clip.offer(image, index * SECOND // 10, hasty)
+        full.append((clip.full(hasty), clip.full(patient)))
+    assert [few for few, _ in full].index(True) == SMALLEST_CLIP - 1
+    assert [every for _, every in full] == [False] * 7 + [True]
+
+
+def test_a_scene_is_recognised_after_a_few_frames_or_with_a_full_clip() -> None:
+    for frames, expected in ((10, RECOGNITION_FRAMES), (2, 2)):
+        clip, other, config = WarmupClip(recognise=True), WarmupClip(), StreamConfig(warmup_frames=frames)
+        recognisable = []
+        for index, image in enumerate(DRIVING[:4]):
+            clip.offer(image, index * SECOND // 10, config)
+            other.offer(image, index * SECOND // 10, config)
+            assert not other.recognisable(config)
+            recognisable.append(clip.recognisable(config))
+        assert recognisable.index(True) == expected - 1

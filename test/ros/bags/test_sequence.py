@@ -19,7 +19,7 @@ from rosbags.rosbag2 import Writer
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.excerpt import Excerpt
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_ros.bags.reader import CLASSES_TOPIC, GROUND_TRUTH_TOPIC, SEEK_DISTANCE, message_types
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.bags.writer import (
@@ -78,7 +78,7 @@ def test_any_frame_is_found(numbered_bags: dict[Storage, Path], indices: list[in
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_real_frames_and_labels_come_back_bit_for_bit(camvid_clip: Path, tmp_path: Path, storage: Storage) -> None:
-    clip = open_sequence(camvid_clip)
+    clip = open_video(camvid_clip)
     make_bag(Excerpt(clip, 12), tmp_path / "bag", BagOptions(storage=storage))
     bag = BagSequence(tmp_path / "bag")
     assert len(bag) == 12
@@ -95,7 +95,7 @@ def test_real_frames_and_labels_come_back_bit_for_bit(camvid_clip: Path, tmp_pat
 
 @pytest.mark.parametrize("compression", ["jpeg", "png"])
 def test_compressed_images_look_like_raw_ones(camvid_clip: Path, tmp_path: Path, compression: Any) -> None:
-    clip = Excerpt(open_sequence(camvid_clip), 2)
+    clip = Excerpt(open_video(camvid_clip), 2)
     make_bag(clip, tmp_path / "bag", BagOptions(compression=compression, image_topic="/front/image_raw"))
     bag = BagSequence(tmp_path / "bag")
     assert bag.images.topic.name == "/front/image_raw/compressed"

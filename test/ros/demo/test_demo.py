@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ros_harness import ROOT, texture, wait_until
 from sklearn import metrics as sklearn_metrics
 
-from ditta_core.datasets.open import open_sequence
+from ditta_core.datasets.open import open_video
 from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
@@ -145,7 +145,7 @@ def test_the_demo_shows_what_the_node_does(clip: Path, tmp_path: Path) -> None:
         assert summary["accuracy"][stream]["wiou"] == pytest.approx(100 * weighted, abs=0.02), stream
 
     sent = [frame for frame in recording.frames() if frame.round in (0, last[0].round)]
-    overlay = open_sequence(demo.out / "overlay.mp4")
+    overlay = open_video(demo.out / "overlay.mp4")
     assert len(overlay) == len(sent)
     assert overlay.frame_rate == 15
     assert overlay.image(0).shape == cv2.imread(str(demo.out / "preview.png")).shape
@@ -215,5 +215,5 @@ def test_a_wrong_option_is_refused_before_anything_starts(
 
 
 def test_the_default_video_is_there() -> None:
-    video = open_sequence(default_video())
+    video = open_video(default_video())
     assert (len(video), video.frame_rate, video.image(0).shape) == (250, 25.0, (272, 640, 3))

@@ -19,7 +19,6 @@ from ros_harness import texture
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.video import ImageFolder
-from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import Frame, State
 from ditta_ros.bags.sequence import BagSequence
@@ -88,9 +87,8 @@ def in_process(options: LiveOptions, sequence: VideoSequence) -> list[NDArray[An
     engine = VideoSegmenter(
         parameters.model_source(),
         parameters.stream_config(),
-        parameters.adaptation_config(),
-        parameters.teacher_config(),
-        InlineRunner(),
+        adaptation=parameters.adaptation_config(),
+        teacher=parameters.teacher_config(),
     )
     frames = (Frame(sequence.image(index), sequence.stamp(index), "camera") for index in range(len(sequence)))
     return [engine.push(frame).class_ids for frame in frames]

@@ -25,7 +25,6 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig
-from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame, State
@@ -80,7 +79,7 @@ def compare_with_the_stream(
 ) -> None:
     model = load_model(SOURCE)
     stream = VideoSegmenter(
-        SOURCE, engine, adaptation, TeacherConfig(teacher), InlineRunner(), base=TemporalSegmenter(model)
+        SOURCE, engine, adaptation=adaptation, teacher=TeacherConfig(teacher), base=TemporalSegmenter(model)
     )
     ours = method(MethodSetup(SOURCE, TeacherConfig(teacher), long_side=0), model)
     for frame in frames[:WARMUP]:

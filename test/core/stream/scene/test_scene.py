@@ -27,8 +27,8 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.stream.scene.cuts import Thumbnail
-from ditta_core.stream.scene.monitor import GATHER_LIMIT, SceneMonitor
-from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature, channels_first
+from ditta_core.stream.scene.monitor import FAST_WINDOW, GATHER_LIMIT, SceneMonitor
+from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneDescriber, SceneSignature, channels_first
 
 Image = NDArray[np.uint8]
 
@@ -427,7 +427,7 @@ def test_nothing_to_leave() -> None:
 
 def test_signature_is_of_the_frames_since_the_warm_up_began() -> None:
     monitor = SceneMonitor(colours, SceneConfig())
-    assert monitor.signature is None and monitor.current is None
+    assert monitor.signature is None and monitor._window(FAST_WINDOW) is None
     for index, image in enumerate(place(7, 12)):
         monitor.observe(image, index * 10**8)
     assert monitor.signature is None
@@ -447,13 +447,13 @@ def test_a_warm_up_without_end_does_not_grow() -> None:
     monitor.begin()
     for index in range(GATHER_LIMIT + 50):
         monitor.observe(textured(1), index * 10**9)
-    assert monitor.gathered is not None and len(monitor.gathered) == GATHER_LIMIT
-    assert len(monitor.recent) <= 25
+    assert monitor._gathered is not None and len(monitor._gathered) == GATHER_LIMIT
+    assert len(monitor._recent) <= 25
 
 
 def test_current_place_is_the_one_after_the_cut() -> None:
     watch = Watch(colours).see(place(1, 40)).see(place(7, 30))
-    current = watch.monitor.current
+    current = watch.monitor._window(FAST_WINDOW)
     assert current is not None
     assert current.distance(colours(textured(7, 15))) < 0.05 < current.distance(colours(textured(1, 40)))
 
@@ -603,18 +603,16 @@ def test_slow_change_from_a_drive_to_the_film(
 def test_shots_of_the_film(describe: SceneDescriber, film: list[Image]) -> None:
     bounds = (0, *FILM_CUTS[:4], 242)
     shots = [film[start:end] for start, end in itertools.pairwise(bounds)]
-    monitor = SceneMonitor(describe, SceneConfig())
     parts = [
         [SceneSignature.pooled(describe(image) for image in part) for part in (shot[:8:2], shot[1:8:2])]
         for shot in shots
     ]
     for index, (first, again) in enumerate(parts):
-        assert monitor.same_place(first, again)
-        assert not any(monitor.same_place(first, other) for place in parts[index + 1 :] for other in place)
+        assert first.distance(again) < SAME_DISTANCE
+        assert all(first.distance(other) >= SAME_DISTANCE for place in parts[index + 1 :] for other in place)
 
 
 def test_drives_are_told_apart(describe: SceneDescriber, drives: dict[str, list[Image]]) -> None:
-    monitor = SceneMonitor(describe, SceneConfig())
     signatures = {
         name: [SceneSignature.pooled(map(describe, frames[start : start + 6])) for start in (0, 20, 40)]
         for name, frames in drives.items()
@@ -622,4 +620,4 @@ def test_drives_are_told_apart(describe: SceneDescriber, drives: dict[str, list[
     for name, own in signatures.items():
         for other, theirs in signatures.items():
             if name != other:
-                assert not any(monitor.same_place(a, b) for a in own for b in theirs)
+                assert all(a.distance(b) >= SAME_DISTANCE for a in own for b in theirs)
