@@ -155,11 +155,11 @@ class AdaptationWorker:
     A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process.
 
     Args:
-        threads: of the worker.
-        niceness: of the worker, 0..19.
+        threads: Number of CPU threads of the worker process.
+        niceness: Niceness of the worker process, 0..19.
     """
 
-    def __init__(self, threads: int = 1, niceness: int = 10) -> None:
+    def __init__(self, threads: int, niceness: int) -> None:
         self._threads = threads
         self._niceness = niceness
         self._process = AdaptationProcess(threads, niceness)
@@ -228,7 +228,7 @@ class ProcessRunner:
     No method waits.
 
     Args:
-        worker: that may have jobs of other streams before this one's; it is its owner's to close.
+        worker: Worker, which may have jobs of other streams before this one's; it is its owner's to close.
     """
 
     def __init__(self, worker: AdaptationWorker) -> None:
