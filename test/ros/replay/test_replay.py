@@ -26,10 +26,11 @@ from std_msgs.msg import String
 from ditta_core.datasets.video import ImageFolder
 from ditta_core.types import State
 from ditta_ros.messages.images import image_message, rgb_image, stamp_of
+from ditta_ros.messages.state import StreamState
 from ditta_ros.process.children import Child, ProcessDied, free_domain
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import NodeState, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
 
 FRAMES = 6
 RATE = 10.0  # Hz
@@ -53,20 +54,16 @@ class EchoNode:
         self.executor = BackgroundExecutor(self.node, "echo")
 
     def say(self, state: str) -> None:
-        values = {
-            "state": state,
-            "generation": int(state == "ADAPTED"),
-            "collected": 0,
-            "warmup_frames": 4,
-            "progress": 0.0,
-            "message": f"now {state}",
-            "adaptation_seconds": None,
-            "dropped": 0,
-            "received": len(self.images),
-            "published": len(self.images),
-            "rejected": 0,
-            "something": "else",
-        }
+        number = len(self.images)
+        said = StreamState(
+            State(state),
+            int(state == "ADAPTED"),
+            warmup_frames=4,
+            message=f"now {state}",
+            received=number,
+            published=number,
+        )
+        values = {**json.loads(said.to_json()), "something": "else"}
         self.states.publish(String(data=json.dumps(values)))
 
     def take(self, message: Image) -> None:
@@ -305,11 +302,8 @@ def test_a_domain_in_use_is_not_chosen() -> None:
 
 
 def test_the_state_at_a_time() -> None:
-    def message(time: float, state: State) -> NodeState:
-        return NodeState(time, state, 0, 0, 4, 0.0, "", None, 0, 0, 0, 0)
-
     times = (1.0, State.BASE), (2.0, State.BASE), (3.0, State.ADAPTING), (4.0, State.ADAPTING), (5.0, State.ADAPTED)
-    history = StateHistory([message(*each) for each in times])
+    history = StateHistory([ArrivedState(time=time, state=state) for time, state in times])
     assert [change.state.value for change in history.changes] == ["BASE", "ADAPTING", "ADAPTED"]
     expected = {0.0: State.BASE, 2.9: State.BASE, 3.0: State.ADAPTING, 4.9: State.ADAPTING, 9.0: State.ADAPTED}
     assert {time: history.at(time) for time in expected} == expected
