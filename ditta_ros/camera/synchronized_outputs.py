@@ -1,12 +1,12 @@
-"""What goes out beside a mask where the camera tells more than its picture: CameraInfo and the labelled points.
+"""What goes out beside a mask: the CameraInfo at its size, and the labelled points.
 
-``message_filters`` pairs masks with what belongs to them. A mask is handed to it after it was published, so whatever is
-wrong with the other topics neither delays nor loses one.
+``message_filters`` pairs masks with the CameraInfo and the depth image of their stamp. A mask is handed to it after it
+was published, so whatever is wrong with the other topics neither delays nor loses one.
 
-The synchronisers of ``message_filters`` are made for one thread, and stay locked for ever where something raises inside
-them. And a depth image has megabytes, which the thread that waits for camera images should not have to take in. So all
-of it happens on an executor of its own, with a small hidden node, as in ``adaptation_executor``; the inference thread
-leaves its masks in a queue and wakes it up.
+The synchronisers of ``message_filters`` are made for one thread, and stay locked where something raises inside them. A
+depth image has megabytes, which the thread that waits for camera images should not have to take in. So all of it
+happens on an executor of its own, with a small hidden node, as in :mod:`ditta_ros.adaptation.services`; the inference
+thread leaves its masks in a queue and wakes it up.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class MaskHeader:
     """What the synchronisers know of a mask.
 
     Attributes:
-        header: of the mask, and so of the image.
-        size: (height, width).
+        header: Header of the mask, which is that of the image.
+        size: Height and width of the mask in pixels.
     """
 
     header: Header
@@ -70,9 +70,9 @@ class Pairing:
     """The synchronisers, and one entrance for each of the topics.
 
     Args:
-        slop: seconds by which stamps may differ; 0: not at all.
-        on_info: called with a mask and its CameraInfo.
-        on_depth: called with a mask, its CameraInfo and its depth image.
+        slop: Seconds by which stamps may differ; 0: not at all.
+        on_info: Called with a mask and its CameraInfo.
+        on_depth: Called with a mask, its CameraInfo and its depth image.
 
     Raises:
         ImportError: ``message_filters`` is not installed.
@@ -97,16 +97,16 @@ class SynchronizedOutputs:
     """Publishes the CameraInfo and the points of masks, as far as somebody subscribes to them.
 
     Args:
-        node: whose topics they are.
-        topics: of the camera; without one for depth there are no points.
-        camera_info: publisher of ``sensor_msgs/CameraInfo``.
-        points: publisher of ``sensor_msgs/PointCloud2``.
-        slop: see :class:`Pairing`.
-        points_step: every so many pixels along both axes one point; may be changed at any time.
-        on_problem: told in a sentence what is wrong, perhaps with every mask; called in a thread of its own.
+        node: Node whose topics they are.
+        topics: Topics of the camera; without one for depth there are no points.
+        camera_info: Publisher of ``sensor_msgs/CameraInfo``.
+        points: Publisher of ``sensor_msgs/PointCloud2``.
+        slop: Seconds by which stamps may differ; 0: not at all.
+        points_step: Distance in pixels between two points along both axes; may be changed at any time.
+        on_problem: Told in a sentence what is wrong, perhaps with every mask; called in a thread of its own.
 
     Raises:
-        ImportError: ``message_filters`` is not installed.
+        ImportError: ``message_filters`` is not installed; says what is off without it.
     """
 
     def __init__(
@@ -119,8 +119,10 @@ class SynchronizedOutputs:
         points_step: int,
         on_problem: Callable[[str], None],
     ) -> None:
-        from message_filters import Subscriber
-
+        try:
+            from message_filters import Subscriber
+        except ImportError as error:
+            raise ImportError(UNAVAILABLE) from error
         self.points_step = points_step
         self._subscriber = Subscriber
         self._camera_info = camera_info
@@ -133,7 +135,7 @@ class SynchronizedOutputs:
         self._forget_counts()
 
         self._node = Node(
-            f"_{node.get_name()}_{topics.name or 'camera'}_companions",
+            f"_{node.get_name()}_{topics.name or 'camera'}_synchronized",
             namespace=node.get_namespace(),
             context=node.context,
             use_global_arguments=False,  # which would rename it to the main node's name
@@ -149,27 +151,9 @@ class SynchronizedOutputs:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node.create_timer(CHECK_SECONDS, lambda: self._safely(self._follow_subscribers), clock=steady)
         self._node.create_timer(SILENT_SECONDS, lambda: self._safely(self._report_silence), clock=steady)
-        self._executor: BackgroundExecutor | None = BackgroundExecutor(self._node, "companions executor")
+        self._executor: BackgroundExecutor | None = BackgroundExecutor(self._node, "synchronized outputs")
 
-    @classmethod
-    def open(
-        cls,
-        node: Node,
-        topics: CameraTopics,
-        camera_info: Publisher[Any],
-        points: Publisher[Any],
-        slop: float,
-        points_step: int,
-        on_problem: Callable[[str], None],
-    ) -> SynchronizedOutputs | None:
-        """The companions of a camera; None, after telling ``on_problem``, where ``message_filters`` is missing."""
-        try:
-            return cls(node, topics, camera_info, points, slop, points_step, on_problem)
-        except ImportError:
-            on_problem(UNAVAILABLE)
-            return None
-
-    def masked(self, segmentation: Segmentation, header: Header) -> None:
+    def take_mask(self, segmentation: Segmentation, header: Header) -> None:
         """A mask was published under this header. Never waits; for one thread, and not beside close."""
         if self._executor is not None:
             self._new.append((segmentation, header))
@@ -202,7 +186,7 @@ class SynchronizedOutputs:
     def _start_over(self) -> None:
         """Forget all that waits for a partner.
 
-        Where the clock was set back, as in a bag that is looped, it would fill the queues for ever: a synchroniser
+        Where the clock was set back, as in a bag that is looped, the queues would stay full of the past: a synchroniser
         drops what has the oldest stamp, and that would be all that is new.
         """
         self._pairing = Pairing(
