@@ -23,7 +23,7 @@ os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ditta_ros_test_log_")
 HAS_ROS = importlib.util.find_spec("rclpy") is not None or os.environ.get("CI") == "true"
 
 
-WITHOUT_ROS = ("test_stop.py", "test_synchronise.py")
+WITHOUT_ROS = ("test_stop.py", "test_matching.py")
 """Files of tests that run anywhere."""
 
 
