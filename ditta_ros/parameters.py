@@ -21,7 +21,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.teacher.config import TeacherConfig
-from ditta_ros.process.parameter import Change, ParameterSpec, Value, parameter
+from ditta_ros.process.parameter import Change, ParameterSpec, Value, changeable, parameter
 
 MODEL = ModelSource()
 INFERENCE = InferenceConfig()
@@ -58,11 +58,10 @@ class NodeParameters:
         "Topic of a depth image registered to the camera image, 16UC1 in millimetres or 32FC1 in metres. It turns on "
         "the labelled points. Empty: none.",
     )
-    points_step: int = parameter(
+    points_step: int = changeable(
         4,
         "Distance in pixels between two labelled points along both axes. Nav2's semantic layer wants every pixel: 1.",
         range=(1, 64),
-        change=Change.ANY_TIME,
     )
     sync_slop: float = parameter(
         0.05,
@@ -75,11 +74,8 @@ class NodeParameters:
         "frame, but receives nothing from a best-effort publisher.",
         choices=("best_effort", "reliable"),
     )
-    input_timeout: float = parameter(
-        3.0,
-        "Seconds without an image after which a warning names the cause.",
-        range=(0.1, 3600),
-        change=Change.ANY_TIME,
+    input_timeout: float = changeable(
+        3.0, "Seconds without an image after which a warning names the cause.", range=(0.1, 3600)
     )
     model: str = parameter(
         MODEL.name,
@@ -107,77 +103,63 @@ class NodeParameters:
     input_height: int = parameter(
         0, "Height of the network input in pixels, together with input_width. 0: by long_side.", range=(0, 8192)
     )
-    warmup_on: str = parameter(
+    warmup_on: str = changeable(
         STREAM.warmup_on.value,
         "What begins a warm-up besides the service ~/adapt. startup: the first frames, also where the stream starts "
         "over. scene_change: that, and a change of the scene. service: nothing else.",
         choices=tuple(trigger.value for trigger in WarmupTrigger),
-        change=Change.ANY_TIME,
     )
-    scene_sensitivity: float = parameter(
+    scene_sensitivity: float = changeable(
         STREAM.scene.sensitivity,
         "Readiness to take a change in the images for another scene. 0: only the largest change is one.",
         range=(0, 1),
-        change=Change.ANY_TIME,
     )
-    scene_confirmation: float = parameter(
+    scene_confirmation: float = changeable(
         STREAM.scene.confirmation,
         "Seconds that a change has to last before the scene counts as another one.",
         range=(0, 3600),
-        change=Change.ANY_TIME,
     )
-    scene_cooldown: float = parameter(
+    scene_cooldown: float = changeable(
         STREAM.scene.cooldown,
         "Seconds after a warm-up or a change of the scene in which no other change is looked for.",
         range=(0, 86400),
-        change=Change.ANY_TIME,
     )
-    remembered_scenes: int = parameter(
+    remembered_scenes: int = changeable(
         STREAM.remembered_scenes,
         "Number of adapted generations that are kept: a scene seen before is restored instead of learned again. "
         "0: none.",
         range=(0, 1000),
-        change=Change.ANY_TIME,
     )
     state_dir: str = parameter(
         "",
         "Folder of saved generations. ~/save writes the one that is serving; all are read when the node is configured. "
         "A relative path begins at ROS_HOME, else ~/.ros. Empty: none.",
     )
-    cancel_on_deactivate: bool = parameter(
+    cancel_on_deactivate: bool = changeable(
         False,
         "Whether a running adaptation is cancelled when the node is deactivated. Otherwise it goes on, and serves when "
         "the node is active again.",
-        change=Change.ANY_TIME,
     )
-    warmup_frames: int = parameter(
-        STREAM.warmup_frames, "Number of frames of a warm-up.", range=(1, 1000), change=Change.ANY_TIME
-    )
-    warmup_ratio: int = parameter(
+    warmup_frames: int = changeable(STREAM.warmup_frames, "Number of frames of a warm-up.", range=(1, 1000))
+    warmup_ratio: int = changeable(
         0,
         "Length of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
         range=(0, 100),
-        change=Change.ANY_TIME,
     )
-    expected_frames: int = parameter(
-        0,
-        "Number of frames of the whole video, where it is known; for warmup_ratio alone.",
-        range=(0, 2**31 - 1),
-        change=Change.ANY_TIME,
+    expected_frames: int = changeable(
+        0, "Number of frames of the whole video, where it is known; for warmup_ratio alone.", range=(0, 2**31 - 1)
     )
-    warmup_seconds: float = parameter(
+    warmup_seconds: float = changeable(
         STREAM.warmup_seconds,
         "Seconds for which a warm-up passes over the images of a standing camera, so that it shows more than one view. "
         "0: the images as they come.",
         range=(0, 60),
-        change=Change.ANY_TIME,
     )
-    update_seconds: float = parameter(
+    update_seconds: float = changeable(
         STREAM.update_seconds,
         "Seconds after which a new adaptation of the base model is averaged into what serves, for drives that change "
         "little by little. An update costs as much as an adaptation. 0: never.",
         range=(0, 86400),
-        change=Change.ANY_TIME,
     )
     teacher: str = parameter(
         TEACHER.name,
@@ -204,60 +186,47 @@ class NodeParameters:
         "are for live mode alone do not count then.",
         choices=("live", "parity"),
     )
-    statistics_share: float = parameter(
+    statistics_share: float = changeable(
         ADAPTATION.statistics_share,
         "Share of the warm-up's BatchNorm statistics in those of the encoder's first layers. 0: none. For live mode "
         "alone.",
         range=(0, 1),
-        change=Change.ANY_TIME,
     )
-    passes: int = parameter(
-        ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000), change=Change.ANY_TIME
-    )
-    learning_rate: float = parameter(
-        ADAPTATION.learning_rate, "Learning rate of the adaptation.", range=(1e-8, 1), change=Change.ANY_TIME
-    )
-    seed: int = parameter(
-        ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1), change=Change.ANY_TIME
-    )
-    guarded: bool = parameter(
+    passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))
+    learning_rate: float = changeable(ADAPTATION.learning_rate, "Learning rate of the adaptation.", range=(1e-8, 1))
+    seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
+    guarded: bool = changeable(
         ADAPTATION.guarded,
         "Whether a trained decoder that contradicts the base model is refused, and images that show nothing are left "
         "out of warm-ups. For live mode alone.",
-        change=Change.ANY_TIME,
     )
-    restoration: bool = parameter(
+    restoration: bool = changeable(
         INFERENCE.restoration,
         "Whether images that are noisy, dark or hazy are denoised and stretched; others stay as they are. For live "
         "mode alone.",
-        change=Change.ANY_TIME,
     )
-    reliability_threshold: float = parameter(
+    reliability_threshold: float = changeable(
         INFERENCE.reliability_threshold,
         "Reliability below which a pixel takes the temporal branch into account. The branch is trained where this is "
         "above 0 when an adaptation begins. 0: no temporal branch. For live mode alone.",
         range=(0, 1),
-        change=Change.ANY_TIME,
     )
-    smoothing: float = parameter(
+    smoothing: float = changeable(
         INFERENCE.smoothing,
         "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none. For "
         "live mode alone.",
         range=(0, 1),
-        change=Change.ANY_TIME,
     )
-    max_fusion_gap: float = parameter(
+    max_fusion_gap: float = changeable(
         INFERENCE.max_fusion_gap,
         "Seconds between two stamps above which the later frame is segmented on its own.",
         range=(0, 3600),
-        change=Change.ANY_TIME,
     )
-    max_clock_jump: float = parameter(
+    max_clock_jump: float = changeable(
         STREAM.max_clock_jump,
         "Seconds by which a stamp may lie behind the last one. An image that lies less behind is late, and is "
         "rejected; with one that lies further behind the stream starts over (a looped bag).",
         range=(0, 3600),
-        change=Change.ANY_TIME,
     )
     runtime: str = parameter(
         RUNTIME.runtime.value,
@@ -285,12 +254,8 @@ class NodeParameters:
         "leaves it a quarter of a core, 10 a tenth.",
         range=(0, 19),
     )
-    overlay_rate: float = parameter(
-        5.0, "Largest number of overlay images per second.", range=(0.1, 1000), change=Change.ANY_TIME
-    )
-    overlay_opacity: float = parameter(
-        0.5, "Share of the class colours in the overlay.", range=(0, 1), change=Change.ANY_TIME
-    )
+    overlay_rate: float = changeable(5.0, "Largest number of overlay images per second.", range=(0.1, 1000))
+    overlay_opacity: float = changeable(0.5, "Share of the class colours in the overlay.", range=(0, 1))
     autostart: bool = parameter(True, "Whether the node configures and activates itself at start.", change=Change.NEVER)
 
     def __post_init__(self) -> None:

@@ -66,33 +66,6 @@ class MaskHeader:
     size: tuple[int, int]
 
 
-class Pairing:
-    """The synchronisers, and one entrance for each of the topics.
-
-    Args:
-        slop: Seconds by which stamps may differ; 0: not at all.
-        on_info: Called with a mask and its CameraInfo.
-        on_depth: Called with a mask, its CameraInfo and its depth image.
-
-    Raises:
-        ImportError: ``message_filters`` is not installed.
-    """
-
-    def __init__(self, slop: float, on_info: Callable[..., None], on_depth: Callable[..., None]) -> None:
-        from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
-
-        def synchroniser(*filters: Any) -> Any:
-            if slop == 0:  # of which ApproximateTimeSynchronizer finds no pair at all
-                return TimeSynchronizer(list(filters), QUEUE)
-            return ApproximateTimeSynchronizer(list(filters), QUEUE, slop)
-
-        self.masks, self.infos, self.depths = SimpleFilter(), SimpleFilter(), SimpleFilter()
-        self.with_info = synchroniser(self.masks, self.infos)
-        self.with_info.registerCallback(on_info)
-        self.with_depth = synchroniser(self.masks, self.infos, self.depths)
-        self.with_depth.registerCallback(on_depth)
-
-
 class SynchronizedOutputs:
     """Publishes the CameraInfo and the points of masks, as far as somebody subscribes to them.
 
@@ -120,11 +93,11 @@ class SynchronizedOutputs:
         on_problem: Callable[[str], None],
     ) -> None:
         try:
-            from message_filters import Subscriber
+            import message_filters
         except ImportError as error:
             raise ImportError(UNAVAILABLE) from error
         self.points_step = points_step
-        self._subscriber = Subscriber
+        self._filters = message_filters
         self._camera_info = camera_info
         self._points = points
         self._slop = slop
@@ -169,7 +142,7 @@ class SynchronizedOutputs:
     # --- what follows runs on the executor --------------------------------------------------------------------------
 
     def _subscribe(self, kind: type, topic: str, depth: int, action: Callable[[Any], None]) -> Any:
-        subscriber = self._subscriber(self._node, kind, topic, qos_profile=sensor_qos(depth))
+        subscriber = self._filters.Subscriber(self._node, kind, topic, qos_profile=sensor_qos(depth))
         subscriber.registerCallback(lambda message: self._safely(lambda: action(message)))
         return subscriber
 
@@ -189,22 +162,29 @@ class SynchronizedOutputs:
         Where the clock was set back, as in a bag that is looped, the queues would stay full of the past: a synchroniser
         drops what has the oldest stamp, and that would be all that is new.
         """
-        self._pairing = Pairing(
-            self._slop,
-            lambda *pair: self._safely(lambda: self._publish_camera_info(*pair)),
-            lambda *pair: self._safely(lambda: self._publish_points(*pair)),
-        )
-        self._newest: dict[Any, int] = {}
+        self._inputs = {name: self._filters.SimpleFilter() for name in ("masks", "infos", "depths")}
+        masks, infos, depths = self._inputs.values()
+        self._synchronize([masks, infos], self._publish_camera_info)
+        self._with_depth = self._synchronize([masks, infos, depths], self._publish_points)
+        self._newest: dict[str, int] = {}
 
-    def _pass_on(self, entrance: str, message: Any) -> None:
+    def _synchronize(self, filters: list[Any], publish: Callable[..., None]) -> Any:
+        if self._slop == 0:  # with which ApproximateTimeSynchronizer finds no pair at all
+            synchronizer = self._filters.TimeSynchronizer(filters, QUEUE)
+        else:
+            synchronizer = self._filters.ApproximateTimeSynchronizer(filters, QUEUE, self._slop)
+        synchronizer.registerCallback(lambda *messages: self._safely(lambda: publish(*messages)))
+        return synchronizer
+
+    def _pass_on(self, name: str, message: Any) -> None:
         """Hand a message to the synchronisers."""
         stamp = stamp_of(message.header)
         if stamp < 0:  # on which a synchroniser raises, locked
             raise ValueError(f"expected stamps of 0 and later, but got {stamp} ns; correct the clock of the publisher")
-        if self._newest.get(entrance, stamp) - stamp > CLOCK_JUMP * 1e9:
+        if self._newest.get(name, stamp) - stamp > CLOCK_JUMP * 1e9:
             self._start_over()
-        self._newest[entrance] = max(self._newest.get(entrance, stamp), stamp)
-        getattr(self._pairing, entrance).signalMessage(message)
+        self._newest[name] = max(self._newest.get(name, stamp), stamp)
+        self._inputs[name].signalMessage(message)
 
     def _take_masks(self) -> None:
         while self._new:
@@ -222,7 +202,7 @@ class SynchronizedOutputs:
 
     def _on_depth(self, message: Image) -> None:
         self._depths += 1
-        self._pairing.with_depth.queue_size = max(1, min(QUEUE, DEPTH_BYTES // max(len(message.data), 1)))
+        self._with_depth.queue_size = max(1, min(QUEUE, DEPTH_BYTES // max(len(message.data), 1)))
         self._pass_on("depths", message)
 
     def _publish_camera_info(self, mask: MaskHeader, info: CameraInfo) -> None:

@@ -276,8 +276,7 @@ def frame_of(message: ImageLike | CompressedImageLike) -> Frame:
     Raises:
         ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
     """
-    compressed = hasattr(message, "format")
-    image = rgb_of_compressed(cast(CompressedImageLike, message)) if compressed else rgb_image(message)
+    image = rgb_of_compressed(cast(CompressedImageLike, message)) if hasattr(message, "format") else rgb_image(message)
     return Frame(image, stamp_of(message.header), message.header.frame_id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -23,14 +24,17 @@ class Change(Enum):
 def parameter(
     default: Value,
     description: str,
-    *,
     range: Range | None = None,
     choices: tuple[str, ...] = (),
     change: Change = Change.UNCONFIGURED,
 ) -> Any:
-    """A field of a dataclass of parameters; see :class:`ParameterSpec`."""
+    """A field of a dataclass of parameters, which is read when the node is configured; see :class:`ParameterSpec`."""
     metadata = {"description": description, "range": range, "choices": choices, "change": change}
     return field(default=default, metadata=metadata)
+
+
+changeable = partial(parameter, change=Change.ANY_TIME)
+"""A field of a dataclass of parameters, which may be changed at any time."""
 
 
 @dataclass(frozen=True)

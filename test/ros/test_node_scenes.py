@@ -187,7 +187,7 @@ def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: 
     assert {(mask.height, mask.width) for mask in rear.masks} == {(96, 64)}
     assert not probe.masks, "none on the topic of the only camera"
 
-    assert front.adapt.wait_for_service(10)
+    assert front.adapt.wait_for_service(30)
     answer = probe.result(front.adapt.call_async(Trigger.Request()))
     assert (answer.success, answer.message) == (True, "adapting to the next 4 images")
     film_until(lambda: front.generation == 1, "the front to adapt")

@@ -76,10 +76,11 @@ def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: P
     job = make_job(weights)
     before = time.perf_counter()
     runner.submit(job)
-    assert time.perf_counter() - before < 0.05, "submit waited"
+    submitted = time.perf_counter() - before
     fractions = []
     while isinstance(news := next_news(runner), AdaptationProgress):
         fractions.append(news.fraction)
+    assert submitted < 0.1 * (time.perf_counter() - before), "submit waited"
     assert fractions
     assert fractions == sorted(fractions)
     assert fractions[0] > 0

@@ -106,13 +106,13 @@ class Rig:
         """Send both, and wait until they were taken in."""
         self.camera_info.publish(info)
         self.depth.publish(depth)
-        for entrance, message in (("infos", info), ("depths", depth)):
-            wait_until(lambda e=entrance, m=message: self.newest(e) == stamp_of(m.header), f"the {entrance}")
+        for name, message in (("infos", info), ("depths", depth)):
+            wait_until(lambda n=name, m=message: self.newest(n) == stamp_of(m.header), f"the {name}")
 
-    def newest(self, entrance: str) -> int | None:
+    def newest(self, name: str) -> int | None:
         """The stamp of the newest message that was taken in."""
         assert self.opened is not None
-        return self.opened._newest.get(entrance)
+        return self.opened._newest.get(name)
 
     def mask(self, stamp: int, label: int = 3) -> None:
         """A mask was published."""
@@ -328,7 +328,7 @@ def test_depth_images_are_kept_up_to_a_size(rig: Rig, message_filters: None, mon
     monkeypatch.setattr(synchronized_outputs, "DEPTH_BYTES", 3 * len(depth_image(0).data))
     for stamp in range(1, 9):
         rig.deliver(camera_info(stamp * SECOND), depth_image(stamp * SECOND))
-    kept = opened._pairing.with_depth.queues[2]
+    kept = opened._with_depth.queues[2]
     assert sorted(kept) == [6 * SECOND, 7 * SECOND, 8 * SECOND]
 
 
