@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ditta_core.types import State
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Self = TypeVar("Self", bound="StreamState")
 
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -65,7 +64,7 @@ class StreamState:
         return json.dumps({**asdict(self), "state": self.state.value})
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls: type[Self], text: str) -> Self:
         """The state that :meth:`to_json` wrote; keys of later versions are passed over.
 
         Raises:

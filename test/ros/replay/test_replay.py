@@ -141,14 +141,15 @@ def test_in_lockstep_every_frame_waits_for_its_mask_and_everything_is_recorded(
     events = Events()
     recorder = start(events, "recorder", str(recording.folder))
     camera = start(events, "camera", str(recording.folder), "--answered")
-    assert events.wait_for("recorder", state="BASE", ready=True)["masks"] == 0
+    told = events.wait_for("recorder", ready=True)
+    assert (told["masks"], StreamState.from_json(told["state"]).state) == (0, State.BASE)
     events.wait_for("camera", matched=True)
     assert not echo.images  # nothing is played before the command
     camera.send(FrameRange(1, FRAMES, BEGIN, answer_seconds=20.0, round=4).command())
     events.wait_for("camera", played=FRAMES)
     echo.say("ADAPTED")
-    events.wait_for("recorder", state="ADAPTED")
     wait_until(lambda: len(recording.masks()) == FRAMES - 1, "the last mask")
+    wait_until(lambda: recording.states()[-1].state is State.ADAPTED, "the last state")
     recorder.stop()
     camera.stop()
     assert (recorder.process.returncode, camera.process.returncode) == (0, 0)
