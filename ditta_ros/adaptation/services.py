@@ -29,9 +29,9 @@ class AdaptationExecutor:
     """Polls ten times a second and answers services, in a thread of its own.
 
     Args:
-        node: whose private services they are.
-        poll: takes in news of the adaptation; must not wait.
-        services: what each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
+        node: Node whose private services they are.
+        poll: Takes in news of the adaptation; must not wait.
+        services: What each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
     """
 
     def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Callable[[], str]]) -> None:
@@ -57,7 +57,7 @@ class AdaptationExecutor:
         """Answer more services.
 
         Args:
-            services: by name, what carries out a request and returns the answer; raises ValueError or OSError where it
+            services: By name, what carries out a request and returns the answer; raises ValueError or OSError where it
                 cannot. Must not wait.
         """
         self._executor.run(lambda: self._add(services))

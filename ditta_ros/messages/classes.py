@@ -21,8 +21,8 @@ def classes_of_json(text: str, origin: str) -> ClassList:
     """The classes that :func:`classes_json` wrote.
 
     Args:
-        text: a list of id, name and colour.
-        origin: where it comes from, for the error.
+        text: JSON list of id, name and colour.
+        origin: Where the text comes from, for the error.
 
     Raises:
         ValueError: it is no such list.

@@ -19,8 +19,8 @@ import numpy as np
 
 from ditta_ros.messages.images import ENCODINGS, rgb_image
 
-TRIAL_SIZE = (6, 8)
-"""Height and width of the images of the trial."""
+HEIGHT, WIDTH = 6, 8
+"""Size of the images of the trial."""
 TRIAL_SECONDS = 30.0
 """Time for the trial, most of which is spent importing: 0.5 s on one idle core."""
 TRIAL = """
@@ -77,15 +77,12 @@ def try_bridge() -> frozenset[Layout]:
 
 def trial_images() -> list[SimpleNamespace]:
     """Noise in every layout that both know, with the fields of ``sensor_msgs/Image``."""
-    height, width = TRIAL_SIZE
     random = np.random.default_rng(0)
     images = []
     for name, encoding in ENCODINGS.items():
-        if encoding.chroma:  # for planes of colour cv_bridge has no names
-            continue
-        step = width * encoding.channels * encoding.depth
-        for big_endian in (False, True):
-            data = random.integers(0, 256, height * step, np.uint8)
-            fields = {"height": height, "width": width, "encoding": name, "is_bigendian": int(big_endian)}
-            images.append(SimpleNamespace(**fields, step=step, data=data, header=None))
+        step = WIDTH * encoding.channels * encoding.depth
+        for is_bigendian in () if encoding.chroma else (0, 1):  # for planes of colour cv_bridge has no names
+            image = SimpleNamespace(height=HEIGHT, width=WIDTH, encoding=name, is_bigendian=is_bigendian, header=None)
+            image.step, image.data = step, random.integers(0, 256, HEIGHT * step, np.uint8)
+            images.append(image)
     return images

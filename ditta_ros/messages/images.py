@@ -64,12 +64,12 @@ class Encoding:
     """How the pixels of an encoding lie in the data.
 
     Attributes:
-        channels: values per pixel.
-        depth: bytes per value.
+        channels: Number of values per pixel.
+        depth: Number of bytes per value.
         to_rgb: OpenCV's code for the conversion to RGB; None where it is RGB already, or OpenCV has none.
-        even_width: whether two neighbouring pixels share their colour.
-        chroma: the rows of brightness are followed by rows of pairs of colour, each pair for ``chroma`` × ``chroma``
-            pixels; 0 where brightness and colour are not apart.
+        even_width: Whether two neighbouring pixels share their colour.
+        chroma: Side in pixels of the square that shares a pair of colours, where rows of such pairs follow the rows of
+            brightness; 0 where brightness and colour are not apart.
     """
 
     channels: int
@@ -301,7 +301,7 @@ def image_message(image: NDArray[Any], header: Header) -> Image:
 
     Args:
         image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
-        header: of the camera image it belongs to, used unchanged.
+        header: Header of the camera image that the array belongs to, used unchanged.
 
     Raises:
         ValueError: the array is none of these.
