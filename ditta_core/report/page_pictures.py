@@ -15,7 +15,7 @@ from ditta_core.adaptation.config import warmup_length
 from ditta_core.evaluation.measurement import EvaluationResult, GroundTruth, MethodResult
 from ditta_core.report.footage import Footage, differing_video, disagreement, most_different_frames, video_of
 from ditta_core.report.page_tables import full_title, key_style
-from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, data_url, jpeg
+from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, data_url, jpeg, tint
 from ditta_core.report.plots import (
     DARK,
     LIGHT,
@@ -152,11 +152,11 @@ def frame_views(
         panels = [Panel("image", "", f"Camera image, {where}", data_url(jpeg(shrunk(image)), "jpeg"))]
         truth = GroundTruth(sequence, classes).of(index)
         if truth is not None:
-            picture = data_url(jpeg(shrunk(classes.overlay(image, truth))), "jpeg")
+            picture = data_url(jpeg(shrunk(tint(image, truth, classes))), "jpeg")
             panels.append(Panel("ground truth", "", f"Ground truth, {where}", picture))
         for row in rows:
             mask, miou = footage.masks(row, video_name, index), footage.frame_miou(row, video_name, index)
-            picture = data_url(jpeg(shrunk(image if mask is None else classes.overlay(image, mask))), "jpeg")
+            picture = data_url(jpeg(shrunk(image if mask is None else tint(image, mask, classes))), "jpeg")
             note = "no mask" if mask is None else "" if miou is None else f"mIoU {number(miou)} %"
             panels.append(
                 Panel(row.method, note, f"Masks of {row.method}, {where}", picture, key_style(styles[row.method]))
@@ -198,7 +198,7 @@ def write_overlay(
                 image = sequence.image(index)
                 pictures, captions = [image], [f"camera, frame {index}{', warm-up' if index < warmup else ''}"]
                 for row, mask in zip(rows, masks, strict=True):
-                    pictures.append(image if mask is None else footage.result.classes.overlay(image, mask))
+                    pictures.append(image if mask is None else tint(image, mask, footage.result.classes))
                     miou = finite(frame_miou[row.method].get(index))
                     note = "" if miou is None else f"mIoU {number(miou)} %"
                     if mask is None:

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.classes import ClassList
+from ditta_core.types import UNLABELLED
+
 RgbImage = NDArray[np.uint8]
 """uint8 [H, W, 3]."""
+
+
+def tint(image: RgbImage, class_ids: NDArray[Any], classes: ClassList, opacity: float = 0.65) -> RgbImage:
+    """The class colours over the image; unlabelled pixels show the image alone."""
+    tinted = np.asarray(cv2.addWeighted(image, 1 - opacity, classes.colorize(class_ids), opacity, 0), np.uint8)
+    unlabelled = class_ids == (UNLABELLED if class_ids.dtype == np.uint8 else np.iinfo(np.uint16).max)
+    tinted[unlabelled] = image[unlabelled]
+    return tinted
 
 
 PANEL_WIDTHS = 320, 640

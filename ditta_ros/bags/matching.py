@@ -1,7 +1,7 @@
 """Which label image belongs to which camera image, by their stamps and the rule of ROS.
 
-Bags are read without ROS, so the rule of ``message_filters`` is written down here; the tests compare it with the
-synchronisers of ROS.
+The rule of ``message_filters`` is applied in a few lines, so that an evaluation gives the same numbers with and without
+ROS; the tests compare it with the synchronisers of ROS.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def match(images: Sequence[int], labels: Sequence[int], slop: float = 0.0) -> li
     as near. Of images with one stamp the first matches; of labels with one stamp the last, which replaces the others.
 
     Args:
-        images: stamps in nanoseconds, in any order.
-        labels: stamps in nanoseconds, in any order.
-        slop: seconds; less than half the period of the images, or an image may take its neighbour's label.
+        images: Stamps in nanoseconds, in any order.
+        labels: Stamps in nanoseconds, in any order.
+        slop: Seconds; less than half the period of the images, or an image may take its neighbour's label.
 
     Returns:
         For each image the index of its label, or None.
 
     Raises:
-        ValueError: a negative stamp, which ROS does not know, or a slop below 0, not finite, or of less than 1 ns.
+        ValueError: A negative stamp, which ROS does not know, or a slop below 0, not finite, or of less than 1 ns.
     """
     for stamps in (images, labels):
         if stamps and min(stamps) < 0:

@@ -47,7 +47,7 @@ class Stamped:
 
 
 def match_by_message_filters(images: Sequence[int], labels: Sequence[int], slop: float) -> list[int | None]:
-    """:func:`match` by the synchronisers of ROS.
+    """:func:`match` with the synchronisers of ROS.
 
     Every label comes before the images that it may belong to, and the queues are no longer than the labels that one
     image may choose from: an unlimited queue would be searched in full for every message.
@@ -94,7 +94,7 @@ def test_message_filters_agree(images: list[int], labels: list[int], slop: float
 
 
 @given(STAMPS, STAMPS, SLOPS)
-def test_the_rule_is_kept(images: list[int], labels: list[int], slop: float) -> None:
+def test_no_label_is_taken_twice_or_left_for_an_equal_stamp(images: list[int], labels: list[int], slop: float) -> None:
     matches = match(images, labels, slop)
     used = [label for label in matches if label is not None]
     assert len(matches) == len(images)
