@@ -414,6 +414,7 @@ def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: sig
     assert not Path(f"/proc/{worker}").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
     names = {0: "road", 1: "sky", 2: "car"}
@@ -439,6 +440,7 @@ def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: Sta
     assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
 
 
+@pytest.mark.slow
 def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: StartNode) -> None:
     pytest.importorskip("openvino", reason="needs openvino")
     start_node(runtime="auto", warmup_on="service")

@@ -97,6 +97,7 @@ def drive(camvid_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> BagSeq
     return BagSequence(bag)
 
 
+@pytest.mark.slow
 def test_a_looped_bag_a_cut_a_gap_and_a_change_of_resolution(
     probe: Probe, start_node: StartNode, drive: BagSequence
 ) -> None:
@@ -164,6 +165,7 @@ class Listener:
         return self.states[-1]["generation"] if self.states else -1
 
 
+@pytest.mark.slow
 def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: StartNode) -> None:
     start_node(
         cameras="{front: /front/image, rear: {image: /rear/image}}", image_reliability="reliable", warmup_on="service"
@@ -226,6 +228,7 @@ def test_compressed_images_give_the_masks_of_the_raw_ones(probe: Probe, start_no
     assert "Traceback" not in node.output
 
 
+@pytest.mark.slow
 def test_what_was_learned_outlives_the_process(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
     folder = tmp_path / "generations"
     probe.still = True
