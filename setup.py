@@ -66,7 +66,6 @@ setup(
         # ROS 2 itself for machines without one (x86_64, in a virtual environment). One of the two, never both.
         "ros": [
             "ros-kilted-ament-index-python>=1.11,<2",  # where packages lie, for the launch files
-            "ros-kilted-builtin-interfaces>=2.3,<3",  # stamps of a replay
             "ros-kilted-diagnostic-msgs>=5.5,<6",  # /diagnostics
             "ros-kilted-lifecycle-msgs>=2.3,<3",  # transitions
             "ros-kilted-rcl-interfaces>=2.3,<3",  # descriptions of parameters
@@ -78,7 +77,6 @@ setup(
         ],
         "ros-jazzy": [
             "ros-jazzy-ament-index-python>=1.8,<2",
-            "ros-jazzy-builtin-interfaces>=2.0,<3",
             "ros-jazzy-diagnostic-msgs>=5.3,<6",
             "ros-jazzy-lifecycle-msgs>=2.0,<3",
             "ros-jazzy-rcl-interfaces>=2.0,<3",

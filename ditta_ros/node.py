@@ -1,4 +1,4 @@
-"""The node: camera images in, label images out. No algorithm lives here; see ``ditta_core.stream.video_segmenter`` for that."""
+"""The node: camera images in, label images out. No algorithm lives here; see :mod:`ditta_core.stream`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from ditta_ros.adaptation.services import AdaptationExecutor
 from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
 from ditta_ros.camera.diagnostics import status_message
 from ditta_ros.camera.mailbox import Mailbox
-from ditta_ros.camera.stream import CameraStream, ReceivedImage, reliable
+from ditta_ros.camera.outputs import reliable
+from ditta_ros.camera.stream import CameraStream, ReceivedImage
 from ditta_ros.camera.topics import camera_topics
-from ditta_ros.messages.cv_bridge import choose_converter
 from ditta_ros.parameters import NodeParameters, changed, declare
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.process.shared_memory import shared_memory_environment
@@ -149,8 +149,7 @@ class DittaNode(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = self.parameters
-        # On two cores one thread is as fast as two, whose steps wait for each other: with the optical flow beside the
-        # network 23 masks a second and 19 while adapting, against 22 to 25 and 13 to 17.
+        # Two threads on two cores slow the stream down while it adapts: docs/ablations.md#threads-of-the-inference.
         threads = parameters.threads or max((os.cpu_count() or 1) - 1, 1)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
@@ -160,18 +159,16 @@ class DittaNode(LifecycleNode):
         check_teacher(parameters.teacher_config())
         parameters.stream_config(model.size_multiple)
         base = TemporalSegmenter(model)
-        converter = choose_converter()
         identity = model_fingerprint(base)
         self._worker = AdaptationWorker(parameters.adaptation_threads, parameters.adaptation_niceness)
         self._compiler = Compiler(parameters.runtime_config())
         for each in topics:
             runner = ProcessRunner(self._worker)
-            camera = CameraStream(self, each, parameters, base, runner, self._compiler, converter, identity)
+            camera = CameraStream(self, each, parameters, base, runner, self._compiler, identity)
             self._cameras[each.name] = camera
             if each.name:
                 self._adaptation.serve(self._answers(each.name, partial(self._only_if_active, camera)))
         self.get_logger().info(f"model {source.name} on {source.device}: {', '.join(model.classes.names)}")
-        self.get_logger().info(converter.choice)
 
     def _activate(self) -> None:
         self._mailbox = Mailbox()
@@ -207,8 +204,8 @@ class DittaNode(LifecycleNode):
         """Segment the newest image of each camera in turn, one at a time: they do not fight for the cores."""
         cameras, mailbox = dict(self._cameras), self._mailbox
         while (taken := mailbox.get()) is not None:
-            name, arrival = taken
-            cameras[name].segment(arrival)
+            name, received = taken
+            cameras[name].segment(received)
 
     # --- requests: answered by the adaptation executor ---------------------------------------------------------------
 
@@ -262,8 +259,7 @@ class DittaNode(LifecycleNode):
         try:
             new = self._changed(parameters)
             for camera in self._cameras.values():
-                new.stream_config(camera.engine.model.size_multiple)
-                new.adaptation_config()
+                camera.check_parameters(new)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -1,22 +1,18 @@
 """Every parameter of the node once: name, type, default, range, description, and when it may change.
 
-The fields of :class:`NodeParameters` are the one source. Declaration and validation, ``config/ditta.yaml`` and the
-table in the README are made from them.
+The fields of :class:`NodeParameters` are the one source. Declaration and validation, the arguments of the launch file,
+``config/ditta.yaml`` and ``docs/parameters.md`` (both written by ``tools/write_parameters.py``) are made from them.
+Nothing here imports torch or OpenCV.
 """
 
 from __future__ import annotations
 
-import html
-import json
 import os
-import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from enum import Enum
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 from ditta_core.adaptation.config import AdaptationConfig, warmup_length
@@ -25,36 +21,14 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.process.parameter import Change, ParameterSpec, Value, changeable, parameter
 
-Value = bool | int | float | str
-
+MODEL = ModelSource()
+INFERENCE = InferenceConfig()
 STREAM = StreamConfig()
 ADAPTATION = AdaptationConfig()
 TEACHER = TeacherConfig()
-MODEL = ModelSource()
 RUNTIME = RuntimeConfig()
-
-
-class Change(Enum):
-    """When a parameter may be changed."""
-
-    ANY_TIME = "any time"
-    UNCONFIGURED = "while unconfigured"
-    NEVER = "at start only"
-
-
-def parameter(
-    default: Value,
-    description: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    change: Change = Change.UNCONFIGURED,
-) -> Any:
-    """A field of :class:`NodeParameters` with what ROS has to know of it."""
-    metadata = {"description": description, "choices": choices, "change": change, "range": (minimum, maximum)}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -64,158 +38,128 @@ class NodeParameters:
     image_topic: str = parameter("/camera/image_raw", "Topic of the camera images, sensor_msgs/Image.")
     image_transport: str = parameter(
         "raw",
-        "raw: sensor_msgs/Image on image_topic. compressed: sensor_msgs/CompressedImage on <image_topic>/compressed.",
+        "Form of the camera images. raw: sensor_msgs/Image on image_topic. compressed: sensor_msgs/CompressedImage on "
+        "<image_topic>/compressed.",
         choices=("raw", "compressed"),
     )
     cameras: str = parameter(
         "",
         "Several cameras in one process, by name, as YAML text: '{front: /front/image_raw, rear: {image: "
         "/rear/image_raw, camera_info: /rear/info, depth: /rear/depth}}'. They share the frozen encoder, and adapt one "
-        "after the other; topics and services are then ~/front/semantic and so on. Empty: the one of image_topic.",
+        "after the other. Their topics and services are ~/front/semantic and so on. Empty: the one of image_topic.",
     )
     camera_info_topic: str = parameter(
         "",
-        "Topic of the sensor_msgs/CameraInfo that goes out beside the masks. Empty: camera_info beside the image.",
+        "Topic of the sensor_msgs/CameraInfo that is published again at the size of the masks. Empty: camera_info "
+        "beside the image topic.",
     )
     depth_topic: str = parameter(
         "",
-        "Topic of a depth image registered to the camera image, 16UC1 in millimetres or 32FC1 in metres; turns on the "
-        "labelled points. Empty: none.",
+        "Topic of a depth image registered to the camera image, 16UC1 in millimetres or 32FC1 in metres. It turns on "
+        "the labelled points. Empty: none.",
     )
-    points_step: int = parameter(
+    points_step: int = changeable(
         4,
-        "Every so many pixels along both axes one labelled point. Nav2's semantic layer wants all: 1.",
-        minimum=1,
-        maximum=64,
-        change=Change.ANY_TIME,
+        "Distance in pixels between two labelled points along both axes. Nav2's semantic layer wants every pixel: 1.",
+        range=(1, 64),
     )
     sync_slop: float = parameter(
         0.05,
-        "Seconds that the stamps of image, camera info and depth may differ. 0: not at all.",
-        minimum=0.0,
-        maximum=10.0,
+        "Seconds by which the stamps of image, camera info and depth may differ. 0: not at all.",
+        range=(0, 10),
     )
     image_reliability: str = parameter(
         "best_effort",
-        "Reliability asked of the camera. best_effort receives from every publisher; reliable loses no frame, but "
-        "receives nothing from a best-effort publisher.",
+        "Reliability asked of the camera's publisher. best_effort receives from every publisher; reliable loses no "
+        "frame, but receives nothing from a best-effort publisher.",
         choices=("best_effort", "reliable"),
     )
-    input_timeout: float = parameter(
-        3.0,
-        "Seconds without an image after which a warning names the cause.",
-        minimum=0.1,
-        maximum=3600.0,
-        change=Change.ANY_TIME,
+    input_timeout: float = changeable(
+        3.0, "Seconds without an image after which a warning names the cause.", range=(0.1, 3600)
     )
     model: str = parameter(
         MODEL.name,
-        "The model: camvid (packaged), espnetv2:<weight file>, hf:<id or folder> (transformers) or ditta:<weight file> "
-        "(SegFormer with the published decode head).",
+        "Segmentation model: camvid (packaged), espnetv2:<weight file>, hf:<folder or hub id> (transformers) or "
+        "ditta:<weight file> (SegFormer with the published decode head).",
     )
     classes: str = parameter(
         MODEL.classes,
         "Classes to publish, a subset or merge of the model's by name: YAML text such as "
         "'[road, {obstacle: [car, pedestrian]}]', a .yaml file or the name of a packaged list. Empty: the model's own.",
     )
-    device: str = parameter(MODEL.device, "Device of torch, such as cpu or cuda:0.")
+    device: str = parameter(MODEL.device, "Device that torch computes on, such as cpu or cuda:0.")
     allow_download: bool = parameter(
-        MODEL.allow_download, "Whether models that are named by a hub id and are not on this machine may be downloaded."
+        MODEL.allow_download, "Whether weights that are named by a hub id and are not on this machine are downloaded."
     )
     allow_pickle: bool = parameter(
-        MODEL.allow_pickle,
-        "Whether hf: models may have weights in pickle files, of which torch reads nothing but tensors.",
+        MODEL.allow_pickle, "Whether hf: models may have weights in pickle files, of which torch reads tensors alone."
     )
     long_side: int = parameter(
-        STREAM.inference.long_side,
-        "Longest side of the network input in pixels. 0: that of the image.",
-        minimum=0,
-        maximum=8192,
+        INFERENCE.long_side, "Longest side of the network input in pixels. 0: that of the image.", range=(0, 8192)
     )
     input_width: int = parameter(
-        0, "Width of the network input in pixels, together with input_height. 0: by long_side.", minimum=0, maximum=8192
+        0, "Width of the network input in pixels, together with input_height. 0: by long_side.", range=(0, 8192)
     )
     input_height: int = parameter(
-        0, "Height of the network input in pixels, together with input_width. 0: by long_side.", minimum=0, maximum=8192
+        0, "Height of the network input in pixels, together with input_width. 0: by long_side.", range=(0, 8192)
     )
-    warmup_on: str = parameter(
+    warmup_on: str = changeable(
         STREAM.warmup_on.value,
         "What begins a warm-up besides the service ~/adapt. startup: the first frames, also where the stream starts "
-        "over; scene_change: that, and a change of the scene; service: nothing else.",
+        "over. scene_change: that, and a change of the scene. service: nothing else.",
         choices=tuple(trigger.value for trigger in WarmupTrigger),
-        change=Change.ANY_TIME,
     )
-    scene_sensitivity: float = parameter(
+    scene_sensitivity: float = changeable(
         STREAM.scene.sensitivity,
-        "How little a scene may change before it is another one. 0: it has to change most.",
-        minimum=0.0,
-        maximum=1.0,
-        change=Change.ANY_TIME,
+        "Readiness to take a change in the images for another scene. 0: only the largest change is one.",
+        range=(0, 1),
     )
-    scene_confirmation: float = parameter(
+    scene_confirmation: float = changeable(
         STREAM.scene.confirmation,
         "Seconds that a change has to last before the scene counts as another one.",
-        minimum=0.0,
-        maximum=3600.0,
-        change=Change.ANY_TIME,
+        range=(0, 3600),
     )
-    scene_cooldown: float = parameter(
+    scene_cooldown: float = changeable(
         STREAM.scene.cooldown,
         "Seconds after a warm-up or a change of the scene in which no other change is looked for.",
-        minimum=0.0,
-        maximum=86400.0,
-        change=Change.ANY_TIME,
+        range=(0, 86400),
     )
-    remembered_scenes: int = parameter(
+    remembered_scenes: int = changeable(
         STREAM.remembered_scenes,
-        "Adapted generations that are kept: a scene seen before is restored instead of learned again. 0: none.",
-        minimum=0,
-        maximum=1000,
-        change=Change.ANY_TIME,
+        "Number of adapted generations that are kept: a scene seen before is restored instead of learned again. "
+        "0: none.",
+        range=(0, 1000),
     )
     state_dir: str = parameter(
         "",
-        "Folder to which ~/save writes the generation that is serving, and from which generations are read when the "
-        "node is configured. Empty: none.",
+        "Folder of saved generations. ~/save writes the one that is serving; all are read when the node is configured. "
+        "A relative path begins at ROS_HOME, else ~/.ros. Empty: none.",
     )
-    cancel_on_deactivate: bool = parameter(
+    cancel_on_deactivate: bool = changeable(
         False,
-        "Whether deactivating the node gives up an adaptation that is running. Otherwise it goes on, and serves when "
+        "Whether a running adaptation is cancelled when the node is deactivated. Otherwise it goes on, and serves when "
         "the node is active again.",
-        change=Change.ANY_TIME,
     )
-    warmup_frames: int = parameter(
-        STREAM.warmup_frames, "Frames of a warm-up.", minimum=1, maximum=1000, change=Change.ANY_TIME
-    )
-    warmup_ratio: int = parameter(
+    warmup_frames: int = changeable(STREAM.warmup_frames, "Number of frames of a warm-up.", range=(1, 1000))
+    warmup_ratio: int = changeable(
         0,
-        "Frames of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
-        minimum=0,
-        maximum=100,
-        change=Change.ANY_TIME,
+        "Length of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",
+        range=(0, 100),
     )
-    expected_frames: int = parameter(
-        0,
-        "Frames of the whole video, where known; only for warmup_ratio.",
-        minimum=0,
-        maximum=2**31 - 1,
-        change=Change.ANY_TIME,
+    expected_frames: int = changeable(
+        0, "Number of frames of the whole video, where it is known; for warmup_ratio alone.", range=(0, 2**31 - 1)
     )
-    warmup_seconds: float = parameter(
+    warmup_seconds: float = changeable(
         STREAM.warmup_seconds,
-        "Seconds for which images of a standing camera are passed over in a warm-up, so that it shows more than one "
-        "view. 0: the images as they come.",
-        minimum=0.0,
-        maximum=60.0,
-        change=Change.ANY_TIME,
+        "Seconds for which a warm-up passes over the images of a standing camera, so that it shows more than one view. "
+        "0: the images as they come.",
+        range=(0, 60),
     )
-    update_seconds: float = parameter(
+    update_seconds: float = changeable(
         STREAM.update_seconds,
-        "Seconds after which what serves is averaged with a new adaptation of the base model, for drives that change "
-        "little by little; an update costs what an adaptation does. 0: never.",
-        minimum=0.0,
-        maximum=86400.0,
-        change=Change.ANY_TIME,
+        "Seconds after which a new adaptation of the base model is averaged into what serves, for drives that change "
+        "little by little. An update costs as much as an adaptation. 0: never.",
+        range=(0, 86400),
     )
     teacher: str = parameter(
         TEACHER.name,
@@ -228,9 +172,8 @@ class NodeParameters:
     )
     teacher_image_size: int = parameter(
         TEACHER.image_size,
-        "Side in pixels of SAM 2's input; 512 is about six times as fast.",
-        minimum=128,
-        maximum=2048,
+        "Side of SAM 2's input in pixels; 512 is about six times as fast as 1024.",
+        range=(128, 2048),
     )
     teacher_dtype: str = parameter(
         TEACHER.dtype,
@@ -239,100 +182,80 @@ class NodeParameters:
     )
     mode: str = parameter(
         "live",
-        "live: made for a stream. parity: the published behaviour, oddities included; set reliability_threshold to 0.8 "
-        "and smoothing to 0 too.",
+        "What is computed. live: made for a stream. parity: the published method, oddities included; parameters that "
+        "are for live mode alone do not count then.",
         choices=("live", "parity"),
     )
-    statistics_share: float = parameter(
+    statistics_share: float = changeable(
         ADAPTATION.statistics_share,
-        "Share of the warm-up's BatchNorm statistics blended into those of the encoder's first layers, in live mode. "
-        "0: none.",
-        minimum=0.0,
-        maximum=1.0,
-        change=Change.ANY_TIME,
+        "Share of the warm-up's BatchNorm statistics in those of the encoder's first layers. 0: none. For live mode "
+        "alone.",
+        range=(0, 1),
     )
-    passes: int = parameter(
-        ADAPTATION.passes, "Passes over the warm-up frames.", minimum=1, maximum=1000, change=Change.ANY_TIME
-    )
-    learning_rate: float = parameter(
-        ADAPTATION.learning_rate, "Learning rate of the adaptation.", minimum=1e-8, maximum=1.0, change=Change.ANY_TIME
-    )
-    seed: int = parameter(
-        ADAPTATION.seed, "Seed of the adaptation.", minimum=0, maximum=2**31 - 1, change=Change.ANY_TIME
-    )
-    guarded: bool = parameter(
+    passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))
+    learning_rate: float = changeable(ADAPTATION.learning_rate, "Learning rate of the adaptation.", range=(1e-8, 1))
+    seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
+    guarded: bool = changeable(
         ADAPTATION.guarded,
-        "Refuse a trained decoder that speaks against the base model, and images that show nothing, in live mode.",
-        change=Change.ANY_TIME,
+        "Whether a trained decoder that contradicts the base model is refused, and images that show nothing are left "
+        "out of warm-ups. For live mode alone.",
     )
-    restoration: bool = parameter(
-        STREAM.inference.restoration,
-        "Denoise and stretch images that are noisy, dark or hazy, in live mode; others are left as they are.",
-        change=Change.ANY_TIME,
+    restoration: bool = changeable(
+        INFERENCE.restoration,
+        "Whether images that are noisy, dark or hazy are denoised and stretched; others stay as they are. For live "
+        "mode alone.",
     )
-    reliability_threshold: float = parameter(
-        STREAM.inference.reliability_threshold,
-        "Pixels less reliable than this take the temporal branch into account, which is trained where this is above 0 "
-        "when an adaptation begins. 0: no temporal branch.",
-        minimum=0.0,
-        maximum=1.0,
-        change=Change.ANY_TIME,
+    reliability_threshold: float = changeable(
+        INFERENCE.reliability_threshold,
+        "Reliability below which a pixel takes the temporal branch into account. The branch is trained where this is "
+        "above 0 when an adaptation begins. 0: no temporal branch. For live mode alone.",
+        range=(0, 1),
     )
-    smoothing: float = parameter(
-        STREAM.inference.smoothing,
-        "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none.",
-        minimum=0.0,
-        maximum=1.0,
-        change=Change.ANY_TIME,
+    smoothing: float = changeable(
+        INFERENCE.smoothing,
+        "Largest share of the previous probabilities, carried along by optical flow, in the new ones. 0: none. For "
+        "live mode alone.",
+        range=(0, 1),
     )
-    max_fusion_gap: float = parameter(
-        STREAM.inference.max_fusion_gap,
+    max_fusion_gap: float = changeable(
+        INFERENCE.max_fusion_gap,
         "Seconds between two stamps above which the later frame is segmented on its own.",
-        minimum=0.0,
-        maximum=3600.0,
-        change=Change.ANY_TIME,
+        range=(0, 3600),
     )
-    max_clock_jump: float = parameter(
+    max_clock_jump: float = changeable(
         STREAM.max_clock_jump,
-        "Seconds. A stamp further back than this starts over (a looped bag); one less far back is rejected as late.",
-        minimum=0.0,
-        maximum=3600.0,
-        change=Change.ANY_TIME,
+        "Seconds by which a stamp may lie behind the last one. An image that lies less behind is late, and is "
+        "rejected; with one that lies further behind the stream starts over (a looped bag).",
+        range=(0, 3600),
     )
     runtime: str = parameter(
         RUNTIME.runtime.value,
         "What runs the network that serves. auto: OpenVINO on a CPU if it is installed, torch.compile on a GPU, else "
-        "torch; until a network is compiled, and where it cannot be, torch serves.",
+        "torch. Until a network is compiled, and where it cannot be, torch serves.",
         choices=tuple(runtime.value for runtime in Runtime),
     )
     precision: str = parameter(
         RUNTIME.precision,
-        "Of a compiled network. bfloat16 takes three quarters of the time where the hardware has it, and changes one "
-        "to four pixels in a thousand at home, up to one in twenty where the model is unsure; auto: bfloat16 where it "
-        "contradicts next to nothing that is sure, else float32.",
+        "Precision of a compiled network. bfloat16 takes three quarters of the time where the hardware has it, and "
+        "changes one to four pixels in a thousand on images like the training data, up to one in twenty where the "
+        "model is unsure. auto: bfloat16 where it contradicts next to nothing that is sure, else float32.",
         choices=PRECISIONS,
     )
     threads: int = parameter(
         0,
-        "Threads of the inference. 0: one per core but one, which is left to the optical flow, the adaptation and the "
-        "rest of the robot.",
-        minimum=0,
-        maximum=1024,
+        "Number of CPU threads of the inference. 0: one per core but one, which is left to the optical flow, the "
+        "adaptation and the rest of the robot.",
+        range=(0, 1024),
     )
-    adaptation_threads: int = parameter(1, "Threads of the adaptation's process.", minimum=1, maximum=1024)
+    adaptation_threads: int = parameter(1, "Number of CPU threads of the adaptation's process.", range=(1, 1024))
     adaptation_niceness: int = parameter(
         5,
         "Niceness of the adaptation's process; the higher, the more it yields. Where inference keeps all cores busy, 5 "
         "leaves it a quarter of a core, 10 a tenth.",
-        minimum=0,
-        maximum=19,
+        range=(0, 19),
     )
-    overlay_rate: float = parameter(
-        5.0, "Overlay images per second at the most.", minimum=0.1, maximum=1000.0, change=Change.ANY_TIME
-    )
-    overlay_opacity: float = parameter(
-        0.5, "Share of the class colours in the overlay.", minimum=0.0, maximum=1.0, change=Change.ANY_TIME
-    )
+    overlay_rate: float = changeable(5.0, "Largest number of overlay images per second.", range=(0.1, 1000))
+    overlay_opacity: float = changeable(0.5, "Share of the class colours in the overlay.", range=(0, 1))
     autostart: bool = parameter(True, "Whether the node configures and activates itself at start.", change=Change.NEVER)
 
     def __post_init__(self) -> None:
@@ -431,59 +354,6 @@ class NodeParameters:
         return ModelSource(self.model, self.classes, self.device, self.allow_download, self.allow_pickle)
 
 
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter.
-
-    Attributes:
-        range: least and greatest value, None for no bound.
-        choices: the values there are; empty for any.
-    """
-
-    name: str
-    default: Value
-    description: str
-    range: tuple[float | None, float | None]
-    choices: tuple[str, ...]
-    change: Change
-
-    @property
-    def values(self) -> str:
-        """The values there are, in words; empty for any."""
-        low, high = self.range
-        if self.choices:
-            return ", ".join(self.choices)
-        return "" if low is None or high is None else f"{low:g} to {high:.10g}"
-
-    def check(self, value: Value) -> None:
-        """Compare a value with the range or the choices.
-
-        Raises:
-            ValueError: it lies outside.
-        """
-        low, high = self.range
-        inside = (not self.choices or value in self.choices) and (
-            low is None or high is None or low <= float(value) <= high
-        )
-        if not inside:
-            raise ValueError(f"expected {self.values} for the parameter {self.name}, but got {value!r}")
-
-    def descriptor(self) -> ParameterDescriptor:
-        """What ROS tools show of it."""
-        descriptor = ParameterDescriptor(
-            name=self.name,
-            description=self.description,
-            additional_constraints=f"One of {self.values}." if self.choices else "",
-            read_only=self.change is Change.NEVER,
-        )
-        low, high = self.range
-        if isinstance(self.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        elif isinstance(self.default, int) and not isinstance(self.default, bool):
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
-        return descriptor
-
-
 PARAMETERS = tuple(
     ParameterSpec(each.name, cast(Value, each.default), **each.metadata) for each in fields(NodeParameters)
 )
@@ -518,33 +388,3 @@ def changed(current: NodeParameters, changes: Iterable[tuple[str, Value]], confi
                 f"set it, and configure it again"
             )
     return replace(current, **ours)
-
-
-# --- documentation --------------------------------------------------------------------------------------------------
-
-
-def yaml_value(value: Value) -> str:
-    """A value as YAML that ROS reads with the same type."""
-    return repr(value) if isinstance(value, float) else json.dumps(value)
-
-
-def markdown_table() -> str:
-    """The parameters as the table of the README."""
-    lines = ["| parameter | default | values | changes | what it is |", "|---|---|---|---|---|"]
-    lines += [
-        f"| `{spec.name}` | `{yaml_value(spec.default)}` | {spec.values} | {spec.change.value} | "
-        f"{html.escape(spec.description, quote=False)} |"
-        for spec in PARAMETERS
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def parameters_file() -> str:
-    """The text of ``config/ditta.yaml``: every parameter with its description and default."""
-    lines = ["# Every parameter of the node with its default. Copy, change, and pass it as params_file.", "/**:"]
-    lines.append("  ros__parameters:")
-    for spec in PARAMETERS:
-        values = f" ({spec.values})" if spec.values else ""
-        lines += textwrap.wrap(f"{spec.description}{values}", 110, initial_indent="    # ", subsequent_indent="    # ")
-        lines.append(f"    {spec.name}: {yaml_value(spec.default)}")
-    return "\n".join(lines) + "\n"

@@ -6,7 +6,6 @@ unconfigured, for a lifecycle manager such as Nav2's.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import yaml
@@ -32,33 +31,33 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
+from ditta_ros import parameters
 from ditta_ros.process.shared_memory import share_folder, shared_memory_environment
 from launch import LaunchContext, LaunchDescription
 
-PARAMETERS = {
-    "image_topic": "Topic of the camera images.",
-    "image_transport": "raw, or compressed: CompressedImage on <image_topic>/compressed.",
-    "cameras": "Several cameras in this one process, as YAML text: '{front: /front/image_raw, rear: /rear/image_raw}'.",
-    "camera_info_topic": "Topic of the camera's CameraInfo, which goes out again beside the masks.",
-    "depth_topic": "Topic of depth images registered to the camera, for a labelled point cloud.",
-    "model": "camvid, espnetv2:<weight file>, hf:<id or folder> or ditta:<weight file>.",
-    "classes": "Classes to publish, as YAML text, file or packaged list.",
-    "device": "Device of torch, such as cpu or cuda:0.",
-    "teacher": "What the warm-up learns from: flow or object_vote:<flow, sam2 or sam2_transformers>.",
-    "warmup_frames": "Frames of a warm-up.",
-    "warmup_on": "What begins a warm-up: startup, scene_change (and startup) or service.",
-    "state_dir": "Folder in which adapted generations are saved and found again.",
-}
+PARAMETERS = (
+    "image_topic",
+    "image_transport",
+    "cameras",
+    "camera_info_topic",
+    "depth_topic",
+    "model",
+    "classes",
+    "device",
+    "teacher",
+    "warmup_frames",
+    "warmup_on",
+    "state_dir",
+)
 """Arguments that are parameters of the node. Those that are given take precedence over the file of parameters."""
-NUMBERS = ("warmup_frames",)
-"""Those of them that are whole numbers; the others are text."""
+SPECS = {spec.name: spec for spec in parameters.PARAMETERS}
 
 ARGUMENTS = {
     "namespace": ("", "Namespace of the node."),
     "name": ("ditta", "Name of the node, from which its topics have theirs."),
-    "bag": ("", "Bag to play; empty: none. By ros2 bag play where that is installed, else by ditta bag play."),
+    "bag": ("", "Bag that ros2 bag plays when the node is active; empty: none."),
     "bag_rate": ("1.0", "How many times as fast as it was recorded the bag is played."),
-    "record": ("", "New folder for a bag of what the node publishes, without the overlay; empty: none."),
+    "record": ("", "New folder in which ros2 bag records what the node publishes, without the overlay; empty: none."),
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
 FLAGS = {
@@ -68,6 +67,8 @@ FLAGS = {
     "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
     "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
 }
+PACKAGES = {"rviz": "rviz2", "foxglove": "foxglove_bridge", "bag": "ros2bag", "record": "ros2bag"}
+"""Packages that arguments need."""
 OUTPUTS = ("semantic", "confidence", "camera_info", "points", "state", "classes", "label_info")
 """Topics of each camera that are recorded: not the overlay, which can be drawn from these."""
 
@@ -76,19 +77,16 @@ def start(context: LaunchContext) -> list[Action]:
     """The node with the arguments that were given, and what goes with it."""
     given = {name: LaunchConfiguration(name).perform(context) for name in (*PARAMETERS, *ARGUMENTS, *FLAGS)}
     given["params_file"] = LaunchConfiguration("params_file").perform(context)
-    for argument, package in (("rviz", "rviz2"), ("foxglove", "foxglove_bridge")):
-        if given[argument] == "true" and not is_installed(package):
+    for argument, package in PACKAGES.items():
+        if given[argument] not in ("", "false") and not is_installed(package):
             debian = f"ros-{os.environ.get('ROS_DISTRO', '<distribution>')}-{package.replace('_', '-')}"
             raise RuntimeError(
-                f"expected the package {package} for {argument}:=true, but it is not installed; install {debian}, or "
-                f"leave the argument out"
+                f"expected the package {package} for {argument}:={given[argument]}, but it is not installed; install "
+                f"{debian}, or leave the argument out"
             )
     # With its type, since launch would read the text [road, car] as a list.
-    overrides: dict[str, ParameterValue] = {
-        name: ParameterValue(int(given[name]) if name in NUMBERS else given[name], value_type=kind_of(name))
-        for name in PARAMETERS
-        if given[name]
-    }
+    kinds = {name: type(SPECS[name].default) for name in PARAMETERS if given[name]}
+    overrides = {name: ParameterValue(kind(given[name]), value_type=kind) for name, kind in kinds.items()}
     overrides["use_sim_time"] = ParameterValue(given["use_sim_time"] == "true", value_type=bool)
     overrides["autostart"] = ParameterValue(False, value_type=bool)  # the lifecycle is driven from here, or elsewhere
     node = LifecycleNode(
@@ -102,16 +100,11 @@ def start(context: LaunchContext) -> list[Action]:
         emulate_tty=True,
         sigterm_timeout="10",  # an image or an adaptation may be under way
     )
-    companions = OnStateTransition(
-        target_lifecycle_node=node, goal_state="active", entities=start_companions(given), handle_once=True
+    active = OnStateTransition(
+        target_lifecycle_node=node, goal_state="active", entities=actions_when_active(given), handle_once=True
     )
-    lifecycle = drive_lifecycle(node) if given["autostart"] == "true" else ([], [])
-    return [RegisterEventHandler(companions), *lifecycle[0], node, *lifecycle[1]]
-
-
-def kind_of(name: str) -> type:
-    """The type of a parameter."""
-    return int if name in NUMBERS else str
+    before, after = drive_lifecycle(node) if given["autostart"] == "true" else ([], [])
+    return [RegisterEventHandler(active), *before, node, *after]
 
 
 def is_installed(package: str) -> bool:
@@ -180,37 +173,36 @@ def end_with_node(event: ProcessExited, context: LaunchContext) -> Action | None
 # --- what starts when the node is active ----------------------------------------------------------------------------
 
 
-def start_companions(given: dict[str, str]) -> list[Action]:
+def actions_when_active(given: dict[str, str]) -> list[Action]:
     """The recording, rviz, Foxglove and the bag, as far as they are asked for; the bag last, which the others show."""
     base = "/".join(["", *(part for part in (given["namespace"].strip("/"), given["name"]) if part)])
     cameras = image_topics(given)
     streams = [f"{base}/{name}" if name else base for name in cameras]
-    rosbag = ["ros2", "bag"] if is_installed("ros2bag") else [sys.executable, "-m", "ditta_ros.cli", "bag"]
     simulated = given["use_sim_time"] == "true"
-    companions: list[Action] = []
+    actions: list[Action] = []
     if given["record"]:
         topics = [f"{stream}/{output}" for stream in streams for output in OUTPUTS]
         clock = ["--use-sim-time"] if simulated else []
-        command = [*rosbag, "record", "-o", given["record"], *clock, *topics, "/diagnostics"]
-        companions.append(ExecuteProcess(cmd=command, name="record", output="screen", sigterm_timeout="10"))
+        actions.append(rosbag("record", "-o", given["record"], *clock, *topics, "/diagnostics"))
     if given["rviz"] == "true":
         # The names in the configuration are those of a node without arguments; of several cameras the first is shown.
         remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
-        remappings.append(("/camera/image_raw", next(iter(cameras.values()))))
+        remappings.append((SPECS["image_topic"].default, next(iter(cameras.values()))))
         config = str(share_folder() / "rviz" / "ditta.rviz")
-        companions.append(
+        actions.append(
             Node(package="rviz2", executable="rviz2", arguments=["-d", config], remappings=remappings, output="screen")
         )
     if given["foxglove"] == "true":
-        companions.append(Node(package="foxglove_bridge", executable="foxglove_bridge", output="screen"))
+        actions.append(Node(package="foxglove_bridge", executable="foxglove_bridge", output="screen"))
     if given["bag"]:
-        options = ["--rate", given["bag_rate"]]
-        options += ["--loop"] if given["bag_loop"] == "true" else []
-        options += ["--clock"] if simulated else []
-        options += ["--wait-for-subscriber"] if rosbag[0] != "ros2" else []
-        command = [*rosbag, "play", given["bag"], *options]
-        companions.append(ExecuteProcess(cmd=command, name="bag", output="screen", sigterm_timeout="10"))
-    return companions
+        flags = [*(["--loop"] if given["bag_loop"] == "true" else []), *(["--clock"] if simulated else [])]
+        actions.append(rosbag("play", given["bag"], "--rate", given["bag_rate"], *flags))
+    return actions
+
+
+def rosbag(command: str, *arguments: str) -> ExecuteProcess:
+    """One of the commands of ros2 bag."""
+    return ExecuteProcess(cmd=["ros2", "bag", command, *arguments], name=command, output="screen", sigterm_timeout="10")
 
 
 def image_topics(given: dict[str, str]) -> dict[str, str]:
@@ -220,10 +212,16 @@ def image_topics(given: dict[str, str]) -> dict[str, str]:
     except yaml.YAMLError:
         cameras = None  # the node says what is wrong with it
     if not isinstance(cameras, dict) or not cameras:
-        return {"": value_of("image_topic", given) or "/camera/image_raw"}
+        return {"": value_of("image_topic", given) or SPECS["image_topic"].default}
     return {
         str(name): str(camera.get("image") if isinstance(camera, dict) else camera) for name, camera in cameras.items()
     }
+
+
+def describe(name: str) -> str:
+    """The text of an argument that is a parameter."""
+    values = f" Values: {SPECS[name].values}." if SPECS[name].values else ""
+    return f"{SPECS[name].description}{values} Left out, it is as in params_file."
 
 
 def value_of(parameter: str, given: dict[str, str]) -> str:
@@ -239,10 +237,7 @@ def generate_launch_description() -> LaunchDescription:
     """The arguments, the transport, and the node."""
     params_file = str(share_folder() / "config" / "ditta.yaml")
     arguments = [
-        *(
-            DeclareLaunchArgument(name, default_value="", description=f"{text} Empty: as in params_file.")
-            for name, text in PARAMETERS.items()
-        ),
+        *(DeclareLaunchArgument(name, default_value="", description=describe(name)) for name in PARAMETERS),
         DeclareLaunchArgument(
             "params_file", default_value=params_file, description="File with the parameters of the node."
         ),

@@ -4,13 +4,11 @@ Three threads of the node's process keep out of each other's way:
 
 - the *stream's executor* takes images from the middleware, and serves lifecycle, parameters and diagnostics;
 - the *inference thread* belongs to no executor: it takes the newest image from a mailbox and publishes the masks;
-- the *adaptation executor* here. It waits neither for an image of some megabytes to be taken over nor for a model to be
-  loaded by ``configure``, so that its services answer at once, always.
+- the *adaptation executor* here waits neither for an image to be taken over nor for a model to be loaded, so that its
+  services answer at once, always.
 
-In rclpy an executor serves whole nodes; a callback group cannot go to another executor than the rest of its node. A
-``MultiThreadedExecutor`` over one node would answer services in time as well, but rebuilds its wait set for every
-callback of every group and keeps threads for work that there seldom is. So the adaptation executor spins a small hidden
-node of its own, whose services carry the names of the main node's private ones, remappings included.
+In rclpy an executor serves whole nodes, so the adaptation executor spins a small hidden node of its own, whose services
+carry the names of the main node's private ones, remappings included.
 """
 
 from __future__ import annotations
@@ -31,9 +29,9 @@ class AdaptationExecutor:
     """Polls ten times a second and answers services, in a thread of its own.
 
     Args:
-        node: whose private services they are.
-        poll: takes in news of the adaptation; must not wait.
-        services: what each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
+        node: Node whose private services they are.
+        poll: Takes in news of the adaptation; must not wait.
+        services: What each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
     """
 
     def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Callable[[], str]]) -> None:
@@ -59,7 +57,7 @@ class AdaptationExecutor:
         """Answer more services.
 
         Args:
-            services: by name, what carries out a request and returns the answer; raises ValueError or OSError where it
+            services: By name, what carries out a request and returns the answer; raises ValueError or OSError where it
                 cannot. Must not wait.
         """
         self._executor.run(lambda: self._add(services))

@@ -112,13 +112,13 @@ class AdaptationProcess:
         return f"the adaptation process ended with exit code {code}"
 
 
-class Run:
-    """A job that was submitted, the newest news of it, and whether it still counts."""
+class SubmittedJob:
+    """A job, the newest news of it, and whether it still counts."""
 
     def __init__(self, job: AdaptationJob) -> None:
         self.frames = len(job.clip)
-        self._job: AdaptationJob | None = job
         self.cancelled = threading.Event()
+        self._job: AdaptationJob | None = job
         self._lock = threading.Lock()
         self._news: AdaptationProgress | AdaptationResult | None = None
 
@@ -133,13 +133,13 @@ class Run:
             self.cancelled.set()
             self._news = self._job = None
 
-    def tell(self, news: AdaptationProgress | AdaptationResult) -> None:
+    def put_news(self, news: AdaptationProgress | AdaptationResult) -> None:
         """Put news in the place of older ones."""
         with self._lock:
             if not self.cancelled.is_set():
                 self._news = news
 
-    def take(self) -> AdaptationProgress | AdaptationResult | None:
+    def take_news(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
         with self._lock:
             news, self._news = self._news, None
@@ -147,71 +147,71 @@ class Run:
 
 
 class AdaptationWorker:
-    """The worker process and the line of jobs before it: one at a time, first come, first served.
+    """The worker process and the queue of jobs before it: one at a time, first come, first served.
 
-    Several streams share it, each through a :class:`ProcessRunner`. A stream has one job in the line at the most and
+    Several streams share it, each through a :class:`ProcessRunner`. A stream has one job in the queue at the most and
     its next one goes to the end, so that none is kept waiting by the others for more than one job of each.
 
     A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process.
 
     Args:
-        threads: of the worker.
-        niceness: of the worker, 0..19.
+        threads: Number of CPU threads of the worker process.
+        niceness: Niceness of the worker process, 0..19.
     """
 
-    def __init__(self, threads: int = 1, niceness: int = 10) -> None:
+    def __init__(self, threads: int, niceness: int) -> None:
         self._threads = threads
         self._niceness = niceness
         self._process = AdaptationProcess(threads, niceness)
-        self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
-        self._running: Run | None = None
+        self._queue: queue.SimpleQueue[SubmittedJob | None] = queue.SimpleQueue()
+        self._running: SubmittedJob | None = None
         # A clip of some ten megabytes is not written in no time, least of all to a worker that is still starting: a
         # thread does it, so that submit returns at once.
         self._thread = threading.Thread(target=self._supervise, name="adaptation", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Run) -> None:
-        """Put a job at the end of the line. Never waits."""
-        self._runs.put(run)
+    def submit(self, submitted: SubmittedJob) -> None:
+        """Put a job at the end of the queue. Never waits."""
+        self._queue.put(submitted)
 
     def close(self) -> None:
         """Give up the job in hand and end the process."""
         running = self._running
         if running is not None:
             running.cancel()
-        self._runs.put(None)
+        self._queue.put(None)
         self._process.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
         self._thread.join()
 
     # --- in the supervising thread ----------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        while (run := self._runs.get()) is not None:
-            if run.cancelled.is_set():
+        while (submitted := self._queue.get()) is not None:
+            if submitted.cancelled.is_set():
                 continue
-            self._running = run
+            self._running = submitted
             try:
                 if not self._process.alive:
                     self._process.end()
                     self._process = AdaptationProcess(self._threads, self._niceness)
-                self._execute(run)
+                self._execute(submitted)
             except (EOFError, OSError):  # the process is gone, or could not be started
                 reason = self._process.end()
-                run.tell(AdaptationResult(None, AdaptationReport(False, reason, run.frames)))
+                submitted.put_news(AdaptationResult(None, AdaptationReport(False, reason, submitted.frames)))
         self._process.end()
 
-    def _execute(self, run: Run) -> None:
+    def _execute(self, submitted: SubmittedJob) -> None:
         connection = self._process.connection
-        job = run.take_job()
+        job = submitted.take_job()
         if job is None:  # cancelled meanwhile
             return
         connection.send(job)
         del job
         trim_heap()
-        while not run.cancelled.is_set():
+        while not submitted.cancelled.is_set():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
-                run.tell(news)
+                submitted.put_news(news)
                 if isinstance(news, AdaptationResult):
                     return
         connection.send_bytes(CANCEL)
@@ -228,28 +228,28 @@ class ProcessRunner:
     No method waits.
 
     Args:
-        worker: that may have jobs of other streams before this one's; it is its owner's to close.
+        worker: Worker, which may have jobs of other streams before this one's; it is its owner's to close.
     """
 
     def __init__(self, worker: AdaptationWorker) -> None:
         self._worker = worker
-        self._run: Run | None = None
+        self._submitted: SubmittedJob | None = None
 
     def submit(self, job: AdaptationJob) -> None:
-        """Put a job in the line; the one before is cancelled first."""
+        """Queue a job; the one before is cancelled first."""
         self.cancel()
-        self._run = Run(job)
-        self._worker.submit(self._run)
+        self._submitted = SubmittedJob(job)
+        self._worker.submit(self._submitted)
 
     def poll(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
-        return None if self._run is None else self._run.take()
+        return None if self._submitted is None else self._submitted.take_news()
 
     def cancel(self) -> None:
         """Give up the job; no more is heard of it."""
-        if self._run is not None:
-            self._run.cancel()
-            self._run = None
+        if self._submitted is not None:
+            self._submitted.cancel()
+            self._submitted = None
 
     def close(self) -> None:
         """Cancel."""

@@ -1,4 +1,4 @@
-"""What the node says of its own health: counters, rates and latencies of the stream, and why nothing comes in."""
+"""What the node says of its own health on /diagnostics: the stream, and its adaptation."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def stream_diagnostic(
     """How the stream is.
 
     Args:
-        name: of the node.
-        topic: of the camera images.
-        silence: why no image comes in; empty where images do.
-        runtime: what runs the network.
+        name: Name of the node.
+        topic: Topic of the camera images.
+        stream: Counters, rates and times of the stream.
+        silence: Why no image comes in; empty where images do.
+        runtime: What runs the network.
     """
     if stream.failing:
-        level, message = DiagnosticStatus.ERROR, f"the engine failed at an image: {stream.last_failure}"
+        level, message = DiagnosticStatus.ERROR, f"an image could not be segmented: {stream.last_failure}"
     elif silence:
         level, message = DiagnosticStatus.WARN, silence
     elif stream.rejecting:
@@ -68,7 +69,10 @@ def adaptation_diagnostic(
     """How the adaptation is.
 
     Args:
-        refusals: why saved generations could not be read.
+        name: Name of the node.
+        topic: Topic of the camera images.
+        status: Status of the segmenter.
+        refusals: Why saved generations could not be read.
     """
     values: dict[str, object] = {
         "state": status.state.value,

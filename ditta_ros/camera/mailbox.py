@@ -1,4 +1,4 @@
-"""Mailboxes in which the newest item wins: a slow reader sees the present, never a queue of the past."""
+"""A mailbox in which the newest item wins: a slow reader sees the present, never a queue of the past."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Mailbox(Generic[Slot, Item]):
         """Take the item of the slot that was served longest ago, waiting for one.
 
         Args:
-            timeout: seconds; for ever where None.
+            timeout: Seconds to wait; None waits indefinitely.
 
         Returns:
             The slot and its item; None when the time is up or the mailbox is closed.

@@ -16,8 +16,8 @@ class SavedGenerations:
     """What was found in the folder.
 
     Attributes:
-        generations: that fit the model, oldest first.
-        refusals: why others were left out.
+        generations: Generations that fit the model, oldest first.
+        refusals: Sentences that say why other files were left out.
     """
 
     generations: Sequence[Generation] = ()
@@ -29,9 +29,9 @@ class StateFolder:
     """The files of one camera in the folder.
 
     Attributes:
-        path: the folder; made when it is first written to.
-        camera: name of the camera, empty for the only one.
-        fingerprint: of the base model, without which a generation is of no use.
+        path: The folder, which is made when it is first written to.
+        camera: Name of the camera; empty for the only one.
+        fingerprint: Fingerprint of the base model, without which a generation is of no use.
     """
 
     path: Path

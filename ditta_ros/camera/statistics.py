@@ -37,21 +37,46 @@ class Rate:
             self._times.popleft()
 
 
+class StageTimes:
+    """How long one image spends in each stage.
+
+    Args:
+        begin: When the image came, in seconds of ``time.perf_counter``.
+    """
+
+    def __init__(self, begin: float) -> None:
+        self._begin = self._last = begin
+        self._stages: dict[str, float] = {}
+
+    def end(self, stage: str) -> None:
+        """A stage ends now; it began where the last one ended."""
+        now = time.perf_counter()
+        self._stages[stage] = 1e3 * (now - self._last)
+        self._last = now
+
+    @property
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds by stage, and of all stages as ``total``."""
+        return {**self._stages, "total": 1e3 * (self._last - self._begin)}
+
+
 @dataclass(frozen=True)
 class StreamSnapshot:
     """The stream so far.
 
     Attributes:
-        received: images that arrived.
-        published: label images.
-        rejected: images that could not be used, failures of the engine included.
-        dropped: images that a newer one replaced before there was time for them.
-        input_rate, output_rate: images per second.
-        silence: seconds since the last image, or since the stream was started.
-        latency: (p50, p95) in milliseconds of the last frames, by stage.
-        last_rejection: the last reason; empty where nothing was rejected.
-        last_failure: the last exception of the engine; empty where there was none.
-        rejecting, failing: whether that was within the last five seconds.
+        received: Number of images that arrived.
+        published: Number of label images.
+        rejected: Number of images that could not be used, unexpected failures included.
+        dropped: Number of images that a newer one replaced before there was time for them.
+        input_rate: Images that arrive per second.
+        output_rate: Label images per second.
+        silence: Seconds since the last image, or since the stream was started.
+        latency: Times of the last images by stage, (p50, p95) in milliseconds.
+        last_rejection: Why the last image was rejected; empty where none was.
+        last_failure: The last unexpected exception; empty where there was none.
+        rejecting: Whether an image was rejected within the last five seconds.
+        failing: Whether there was an unexpected exception within the last five seconds.
     """
 
     received: int
@@ -106,7 +131,7 @@ class StreamStatistics:
             self._rejection = reason, time.monotonic()
 
     def fail(self, reason: str) -> None:
-        """The engine failed at an image, unexpectedly."""
+        """An image could not be segmented, unexpectedly."""
         with self._lock:
             self._rejected += 1
             self._failure = reason, time.monotonic()

@@ -1,12 +1,12 @@
-"""What goes out beside a mask where the camera tells more than its picture: CameraInfo and the labelled points.
+"""What goes out beside a mask: the CameraInfo at its size, and the labelled points.
 
-``message_filters`` pairs masks with what belongs to them. A mask is handed to it after it was published, so whatever is
-wrong with the other topics neither delays nor loses one.
+``message_filters`` pairs masks with the CameraInfo and the depth image of their stamp. A mask is handed to it after it
+was published, so whatever is wrong with the other topics neither delays nor loses one.
 
-The synchronisers of ``message_filters`` are made for one thread, and stay locked for ever where something raises inside
-them. And a depth image has megabytes, which the thread that waits for camera images should not have to take in. So all
-of it happens on an executor of its own, with a small hidden node, as in ``adaptation_executor``; the inference thread
-leaves its masks in a queue and wakes it up.
+The synchronisers of ``message_filters`` are made for one thread, and stay locked where something raises inside them. A
+depth image has megabytes, which the thread that waits for camera images should not have to take in. So all of it
+happens on an executor of its own, with a small hidden node, as in :mod:`ditta_ros.adaptation.services`; the inference
+thread leaves its masks in a queue and wakes it up.
 """
 
 from __future__ import annotations
@@ -58,55 +58,28 @@ class MaskHeader:
     """What the synchronisers know of a mask.
 
     Attributes:
-        header: of the mask, and so of the image.
-        size: (height, width).
+        header: Header of the mask, which is that of the image.
+        size: Height and width of the mask in pixels.
     """
 
     header: Header
     size: tuple[int, int]
 
 
-class Pairing:
-    """The synchronisers, and one entrance for each of the topics.
-
-    Args:
-        slop: seconds by which stamps may differ; 0: not at all.
-        on_info: called with a mask and its CameraInfo.
-        on_depth: called with a mask, its CameraInfo and its depth image.
-
-    Raises:
-        ImportError: ``message_filters`` is not installed.
-    """
-
-    def __init__(self, slop: float, on_info: Callable[..., None], on_depth: Callable[..., None]) -> None:
-        from message_filters import ApproximateTimeSynchronizer, SimpleFilter, TimeSynchronizer
-
-        def synchroniser(*filters: Any) -> Any:
-            if slop == 0:  # of which ApproximateTimeSynchronizer finds no pair at all
-                return TimeSynchronizer(list(filters), QUEUE)
-            return ApproximateTimeSynchronizer(list(filters), QUEUE, slop)
-
-        self.masks, self.infos, self.depths = SimpleFilter(), SimpleFilter(), SimpleFilter()
-        self.with_info = synchroniser(self.masks, self.infos)
-        self.with_info.registerCallback(on_info)
-        self.with_depth = synchroniser(self.masks, self.infos, self.depths)
-        self.with_depth.registerCallback(on_depth)
-
-
 class SynchronizedOutputs:
     """Publishes the CameraInfo and the points of masks, as far as somebody subscribes to them.
 
     Args:
-        node: whose topics they are.
-        topics: of the camera; without one for depth there are no points.
-        camera_info: publisher of ``sensor_msgs/CameraInfo``.
-        points: publisher of ``sensor_msgs/PointCloud2``.
-        slop: see :class:`Pairing`.
-        points_step: every so many pixels along both axes one point; may be changed at any time.
-        on_problem: told in a sentence what is wrong, perhaps with every mask; called in a thread of its own.
+        node: Node whose topics they are.
+        topics: Topics of the camera; without one for depth there are no points.
+        camera_info: Publisher of ``sensor_msgs/CameraInfo``.
+        points: Publisher of ``sensor_msgs/PointCloud2``.
+        slop: Seconds by which stamps may differ; 0: not at all.
+        points_step: Distance in pixels between two points along both axes; may be changed at any time.
+        on_problem: Told in a sentence what is wrong, perhaps with every mask; called in a thread of its own.
 
     Raises:
-        ImportError: ``message_filters`` is not installed.
+        ImportError: ``message_filters`` is not installed; says what is off without it.
     """
 
     def __init__(
@@ -119,10 +92,12 @@ class SynchronizedOutputs:
         points_step: int,
         on_problem: Callable[[str], None],
     ) -> None:
-        from message_filters import Subscriber
-
+        try:
+            import message_filters
+        except ImportError as error:
+            raise ImportError(UNAVAILABLE) from error
         self.points_step = points_step
-        self._subscriber = Subscriber
+        self._filters = message_filters
         self._camera_info = camera_info
         self._points = points
         self._slop = slop
@@ -133,7 +108,7 @@ class SynchronizedOutputs:
         self._forget_counts()
 
         self._node = Node(
-            f"_{node.get_name()}_{topics.name or 'camera'}_companions",
+            f"_{node.get_name()}_{topics.name or 'camera'}_synchronized",
             namespace=node.get_namespace(),
             context=node.context,
             use_global_arguments=False,  # which would rename it to the main node's name
@@ -149,27 +124,9 @@ class SynchronizedOutputs:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node.create_timer(CHECK_SECONDS, lambda: self._safely(self._follow_subscribers), clock=steady)
         self._node.create_timer(SILENT_SECONDS, lambda: self._safely(self._report_silence), clock=steady)
-        self._executor: BackgroundExecutor | None = BackgroundExecutor(self._node, "companions executor")
+        self._executor: BackgroundExecutor | None = BackgroundExecutor(self._node, "synchronized outputs")
 
-    @classmethod
-    def open(
-        cls,
-        node: Node,
-        topics: CameraTopics,
-        camera_info: Publisher[Any],
-        points: Publisher[Any],
-        slop: float,
-        points_step: int,
-        on_problem: Callable[[str], None],
-    ) -> SynchronizedOutputs | None:
-        """The companions of a camera; None, after telling ``on_problem``, where ``message_filters`` is missing."""
-        try:
-            return cls(node, topics, camera_info, points, slop, points_step, on_problem)
-        except ImportError:
-            on_problem(UNAVAILABLE)
-            return None
-
-    def masked(self, segmentation: Segmentation, header: Header) -> None:
+    def take_mask(self, segmentation: Segmentation, header: Header) -> None:
         """A mask was published under this header. Never waits; for one thread, and not beside close."""
         if self._executor is not None:
             self._new.append((segmentation, header))
@@ -185,7 +142,7 @@ class SynchronizedOutputs:
     # --- what follows runs on the executor --------------------------------------------------------------------------
 
     def _subscribe(self, kind: type, topic: str, depth: int, action: Callable[[Any], None]) -> Any:
-        subscriber = self._subscriber(self._node, kind, topic, qos_profile=sensor_qos(depth))
+        subscriber = self._filters.Subscriber(self._node, kind, topic, qos_profile=sensor_qos(depth))
         subscriber.registerCallback(lambda message: self._safely(lambda: action(message)))
         return subscriber
 
@@ -202,25 +159,32 @@ class SynchronizedOutputs:
     def _start_over(self) -> None:
         """Forget all that waits for a partner.
 
-        Where the clock was set back, as in a bag that is looped, it would fill the queues for ever: a synchroniser
+        Where the clock was set back, as in a bag that is looped, the queues would stay full of the past: a synchroniser
         drops what has the oldest stamp, and that would be all that is new.
         """
-        self._pairing = Pairing(
-            self._slop,
-            lambda *pair: self._safely(lambda: self._publish_camera_info(*pair)),
-            lambda *pair: self._safely(lambda: self._publish_points(*pair)),
-        )
-        self._newest: dict[Any, int] = {}
+        self._inputs = {name: self._filters.SimpleFilter() for name in ("masks", "infos", "depths")}
+        masks, infos, depths = self._inputs.values()
+        self._synchronize([masks, infos], self._publish_camera_info)
+        self._with_depth = self._synchronize([masks, infos, depths], self._publish_points)
+        self._newest: dict[str, int] = {}
 
-    def _pass_on(self, entrance: str, message: Any) -> None:
+    def _synchronize(self, filters: list[Any], publish: Callable[..., None]) -> Any:
+        if self._slop == 0:  # with which ApproximateTimeSynchronizer finds no pair at all
+            synchronizer = self._filters.TimeSynchronizer(filters, QUEUE)
+        else:
+            synchronizer = self._filters.ApproximateTimeSynchronizer(filters, QUEUE, self._slop)
+        synchronizer.registerCallback(lambda *messages: self._safely(lambda: publish(*messages)))
+        return synchronizer
+
+    def _pass_on(self, name: str, message: Any) -> None:
         """Hand a message to the synchronisers."""
         stamp = stamp_of(message.header)
         if stamp < 0:  # on which a synchroniser raises, locked
             raise ValueError(f"expected stamps of 0 and later, but got {stamp} ns; correct the clock of the publisher")
-        if self._newest.get(entrance, stamp) - stamp > CLOCK_JUMP * 1e9:
+        if self._newest.get(name, stamp) - stamp > CLOCK_JUMP * 1e9:
             self._start_over()
-        self._newest[entrance] = max(self._newest.get(entrance, stamp), stamp)
-        getattr(self._pairing, entrance).signalMessage(message)
+        self._newest[name] = max(self._newest.get(name, stamp), stamp)
+        self._inputs[name].signalMessage(message)
 
     def _take_masks(self) -> None:
         while self._new:
@@ -238,7 +202,7 @@ class SynchronizedOutputs:
 
     def _on_depth(self, message: Image) -> None:
         self._depths += 1
-        self._pairing.with_depth.queue_size = max(1, min(QUEUE, DEPTH_BYTES // max(len(message.data), 1)))
+        self._with_depth.queue_size = max(1, min(QUEUE, DEPTH_BYTES // max(len(message.data), 1)))
         self._pass_on("depths", message)
 
     def _publish_camera_info(self, mask: MaskHeader, info: CameraInfo) -> None:

@@ -18,11 +18,11 @@ class CameraTopics:
     """What is subscribed to for one camera.
 
     Attributes:
-        name: under which its own topics and services stand; empty for the only camera, whose stand right below the
+        name: Name below which its own topics and services stand; empty for the only camera, whose stand right below the
             node's name.
-        image: topic of the images.
-        camera_info: topic of the CameraInfo.
-        depth: topic of the registered depth images; empty for none.
+        image: Topic of the images.
+        camera_info: Topic of the CameraInfo.
+        depth: Topic of the registered depth images; empty for none.
     """
 
     name: str

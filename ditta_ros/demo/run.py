@@ -28,7 +28,7 @@ from ditta_ros.demo.comparison import Comparison, FrameByFrame, Panels, compare,
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import ArrivedMask, NodeState, PublishedFrame, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedMask, ArrivedState, PublishedFrame, Recording, StateHistory
 from ditta_ros.replay.stream import ANSWER_SECONDS, Stream
 
 PAUSE_SECONDS = 2.0
@@ -290,7 +290,7 @@ def summarize(
     input_size: tuple[int, int],
     frames: Sequence[PublishedFrame],
     masks: Sequence[ArrivedMask],
-    messages: Sequence[NodeState],
+    messages: Sequence[ArrivedState],
     history: StateHistory,
     comparison: Comparison,
 ) -> report.DemoSummary:

@@ -24,7 +24,7 @@ from ditta_core.types import State
 from ditta_ros.parameters import NodeParameters, Value
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import NodeState, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
 from ditta_ros.replay.stream import ANSWER_SECONDS, READY_SECONDS, Stream
 
 EPOCH = 1_600_000_000_000_000_000
@@ -150,7 +150,7 @@ class LiveRecording:
     recording: Recording
     stamps: tuple[int, ...]
     latency_ms: tuple[float | None, ...]
-    states: tuple[NodeState, ...]
+    states: tuple[ArrivedState, ...]
     generation: int
     adaptation_seconds: float | None
     failure: str

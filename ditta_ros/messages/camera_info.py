@@ -20,9 +20,11 @@ class AxisScaling:
     """What becomes of one axis when an image of the camera is brought to another size.
 
     Attributes:
-        full, offset, window, binning: of the CameraInfo: length of the sensor, begin and length of its window, and how
-            many pixels of the sensor make one of the image; the window is 0 where it is all of the sensor.
-        length: of the mask in pixels.
+        full: Length of the sensor in pixels.
+        offset: Begin of the sensor's window in pixels.
+        window: Length of the sensor's window in pixels; 0 where it is all of the sensor.
+        binning: Number of pixels of the sensor that make one of the image.
+        length: Length of the mask in pixels.
     """
 
     full: int
@@ -83,9 +85,9 @@ def scaled_camera_info(info: CameraInfo, size: tuple[int, int], header: Header) 
     stay as they are. At the size of the image nothing changes but the header.
 
     Args:
-        info: of the camera.
-        size: (height, width) of the mask.
-        header: of the mask, used unchanged.
+        info: CameraInfo of the camera.
+        size: Height and width of the mask in pixels.
+        header: Header of the mask, used unchanged.
     """
     scaled = copy.deepcopy(info)
     scaled.header = header

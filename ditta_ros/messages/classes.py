@@ -6,25 +6,23 @@ import json
 from collections.abc import Mapping
 
 from ditta_core.classes import ClassList
-from ditta_core.types import UNLABELLED
 
 
 def classes_json(classes: ClassList) -> str:
     """The classes as JSON: a list of id, name and colour, with the id of unlabelled pixels at the end."""
-    unlabelled = UNLABELLED if len(classes) <= UNLABELLED else 65535
     entries = [
         {"id": index, "name": name, "color": color}
         for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
     ]
-    return json.dumps([*entries, {"id": unlabelled, "name": "unlabelled", "color": [0, 0, 0]}])
+    return json.dumps([*entries, {"id": classes.unlabelled, "name": "unlabelled", "color": [0, 0, 0]}])
 
 
 def classes_of_json(text: str, origin: str) -> ClassList:
     """The classes that :func:`classes_json` wrote.
 
     Args:
-        text: a list of id, name and colour.
-        origin: where it comes from, for the error.
+        text: JSON list of id, name and colour.
+        origin: Where the text comes from, for the error.
 
     Raises:
         ValueError: it is no such list.

@@ -1,6 +1,7 @@
-"""Image messages to :class:`Frame` and back to label images, with NumPy and OpenCV alone; class lists to JSON and back.
+"""Image messages to :class:`Frame`, and arrays to image messages, with NumPy and OpenCV alone.
 
-``cv_bridge`` converts the same encodings to the same pixels, see ``cv_bridge_conversion``.
+The pixels are those of ``cv_bridge``, which is not used: it knows fewer encodings, reads rows wrongly that are padded
+by other than whole pixels, and is compiled against one NumPy; beside another one it may end the process.
 
 Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
 is copied once, into the buffer of the message.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.classes import ClassList
-from ditta_core.types import UNLABELLED, Frame
+from ditta_core.types import Frame
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
@@ -33,62 +32,31 @@ class ConversionError(ValueError):
     """The message is no image that can be read; the text says what was expected and what came."""
 
 
-class StampLike(Protocol):
-    """What is read of ``builtin_interfaces/Time``."""
-
-    @property
-    def sec(self) -> int: ...
-
-    @property
-    def nanosec(self) -> int: ...
-
-
 class HeaderLike(Protocol):
-    """What is read of ``std_msgs/Header``."""
+    """What is read of ``std_msgs/Header``; ``stamp`` has ``sec`` and ``nanosec``."""
 
-    @property
-    def stamp(self) -> StampLike: ...
-
-    @property
-    def frame_id(self) -> str: ...
+    stamp: Any
+    frame_id: str
 
 
 class ImageLike(Protocol):
     """What is read of ``sensor_msgs/Image``; ``data`` is any one-dimensional buffer of bytes."""
 
-    @property
-    def header(self) -> HeaderLike: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def encoding(self) -> str: ...
-
-    @property
-    def is_bigendian(self) -> int: ...
-
-    @property
-    def step(self) -> int: ...
-
-    @property
-    def data(self) -> Any: ...
+    header: Any
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
 
 
 class CompressedImageLike(Protocol):
     """What is read of ``sensor_msgs/CompressedImage``; ``data`` is any one-dimensional buffer of bytes."""
 
-    @property
-    def header(self) -> HeaderLike: ...
-
-    @property
-    def format(self) -> str: ...
-
-    @property
-    def data(self) -> Any: ...
+    header: Any
+    format: str
+    data: Any
 
 
 @dataclass(frozen=True)
@@ -96,12 +64,12 @@ class Encoding:
     """How the pixels of an encoding lie in the data.
 
     Attributes:
-        channels: values per pixel.
-        depth: bytes per value.
+        channels: Number of values per pixel.
+        depth: Number of bytes per value.
         to_rgb: OpenCV's code for the conversion to RGB; None where it is RGB already, or OpenCV has none.
-        even_width: whether two neighbouring pixels share their colour.
-        chroma: the rows of brightness are followed by rows of pairs of colour, each pair for ``chroma`` × ``chroma``
-            pixels; 0 where brightness and colour are not apart.
+        even_width: Whether two neighbouring pixels share their colour.
+        chroma: Side in pixels of the square that shares a pair of colours, where rows of such pairs follow the rows of
+            brightness; 0 where brightness and colour are not apart.
     """
 
     channels: int
@@ -302,22 +270,13 @@ def stamp_of(header: HeaderLike) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def frame_of(
-    message: ImageLike | CompressedImageLike, convert: Callable[[ImageLike], NDArray[np.uint8]] = rgb_image
-) -> Frame:
+def frame_of(message: ImageLike | CompressedImageLike) -> Frame:
     """A camera image, compressed or not, as a :class:`Frame`, which may be a view of the message.
-
-    Args:
-        message: of either kind.
-        convert: what makes RGB uint8 [H, W, 3] of one that is not compressed.
 
     Raises:
         ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
     """
-    compressed = hasattr(message, "format")
-    image = (
-        rgb_of_compressed(cast("CompressedImageLike", message)) if compressed else convert(cast("ImageLike", message))
-    )
+    image = rgb_of_compressed(cast(CompressedImageLike, message)) if hasattr(message, "format") else rgb_image(message)
     return Frame(image, stamp_of(message.header), message.header.frame_id)
 
 
@@ -342,7 +301,7 @@ def image_message(image: NDArray[Any], header: Header) -> Image:
 
     Args:
         image: uint8 [H, W] (``mono8``), uint16 [H, W] (``mono16``) or RGB uint8 [H, W, 3] (``rgb8``).
-        header: of the camera image it belongs to, used unchanged.
+        header: Header of the camera image that the array belongs to, used unchanged.
 
     Raises:
         ValueError: the array is none of these.
@@ -389,17 +348,3 @@ def labels_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8] | ND
     if pixels.ndim != 2:
         raise ConversionError(f"expected a label image of one channel, but got {pixels.shape[2]} in {message.format!r}")
     return pixels
-
-
-def overlay(image: NDArray[np.uint8], class_ids: NDArray[Any], classes: ClassList, opacity: float) -> NDArray[np.uint8]:
-    """The class colours laid over the image, RGB uint8 [H, W, 3]; unlabelled pixels show the image alone.
-
-    Args:
-        image: RGB uint8 [H, W, 3].
-        class_ids: uint8 or uint16 [H, W].
-        opacity: share of the colour, 0..1.
-    """
-    blended = np.asarray(cv2.addWeighted(image, 1 - opacity, classes.colorize(class_ids), opacity, 0), np.uint8)
-    unlabelled = class_ids == (UNLABELLED if class_ids.dtype == np.uint8 else np.iinfo(np.uint16).max)
-    blended[unlabelled] = image[unlabelled]
-    return blended

@@ -57,10 +57,10 @@ def labelled_points(
     """The points of a mask.
 
     Args:
-        segmentation: at any size.
-        depth: registered to the camera's image, at any size; 0, negative, infinite and NaN mean no depth.
-        info: of the camera, at any size. The lens is taken for a pinhole: image and depth should be rectified.
-        step: every so many pixels along both axes one point, at least 1.
+        segmentation: Mask and confidence, at any size.
+        depth: Depth image registered to the camera's image, at any size; 0, negative, infinite and NaN mean no depth.
+        info: CameraInfo at any size. The lens is taken for a pinhole: image and depth should be rectified.
+        step: Distance in pixels between two points along both axes, at least 1.
 
     Returns:
         Points [ceil(H / step), ceil(W / step)] of :data:`POINT`: x right, y down, z ahead in metres, NaN where there is
@@ -91,19 +91,25 @@ def labelled_points(
     return points, not bool(np.isnan(z).any())
 
 
-def point_cloud_message(points: NDArray[Any], is_dense: bool, header: Header) -> PointCloud2:
-    """Points [H, W] of :data:`POINT` as a message of ROS.
+def labelled_cloud(
+    segmentation: Segmentation, header: Header, depth: ImageLike, info: CameraInfo, step: int
+) -> PointCloud2:
+    """The labelled point cloud of a mask: its stamp, in the optical frame of the depth image.
 
     Args:
-        points: organised.
-        is_dense: whether all coordinates are finite.
-        header: used unchanged.
+        segmentation, depth, info, step: see :func:`labelled_points`.
+        header: Header of the mask.
+
+    Raises:
+        ValueError: see :func:`labelled_points`.
     """
+    points, is_dense = labelled_points(segmentation, depth, info, step)
     fields = []
     for name in POINT.names or ():
         kind, offset = POINT.fields[name][:2]  # type: ignore[index]  # POINT has fields
         fields.append(PointField(name=name, offset=offset, datatype=FIELD_TYPES[kind.kind], count=1))
-    cloud = PointCloud2(header=header, height=points.shape[0], width=points.shape[1], fields=fields)
+    frame = Header(stamp=header.stamp, frame_id=depth.header.frame_id or header.frame_id)
+    cloud = PointCloud2(header=frame, height=points.shape[0], width=points.shape[1], fields=fields)
     cloud.is_bigendian = sys.byteorder == "big"
     cloud.point_step = POINT.itemsize
     cloud.row_step = POINT.itemsize * points.shape[1]
@@ -113,20 +119,3 @@ def point_cloud_message(points: NDArray[Any], is_dense: bool, header: Header) ->
     data.frombytes(points.view(np.uint8).data.cast("B"))
     cloud.data = data
     return cloud
-
-
-def labelled_cloud(
-    segmentation: Segmentation, header: Header, depth: ImageLike, info: CameraInfo, step: int
-) -> PointCloud2:
-    """The labelled point cloud of a mask: its stamp, in the optical frame of the depth image.
-
-    Args:
-        segmentation, depth, info, step: see :func:`labelled_points`.
-        header: of the mask.
-
-    Raises:
-        ValueError: see :func:`labelled_points`.
-    """
-    points, is_dense = labelled_points(segmentation, depth, info, step)
-    frame_id = depth.header.frame_id or header.frame_id
-    return point_cloud_message(points, is_dense, Header(stamp=header.stamp, frame_id=frame_id))

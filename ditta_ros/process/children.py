@@ -60,12 +60,12 @@ class Child:
     """A Python module as a process. What it says goes into a log, or comes as events.
 
     Args:
-        name: for messages.
-        module: is run with ``python -m``.
-        arguments: of the module.
-        environment: of the process.
-        log: takes standard error, and standard output where there are no ``events``.
-        events: takes every line of standard output, which is JSON, as (name, values).
+        name: Name of the process, for messages.
+        module: Module that is run with ``python -m``.
+        arguments: Arguments of the module.
+        environment: Environment of the process.
+        log: File that takes standard error, and standard output where there are no ``events``.
+        events: Queue that takes every line of standard output, which is JSON, as (name, values).
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Processes:
     """Several children that end together.
 
     Args:
-        folder: for the logs.
+        folder: Folder for the logs.
     """
 
     def __init__(self, folder: Path) -> None:

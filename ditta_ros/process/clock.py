@@ -20,7 +20,7 @@ class SimulatedClock:
     """Publishes /clock: where it stands, again and again, also while it stands still.
 
     Args:
-        node: publishes it.
+        node: Node that publishes it.
     """
 
     def __init__(self, node: Node) -> None:
@@ -38,9 +38,9 @@ class SimulatedClock:
         """Set the clock, and let it run.
 
         Args:
-            begin: where it stands now, nanoseconds.
-            end: where it stops.
-            rate: simulated seconds per second.
+            begin: Where it stands now, in nanoseconds.
+            end: Where it stops, in nanoseconds.
+            rate: Simulated seconds per second.
         """
         with self._lock:
             self._begin, self._end, self._rate = begin, end, rate

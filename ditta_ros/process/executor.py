@@ -18,8 +18,8 @@ class BackgroundExecutor:
     """An rclpy executor for one node in a thread of its own.
 
     Attributes:
-        ended: set when the thread has ended.
-        error: what ended it, where that was an exception from a callback.
+        ended: Event that is set when the thread has ended.
+        error: Exception from a callback that ended the thread; None where none did.
     """
 
     def __init__(self, node: Node, name: str) -> None:

@@ -12,7 +12,7 @@ class Stop:
 
     Not a ``threading.Event``: a handler runs in the main thread, in the midst of whatever that is doing, and where it
     is doing something with the event itself, such as waiting for it, both want the one lock of the event and wait for
-    each other for ever. ``SimpleQueue.put`` is made for this.
+    each other indefinitely. ``SimpleQueue.put`` is made for this.
     """
 
     def __init__(self) -> None:

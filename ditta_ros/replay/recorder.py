@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from std_msgs.msg import String
 from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import Commands, tell
-from ditta_ros.replay.recording import ArrivedMask, JsonLines, NodeState, Recording
+from ditta_ros.replay.recording import ArrivedMask, ArrivedState, JsonLines, Recording
 
 MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
 MASKS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
@@ -47,9 +46,8 @@ class Recorder:
 
     def take_state(self, message: String) -> None:
         """Keep a state, and pass it on with the number of masks so far."""
-        values = json.loads(message.data)
-        self.states.add(NodeState.of(values, time.monotonic()))
-        tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, **values)
+        self.states.add(ArrivedState.of_message(message.data, time.monotonic()))
+        tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, state=message.data)
 
     def take_diagnostics(self, message: DiagnosticArray) -> None:
         """Pass on what is wrong with the node: one that cannot be configured says so here alone."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import pickle
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
+from ditta_ros.messages.state import StreamState
 
 
 @dataclass(frozen=True)
@@ -60,46 +61,24 @@ class ArrivedMask:
     time: float
 
 
-@dataclass(frozen=True)
-class NodeState:
+@dataclass(frozen=True, kw_only=True)
+class ArrivedState(StreamState):
     """What the node said on /ditta/state.
 
     Attributes:
-        time: of its arrival.
-        state, generation, collected, warmup_frames, progress, message: as the node says them.
-        adaptation_seconds: of the last adaptation that ended; None before.
-        dropped, received, published, rejected: frames so far, as the node says them.
+        time: Time of its arrival.
     """
 
     time: float
-    state: State
-    generation: int
-    collected: int
-    warmup_frames: int
-    progress: float
-    message: str
-    adaptation_seconds: float | None
-    dropped: int
-    received: int
-    published: int
-    rejected: int
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], time: float) -> NodeState:
-        """From the JSON of the message; what else is in it is passed over."""
-        names = (
-            "generation",
-            "collected",
-            "warmup_frames",
-            "progress",
-            "message",
-            "adaptation_seconds",
-            "dropped",
-            "received",
-            "published",
-            "rejected",
-        )
-        return cls(time=time, state=State(values["state"]), **{name: values[name] for name in names})
+    def of_message(cls, text: str, time: float) -> ArrivedState:
+        """From the text of the message.
+
+        Raises:
+            ValueError: it is no state.
+        """
+        return cls(**vars(StreamState.from_json(text)), time=time)
 
 
 class StateHistory:
@@ -109,7 +88,7 @@ class StateHistory:
         messages: what it said, in order, at least one message.
     """
 
-    def __init__(self, messages: Sequence[NodeState]) -> None:
+    def __init__(self, messages: Sequence[ArrivedState]) -> None:
         self.changes = [messages[0]]
         for message in messages[1:]:
             if message.state is not self.changes[-1].state:
@@ -135,20 +114,15 @@ class JsonLines:
     ) -> None:
         self._file.close()
 
-    def add(self, record: PublishedFrame | ArrivedMask | NodeState) -> None:
+    def add(self, record: PublishedFrame | ArrivedMask | ArrivedState) -> None:
         """Add a record."""
-        values = asdict(record)
-        if isinstance(record, NodeState):
-            values["state"] = record.state.value
-        self._file.write(json.dumps(values) + "\n")
+        text = record.to_json() if isinstance(record, ArrivedState) else json.dumps(asdict(record))
+        self._file.write(text + "\n")
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The values of all lines; none where there is no such file."""
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+def read_lines(path: Path) -> list[str]:
+    """All lines; none where there is no such file."""
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 class Recording:
@@ -188,15 +162,15 @@ class Recording:
 
     def frames(self) -> list[PublishedFrame]:
         """All images published, in order."""
-        return [PublishedFrame(**values) for values in read_json_lines(self.frames_file)]
+        return [PublishedFrame(**json.loads(line)) for line in read_lines(self.frames_file)]
 
     def masks(self) -> list[ArrivedMask]:
         """All masks, in the order of their arrival."""
-        return [ArrivedMask(**values) for values in read_json_lines(self.masks_file)]
+        return [ArrivedMask(**json.loads(line)) for line in read_lines(self.masks_file)]
 
-    def states(self) -> list[NodeState]:
+    def states(self) -> list[ArrivedState]:
         """Everything that the node said of its state, in order."""
-        return [NodeState.of(values, values["time"]) for values in read_json_lines(self.states_file)]
+        return [ArrivedState.from_json(line) for line in read_lines(self.states_file)]
 
     def write_mask(self, stamp: int, class_ids: NDArray[Any]) -> None:
         """Keep a label image, uint8 or uint16 [H, W]."""

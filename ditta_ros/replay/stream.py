@@ -13,7 +13,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import NodeState, Recording
+from ditta_ros.replay.recording import ArrivedState, Recording
 
 READY_SECONDS = 90.0
 """How long the node may take to load its model and to find the camera."""
@@ -64,7 +64,7 @@ class Stream:
         self.playing = False
         self.sent = 0
         self.masks = 0
-        self.node_state: NodeState | None = None
+        self.node_state: ArrivedState | None = None
         self._matched = False
         self._ready = False
         self._problem = ""
@@ -123,7 +123,7 @@ class Stream:
             return
         _, values = event
         if "state" in values:
-            self.node_state = NodeState.of(values, time.monotonic())
+            self.node_state = ArrivedState.of_message(values["state"], time.monotonic())
             self.masks = values["masks"]
             self._ready = values["ready"]
         elif "problem" in values:

@@ -187,5 +187,5 @@ class Probe:
         """Wait for the answer of a service."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
-        assert done.wait(20), "a service did not answer"
+        assert done.wait(60), "a service did not answer"
         return future.result()

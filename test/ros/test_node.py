@@ -15,19 +15,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rclpy.parameter
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import BEST_EFFORT, RELIABLE, NodeProcess, Probe, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.classes import ClassList
+from ditta_core.inference.config import InferenceConfig
+from ditta_core.inference.frame_segmenter import FrameSegmenter
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.stream.config import StreamConfig
+from ditta_core.stream.video_segmenter import VideoSegmenter
+from ditta_ros.camera import stream
 from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.node import DittaNode
 from ditta_ros.process.executor import BackgroundExecutor
@@ -122,7 +130,7 @@ def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> 
 
     stream = values(diagnostic(probe, STREAM, "Hz in"))
     fates = ("published", "dropped", "rejected")
-    wait_until(lambda: probe.state["received"] == sum(probe.state[each] for each in fates), "every image's fate", 5)
+    wait_until(lambda: probe.state["received"] == sum(probe.state[each] for each in fates), "every image's fate")
     # The camera of this test is to send 10 a second; beside other tests it may not get to more than half of them.
     assert 1 < float(stream["input rate (Hz)"]) < 14
     for stage in ("wait", "convert", "segment", "publish", "total", "encode", "decode"):
@@ -150,7 +158,7 @@ def test_services_are_answered_in_time(probe: Probe, start_node: StartNode) -> N
         assert probe.call("reset").success
         seconds.append(time.perf_counter() - start)
         time.sleep(0.05)
-    assert median(seconds) < 0.1
+    assert median(seconds) < 0.5, "also beside processes that keep all cores busy"
 
     mark = len(probe.states)
     answer = probe.call("adapt")
@@ -207,17 +215,18 @@ def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_n
     probe.film()
     probe.wait_for_masks(10)
     probe.hold()
-    wait_until(lambda: len(received["reliable"]) == len(received["best effort"]) == len(probe.masks), "all masks", 5)
+    wait_until(lambda: len(received["reliable"]) == len(received["best effort"]) == len(probe.masks), "all masks")
     assert stamps(received["best effort"]) == stamps(received["reliable"]) == stamps(probe.masks)
 
 
-def test_overlay_comes_at_its_rate_to_those_who_listen(probe: Probe, start_node: StartNode) -> None:
+def test_overlay_shows_the_mask_to_those_who_listen(probe: Probe, start_node: StartNode) -> None:
     start_node(warmup_on="service", overlay_rate=2.0, overlay_opacity=1.0, classes="[road, {rest: [sky, tree]}]")
     overlays: list[Image] = []
     probe.subscribe(Image, "/ditta/overlay", overlays.append)
     probe.film()
-    probe.wait_for_masks(20)
-    assert 2 <= len(overlays) <= 6
+    wait_until(lambda: len(overlays) >= 2, "overlays", 60)
+    probe.hold()
+    wait_until(lambda: any(mask.header == overlays[-1].header for mask in probe.masks), "the mask of the overlay")
     overlay = overlays[-1]
     assert (overlay.encoding, overlay.height, overlay.width) == ("rgb8", 64, 96)
     labels = label_image(next(mask for mask in probe.masks if mask.header == overlay.header))
@@ -248,6 +257,13 @@ def test_a_killed_worker_costs_no_mask(probe: Probe, start_node: StartNode) -> N
     assert probe.state["rejected"] == 0
 
 
+def silent_for(probe: Probe, seconds: float) -> bool:
+    """Whether no mask comes for some time."""
+    masks = len(probe.masks)
+    time.sleep(seconds)
+    return len(probe.masks) == masks
+
+
 def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
     start_node(warmup_on="service", autostart=False)
     probe.film()
@@ -267,10 +283,7 @@ def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
         assert "read-only" in set_parameter(probe, "autostart", "no")
         assert set_parameter(probe, "overlay_rate", 3.0) == ""
         assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
-        time.sleep(0.2)
-        masks = len(probe.masks)
-        time.sleep(0.5)
-        assert len(probe.masks) == masks
+        wait_until(lambda: silent_for(probe, 1.0), "the end of the masks")
         assert change_state(probe, Transition.TRANSITION_CLEANUP)
         assert set_parameter(probe, "long_side", 64) == ""
     assert change_state(probe, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
@@ -313,7 +326,7 @@ def test_a_wrong_parameter_ends_the_node_with_a_message(
     start_node: StartNode, parameters: dict[str, Any], message: str
 ) -> None:
     node = start_node(**parameters)
-    assert node.process.wait(30) == 2
+    assert node.process.wait(60) == 2
     assert message in node.output
     assert "Traceback" not in node.output
 
@@ -333,28 +346,59 @@ def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: Sta
     diagnostic(probe, STREAM, "though a publisher matches: it sends nothing")
 
 
-def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe) -> None:
-    overrides = {"long_side": 96, "threads": 1, "warmup_on": "service", "runtime": "torch"}
-    node = DittaNode(
-        parameter_overrides=[rclpy.parameter.Parameter(name, value=value) for name, value in overrides.items()]
-    )
-    executor = BackgroundExecutor(node, "node")
-    try:
+class NodeInThisProcess:
+    """The node with parameters besides those that make it quick, in a thread."""
+
+    def __init__(self, **parameters: Any) -> None:
+        values = {"long_side": 96, "threads": 1, "warmup_on": "service", "runtime": "torch", **parameters}
+        self.node = DittaNode(parameter_overrides=[RosParameter(name, value=value) for name, value in values.items()])
+        self.executor = BackgroundExecutor(self.node, "node")
+
+    def __enter__(self) -> DittaNode:
+        return self.node
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.stop()
+        self.node.destroy_node()
+
+
+def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    with NodeInThisProcess():
         probe.film()
         probe.wait_for_masks()
-        engine = node._cameras[""].engine
-        whole = engine._serving
-        whole.segment = None  # type: ignore[assignment, method-assign]
-        status = diagnostic(probe, STREAM, "the engine failed at an image: TypeError: 'NoneType'")
+        broken: list[FrameSegmenter] = []
+        segment = FrameSegmenter.segment
+
+        def break_the_first(self: FrameSegmenter, *arguments: Any) -> Any:
+            if self in (broken or [self]):
+                broken[:] = [self]
+                raise TypeError("'NoneType' object is not callable")
+            return segment(self, *arguments)
+
+        monkeypatch.setattr(FrameSegmenter, "segment", break_the_first)
+        status = diagnostic(probe, STREAM, "TypeError: 'NoneType'")
         assert status.level == DiagnosticStatus.ERROR
         assert int(values(status)["rejected"]) > 0
         assert probe.call("reset").success  # makes a new one
         probe.wait_for_masks()
         diagnostic(probe, STREAM, "Hz in")
-        assert engine._serving is not whole
-    finally:
-        executor.stop()
-        node.destroy_node()
+
+
+def test_the_mode_parity_alone_is_the_published_method(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[StreamConfig, AdaptationConfig]] = []
+
+    class Spy(VideoSegmenter):
+        def __init__(self, model: ModelSource, config: StreamConfig, **rest: Any) -> None:
+            made.append((config, rest["adaptation"]))
+            super().__init__(model, config, **rest)
+
+    monkeypatch.setattr(stream, "VideoSegmenter", Spy)
+    node = DittaNode(parameter_overrides=[RosParameter("mode", value="parity"), RosParameter("threads", value=1)])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    node.destroy_node()
+    ((config, adaptation),) = made
+    assert config.inference == InferenceConfig.parity()
+    assert adaptation == AdaptationConfig.parity()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -365,11 +409,12 @@ def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: sig
     worker = node.worker()
     node.process.send_signal(number)
     node.process.send_signal(number)  # as ros2 launch does
-    assert node.process.wait(15) == 0
+    assert node.process.wait(60) == 0
     assert "Traceback" not in node.output
     assert not Path(f"/proc/{worker}").exists()
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
     names = {0: "road", 1: "sky", 2: "car"}
@@ -395,6 +440,7 @@ def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: Sta
     assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
 
 
+@pytest.mark.slow
 def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: StartNode) -> None:
     pytest.importorskip("openvino", reason="needs openvino")
     start_node(runtime="auto", warmup_on="service")
@@ -418,4 +464,4 @@ def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: Sta
 def test_rclpy_may_be_shut_down_with_the_node_in_it() -> None:
     """As in a program of one's own; rclpy destroys what is left while it holds a lock that executors ask for."""
     program = "import rclpy; from ditta_ros.node import DittaNode; rclpy.init(); node = DittaNode(); rclpy.shutdown()"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)

@@ -97,6 +97,7 @@ def drive(camvid_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> BagSeq
     return BagSequence(bag)
 
 
+@pytest.mark.slow
 def test_a_looped_bag_a_cut_a_gap_and_a_change_of_resolution(
     probe: Probe, start_node: StartNode, drive: BagSequence
 ) -> None:
@@ -164,6 +165,7 @@ class Listener:
         return self.states[-1]["generation"] if self.states else -1
 
 
+@pytest.mark.slow
 def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: StartNode) -> None:
     start_node(
         cameras="{front: /front/image, rear: {image: /rear/image}}", image_reliability="reliable", warmup_on="service"
@@ -187,7 +189,7 @@ def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: 
     assert {(mask.height, mask.width) for mask in rear.masks} == {(96, 64)}
     assert not probe.masks, "none on the topic of the only camera"
 
-    assert front.adapt.wait_for_service(10)
+    assert front.adapt.wait_for_service(30)
     answer = probe.result(front.adapt.call_async(Trigger.Request()))
     assert (answer.success, answer.message) == (True, "adapting to the next 4 images")
     film_until(lambda: front.generation == 1, "the front to adapt")
@@ -226,6 +228,7 @@ def test_compressed_images_give_the_masks_of_the_raw_ones(probe: Probe, start_no
     assert "Traceback" not in node.output
 
 
+@pytest.mark.slow
 def test_what_was_learned_outlives_the_process(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
     folder = tmp_path / "generations"
     probe.still = True

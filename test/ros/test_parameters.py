@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import rclpy
@@ -24,12 +29,10 @@ from ditta_ros.parameters import (
     Value,
     changed,
     declare,
-    markdown_table,
-    parameters_file,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-RANGED = [spec for spec in PARAMETERS if spec.range != (None, None)]
+RANGED = [spec for spec in PARAMETERS if spec.range is not None]
 
 
 def make_node(**overrides: Value) -> Node:
@@ -89,9 +92,8 @@ def test_wrong_values_from_outside_are_named(overrides: dict[str, Value], expect
 
 @pytest.mark.parametrize("spec", RANGED, ids=lambda spec: spec.name)
 def test_bounds_belong_to_the_range(spec: ParameterSpec) -> None:
+    assert spec.range is not None
     low, high = spec.range
-    assert low is not None
-    assert high is not None
     kind = type(spec.default)
     for value in (low, high, spec.default):
         assert getattr(NodeParameters(**{spec.name: kind(value)}), spec.name) == kind(value)
@@ -158,6 +160,16 @@ def test_parity_is_the_published_behaviour() -> None:
     assert parameters.stream_config().inference == InferenceConfig.parity()
 
 
+def test_parameters_for_live_mode_alone_do_not_count_in_parity() -> None:
+    others: dict[str, Any] = {"reliability_threshold": 0.3, "smoothing": 0.5, "statistics_share": 1.0}
+    others |= {"guarded": True, "restoration": True}
+    for spec in PARAMETERS:
+        assert ("live mode alone" in spec.description) == (spec.name in {*others, "mode"}), spec.name
+    parameters = NodeParameters(mode="parity", **others)
+    assert parameters.adaptation_config() == AdaptationConfig.parity()
+    assert parameters.inference_config() == InferenceConfig.parity()
+
+
 def test_warmup_by_ratio_is_the_papers() -> None:
     assert NodeParameters(warmup_ratio=10, expected_frames=71).stream_config().warmup_frames == 7
     with pytest.raises(ValueError, match="expected expected_frames with a warmup_ratio of 10 %, but got 0"):
@@ -180,10 +192,44 @@ def test_saved_generations_lie_in_the_home_of_ros_unless_the_path_is_absolute(mo
     assert NodeParameters(state_dir="~/ditta").state_path() == Path.home() / "ditta"
 
 
-def test_parameters_file_is_that_of_the_table() -> None:
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    """``tools/write_parameters.py``."""
+    spec = importlib.util.spec_from_file_location("write_parameters", ROOT / "tools" / "write_parameters.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_parameters_file_is_that_of_the_table(tool: ModuleType) -> None:
     text = (ROOT / "config" / "ditta.yaml").read_text(encoding="utf-8")
-    assert text == parameters_file()
+    assert text == tool.parameters_file(), "run tools/write_parameters.py"
     assert yaml.safe_load(text)["/**"]["ros__parameters"] == asdict(NodeParameters())
+
+
+def test_page_of_parameters_is_that_of_the_table(tool: ModuleType) -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert text == tool.parameters_page(), "run tools/write_parameters.py"
+    head, rule, *rows = (line for line in text.splitlines() if line.startswith("|"))
+    assert {line.count("|") for line in (head, rule, *rows)} == {6}
+    assert [row.split("`")[1] for row in rows] == [spec.name for spec in PARAMETERS]
+
+
+def test_descriptions_are_sentences() -> None:
+    for spec in PARAMETERS:
+        assert spec.description[0].isupper() or spec.description.startswith("live:"), spec.name
+        assert spec.description.endswith("."), spec.name
+
+
+def test_importing_them_takes_neither_torch_nor_opencv() -> None:
+    program = (
+        "import sys; sys.modules.update(torch=None, torchvision=None, cv2=None); import ditta_ros.parameters; "
+        "values = ditta_ros.parameters.NodeParameters(); values.stream_config(); values.adaptation_config(); "
+        "values.teacher_config(); values.model_source(); values.runtime_config()"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 def test_ros_reads_the_parameters_file(ros: None) -> None:
@@ -193,15 +239,3 @@ def test_ros_reads_the_parameters_file(ros: None) -> None:
     assert declare(node) == NodeParameters()
     node.destroy_node()
     context.shutdown()
-
-
-def test_markdown_table_has_one_row_per_parameter() -> None:
-    head, rule, *rows = markdown_table().splitlines()
-    assert {line.count("|") for line in (head, rule, *rows)} == {6}
-    assert [row.split("`")[1] for row in rows] == [spec.name for spec in PARAMETERS]
-
-
-def test_table_of_the_readme_is_made_from_the_same_source() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, after = text.split("<!-- parameters -->\n")
-    assert after.split("<!-- end of parameters -->")[0] == markdown_table()

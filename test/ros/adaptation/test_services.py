@@ -28,9 +28,9 @@ def call(service: str) -> Trigger.Response:
     """Call a service by its full name."""
     node = Node("caller")
     client = node.create_client(Trigger, service)
-    assert client.wait_for_service(10), f"no service {service}"
+    assert client.wait_for_service(30), f"no service {service}"
     future = client.call_async(Trigger.Request())
-    rclpy.spin_until_future_complete(node, future, timeout_sec=10)
+    rclpy.spin_until_future_complete(node, future, timeout_sec=30)
     response = future.result()
     node.destroy_node()
     assert response is not None
@@ -102,7 +102,7 @@ def test_stopping_waits_for_the_callback_that_runs(node: Node) -> None:
     publisher = node.create_publisher(String, "words", 10)
     executor = BackgroundExecutor(node, "background")
     publisher.publish(String(data="hello"))
-    assert started.wait(10)
+    assert started.wait(30)
     executor.stop()
     assert done
     assert executor.ended.is_set()
@@ -114,7 +114,7 @@ def test_stops_where_nothing_ever_happens(node: Node) -> None:
     time.sleep(0.2)
     stopper = threading.Thread(target=executor.stop, daemon=True)
     stopper.start()
-    stopper.join(10)
+    stopper.join(30)
     assert executor.ended.is_set()
 
 
@@ -124,6 +124,6 @@ def test_an_exception_ends_it_and_is_kept(node: Node) -> None:
 
     node.create_timer(0.01, fail)
     executor = BackgroundExecutor(node, "background")
-    assert executor.ended.wait(10)
+    assert executor.ended.wait(30)
     assert isinstance(executor.error, RuntimeError)
     executor.stop()

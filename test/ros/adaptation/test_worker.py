@@ -66,7 +66,7 @@ def worker() -> int:
     def find() -> int | None:
         children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
         pids = {int(pid) for file in children for pid in file.read_text().split()}
-        workers = [pid for pid in pids if b"adaptation_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [pid for pid in pids if b"adaptation.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return workers[0] if len(workers) == 1 else None
 
     return wait_until(find, "the worker", 20)
@@ -76,10 +76,11 @@ def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: P
     job = make_job(weights)
     before = time.perf_counter()
     runner.submit(job)
-    assert time.perf_counter() - before < 0.05, "submit waited"
+    submitted = time.perf_counter() - before
     fractions = []
     while isinstance(news := next_news(runner), AdaptationProgress):
         fractions.append(news.fraction)
+    assert submitted < 0.1 * (time.perf_counter() - before), "submit waited"
     assert fractions
     assert fractions == sorted(fractions)
     assert fractions[0] > 0
@@ -182,7 +183,7 @@ def test_a_worker_that_died_idle_is_replaced(runner: ProcessRunner, weights: Pat
 
 
 def test_close_ends_the_worker_in_the_midst_of_a_job(weights: Path) -> None:
-    line = AdaptationWorker()
+    line = AdaptationWorker(threads=1, niceness=5)
     runner = ProcessRunner(line)
     runner.submit(make_job(weights, passes=10_000))
     next_news(runner)
@@ -220,7 +221,9 @@ def test_an_interrupt_is_left_to_the_parent(runner: ProcessRunner, weights: Path
 
 
 def test_the_worker_follows_its_parent_into_death(weights: Path) -> None:
-    program = "from ditta_ros.adaptation.worker import AdaptationWorker; AdaptationWorker(); input()"
+    program = (
+        "from ditta_ros.adaptation.worker import AdaptationWorker; AdaptationWorker(threads=1, niceness=5); input()"
+    )
     root = Path(__file__).resolve().parents[3]
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=root)
     children = Path(f"/proc/{parent.pid}/task")

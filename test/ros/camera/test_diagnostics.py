@@ -8,8 +8,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from ditta_core.stream.status import StreamStatus
 from ditta_core.types import AdaptationReport, State
+from ditta_ros.camera import statistics
 from ditta_ros.camera.diagnostics import adaptation_diagnostic, stream_diagnostic
-from ditta_ros.camera.statistics import Rate, StreamStatistics
+from ditta_ros.camera.statistics import Rate, StageTimes, StreamStatistics
 
 
 def test_rate_counts_the_last_five_seconds() -> None:
@@ -22,47 +23,56 @@ def test_rate_counts_the_last_five_seconds() -> None:
 
 
 def test_statistics_count_from_many_threads() -> None:
-    statistics = StreamStatistics()
+    stream = StreamStatistics()
 
     def work() -> None:
         for index in range(200):
-            statistics.receive()
-            statistics.publish({"convert": float(index)})
-            statistics.reject("too dark")
+            stream.receive()
+            stream.publish({"convert": float(index)})
+            stream.reject("too dark")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    snapshot = statistics.snapshot(dropped=3)
+    snapshot = stream.snapshot(dropped=3)
     assert (snapshot.received, snapshot.published, snapshot.rejected, snapshot.dropped) == (800, 800, 800, 3)
     assert snapshot.last_rejection == "too dark"
 
 
 def test_latency_is_that_of_the_last_frames() -> None:
-    statistics = StreamStatistics()
+    stream = StreamStatistics()
     times = np.random.default_rng(0).uniform(0, 100, 500)
     for milliseconds in times:
-        statistics.publish({"encode": milliseconds})
-    p50, p95 = statistics.snapshot(0).latency["encode"]
+        stream.publish({"encode": milliseconds})
+    p50, p95 = stream.snapshot(0).latency["encode"]
     assert p50 == pytest.approx(np.percentile(times[-200:], 50))
     assert p95 == pytest.approx(np.percentile(times[-200:], 95))
 
 
+def test_stages_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([1.5, 1.75, 3.75])
+    monkeypatch.setattr(statistics.time, "perf_counter", lambda: next(clock))
+    times = StageTimes(1.0)
+    for stage in ("wait", "convert", "segment"):
+        times.end(stage)
+    assert times.milliseconds == {"wait": 500, "convert": 250, "segment": 2000, "total": 2750}
+
+
 def test_the_worst_decides_about_the_stream() -> None:
-    statistics = StreamStatistics()
-    calm = stream_diagnostic("ditta", "/camera", statistics.snapshot(0), "")
+    stream = StreamStatistics()
+    calm = stream_diagnostic("ditta", "/camera", stream.snapshot(0), "")
     assert (calm.level, calm.name, calm.hardware_id) == (DiagnosticStatus.OK, "ditta: stream", "/camera")
-    statistics.reject("expected rgb8")
-    rejecting = stream_diagnostic("ditta", "/camera", statistics.snapshot(0), "")
+    stream.reject("expected rgb8")
+    rejecting = stream_diagnostic("ditta", "/camera", stream.snapshot(0), "")
     assert (rejecting.level, rejecting.message) == (DiagnosticStatus.WARN, "an image was rejected: expected rgb8")
-    silent = stream_diagnostic("ditta", "/camera", statistics.snapshot(0), "nobody publishes")
+    silent = stream_diagnostic("ditta", "/camera", stream.snapshot(0), "nobody publishes")
     assert (silent.level, silent.message) == (DiagnosticStatus.WARN, "nobody publishes")
-    statistics.fail("RuntimeError: out of memory")
-    failing = stream_diagnostic("ditta", "/camera", statistics.snapshot(0), "nobody publishes")
+    stream.fail("RuntimeError: out of memory")
+    failing = stream_diagnostic("ditta", "/camera", stream.snapshot(0), "nobody publishes")
     assert failing.level == DiagnosticStatus.ERROR
-    assert failing.message == "the engine failed at an image: RuntimeError: out of memory"
+    assert failing.message == "an image could not be segmented: RuntimeError: out of memory"
 
 
 @pytest.mark.parametrize("state", State)

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from ditta_core.types import Segmentation
 from ditta_ros.camera import synchronized_outputs
-from ditta_ros.camera.synchronized_outputs import UNAVAILABLE, SynchronizedOutputs
+from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.camera_info import scaled_camera_info
 from ditta_ros.messages.images import stamp_of
@@ -57,7 +57,7 @@ def segmentation(label: int = 3) -> Segmentation:
 
 
 class Rig:
-    """A camera that gives info and depth, the companions of its masks, and a listener to them, in one process."""
+    """A camera that gives info and depth, what goes out beside its masks, and a listener to them, in one process."""
 
     def __init__(self) -> None:
         self.node = Node("segmentation")
@@ -71,7 +71,7 @@ class Rig:
             self.node.create_publisher(CameraInfo, "~/camera_info", RELIABLE),
             self.node.create_publisher(PointCloud2, "~/points", RELIABLE),
         )
-        self.companions: SynchronizedOutputs | None = None
+        self.opened: SynchronizedOutputs | None = None
         self.executor = BackgroundExecutor(self.other, "others")
 
     def listen(self, kind: type, topic: str, received: list[Any]) -> Any:
@@ -84,16 +84,13 @@ class Rig:
         points: bool = True,
         on_problem: Callable[[str], None] | None = None,
     ) -> SynchronizedOutputs:
-        """Open the companions and wait until all topics are connected."""
+        """Open the outputs and wait until all topics are connected."""
         if infos:
             self.listen(CameraInfo, "camera_info", self.infos)
         if points:
             self.listen(PointCloud2, "points", self.clouds)
-        opened = SynchronizedOutputs.open(
-            self.node, TOPICS, *self.publishers, slop, 1, on_problem or self.problems.append
-        )
-        assert opened is not None
-        self.companions = opened
+        opened = SynchronizedOutputs(self.node, TOPICS, *self.publishers, slop, 1, on_problem or self.problems.append)
+        self.opened = opened
         for publisher, expected in zip(self.publishers, (infos, points), strict=True):
             wait_until(lambda p=publisher, e=expected: p.get_subscription_count() >= int(e), "a listener")
         wait_until(lambda: self.camera_info.get_subscription_count() == 1, "a subscription to the camera info")
@@ -109,18 +106,18 @@ class Rig:
         """Send both, and wait until they were taken in."""
         self.camera_info.publish(info)
         self.depth.publish(depth)
-        for entrance, message in (("infos", info), ("depths", depth)):
-            wait_until(lambda e=entrance, m=message: self.newest(e) == stamp_of(m.header), f"the {entrance}")
+        for name, message in (("infos", info), ("depths", depth)):
+            wait_until(lambda n=name, m=message: self.newest(n) == stamp_of(m.header), f"the {name}")
 
-    def newest(self, entrance: str) -> int | None:
+    def newest(self, name: str) -> int | None:
         """The stamp of the newest message that was taken in."""
-        assert self.companions is not None
-        return self.synchronized_outputs._newest.get(entrance)
+        assert self.opened is not None
+        return self.opened._newest.get(name)
 
     def mask(self, stamp: int, label: int = 3) -> None:
         """A mask was published."""
-        assert self.companions is not None
-        self.synchronized_outputs.masked(segmentation(label), header(stamp))
+        assert self.opened is not None
+        self.opened.take_mask(segmentation(label), header(stamp))
 
     def received(self, count: int) -> None:
         """Wait for so many camera infos and clouds altogether."""
@@ -130,8 +127,8 @@ class Rig:
         )
 
     def close(self) -> None:
-        if self.companions is not None:
-            self.synchronized_outputs.close()
+        if self.opened is not None:
+            self.opened.close()
         self.executor.stop()
         self.node.destroy_node()
         self.other.destroy_node()
@@ -151,9 +148,10 @@ def message_filters() -> None:
 
 def test_without_message_filters(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "message_filters", None)
-    assert SynchronizedOutputs.open(rig.node, TOPICS, *rig.publishers, 0.0, 1, rig.problems.append) is None
-    assert rig.problems == [UNAVAILABLE]
-    assert "\n" not in UNAVAILABLE
+    with pytest.raises(ImportError) as error:
+        SynchronizedOutputs(rig.node, TOPICS, *rig.publishers, 0.0, 1, rig.problems.append)
+    assert "the package message_filters is not installed; apt install" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("slop", [0.0, 0.02])
@@ -330,7 +328,7 @@ def test_depth_images_are_kept_up_to_a_size(rig: Rig, message_filters: None, mon
     monkeypatch.setattr(synchronized_outputs, "DEPTH_BYTES", 3 * len(depth_image(0).data))
     for stamp in range(1, 9):
         rig.deliver(camera_info(stamp * SECOND), depth_image(stamp * SECOND))
-    kept = opened._pairing.with_depth.queues[2]
+    kept = opened._with_depth.queues[2]
     assert sorted(kept) == [6 * SECOND, 7 * SECOND, 8 * SECOND]
 
 

@@ -30,7 +30,6 @@ from ditta_ros.messages.images import (
     image_message,
     label_image,
     labels_of_compressed,
-    overlay,
     rgb_image,
     rgb_of_compressed,
 )
@@ -424,11 +423,3 @@ def test_image_message_wants_an_image() -> None:
         image_message(np.zeros((2, 2)), header())
     with pytest.raises(ValueError, match=r"but got uint8 \(2, 2, 4\)"):
         image_message(np.zeros((2, 2, 4), np.uint8), header())
-
-
-@pytest.mark.parametrize(("dtype", "unlabelled"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_overlay_mixes_colors_and_leaves_unlabelled_pixels_alone(dtype: type, unlabelled: int) -> None:
-    classes = ClassList(("a", "b"), ((200, 0, 0), (0, 100, 0)), (("a",), ("b",)))
-    image = np.full((1, 3, 3), 100, np.uint8)
-    mixed = overlay(image, np.array([[0, 1, unlabelled]], dtype), classes, 0.25)
-    assert mixed.tolist() == [[[125, 75, 75], [75, 100, 75], [100, 100, 100]]]

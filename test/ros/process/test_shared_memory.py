@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from ditta_ros.process import shared_memory as transport
+from ditta_ros.process import shared_memory
 from ditta_ros.process.shared_memory import (
     OLD_PROFILE_VARIABLE,
     PROFILE_VARIABLE,
@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def load_copy(package: Path) -> ModuleType:
     """The module, installed in a folder ``package``."""
-    package.mkdir(parents=True)
-    shutil.copy(transport.__file__, package / "transport.py")
-    spec = importlib.util.spec_from_file_location("installed_transport", package / "transport.py")
+    file = package / "process" / "shared_memory.py"
+    file.parent.mkdir(parents=True)
+    shutil.copy(shared_memory.__file__, file)
+    spec = importlib.util.spec_from_file_location("installed_shared_memory", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,7 +44,7 @@ def test_profile_of_the_checkout() -> None:
 def test_each_ros_gets_the_variable_that_it_reads(
     monkeypatch: pytest.MonkeyPatch, rclpy: str, expected: set[str]
 ) -> None:
-    monkeypatch.setattr(transport, "version", {"rclpy": rclpy}.__getitem__)
+    monkeypatch.setattr(shared_memory, "version", {"rclpy": rclpy}.__getitem__)
     assert set(shared_memory_environment({})) == expected
 
 

@@ -26,10 +26,11 @@ from std_msgs.msg import String
 from ditta_core.datasets.video import ImageFolder
 from ditta_core.types import State
 from ditta_ros.messages.images import image_message, rgb_image, stamp_of
+from ditta_ros.messages.state import StreamState
 from ditta_ros.process.children import Child, ProcessDied, free_domain
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import NodeState, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
 
 FRAMES = 6
 RATE = 10.0  # Hz
@@ -53,20 +54,16 @@ class EchoNode:
         self.executor = BackgroundExecutor(self.node, "echo")
 
     def say(self, state: str) -> None:
-        values = {
-            "state": state,
-            "generation": int(state == "ADAPTED"),
-            "collected": 0,
-            "warmup_frames": 4,
-            "progress": 0.0,
-            "message": f"now {state}",
-            "adaptation_seconds": None,
-            "dropped": 0,
-            "received": len(self.images),
-            "published": len(self.images),
-            "rejected": 0,
-            "something": "else",
-        }
+        number = len(self.images)
+        said = StreamState(
+            State(state),
+            int(state == "ADAPTED"),
+            warmup_frames=4,
+            message=f"now {state}",
+            received=number,
+            published=number,
+        )
+        values = {**json.loads(said.to_json()), "something": "else"}
         self.states.publish(String(data=json.dumps(values)))
 
     def take(self, message: Image) -> None:
@@ -144,14 +141,15 @@ def test_in_lockstep_every_frame_waits_for_its_mask_and_everything_is_recorded(
     events = Events()
     recorder = start(events, "recorder", str(recording.folder))
     camera = start(events, "camera", str(recording.folder), "--answered")
-    assert events.wait_for("recorder", state="BASE", ready=True)["masks"] == 0
+    told = events.wait_for("recorder", ready=True)
+    assert (told["masks"], StreamState.from_json(told["state"]).state) == (0, State.BASE)
     events.wait_for("camera", matched=True)
     assert not echo.images  # nothing is played before the command
     camera.send(FrameRange(1, FRAMES, BEGIN, answer_seconds=20.0, round=4).command())
     events.wait_for("camera", played=FRAMES)
     echo.say("ADAPTED")
-    events.wait_for("recorder", state="ADAPTED")
     wait_until(lambda: len(recording.masks()) == FRAMES - 1, "the last mask")
+    wait_until(lambda: recording.states()[-1].state is State.ADAPTED, "the last state")
     recorder.stop()
     camera.stop()
     assert (recorder.process.returncode, camera.process.returncode) == (0, 0)
@@ -305,11 +303,8 @@ def test_a_domain_in_use_is_not_chosen() -> None:
 
 
 def test_the_state_at_a_time() -> None:
-    def message(time: float, state: State) -> NodeState:
-        return NodeState(time, state, 0, 0, 4, 0.0, "", None, 0, 0, 0, 0)
-
     times = (1.0, State.BASE), (2.0, State.BASE), (3.0, State.ADAPTING), (4.0, State.ADAPTING), (5.0, State.ADAPTED)
-    history = StateHistory([message(*each) for each in times])
+    history = StateHistory([ArrivedState(time=time, state=state) for time, state in times])
     assert [change.state.value for change in history.changes] == ["BASE", "ADAPTING", "ADAPTED"]
     expected = {0.0: State.BASE, 2.9: State.BASE, 3.0: State.ADAPTING, 4.9: State.ADAPTING, 9.0: State.ADAPTED}
     assert {time: history.at(time) for time in expected} == expected
