@@ -34,6 +34,7 @@ from ditta_ros.camera.mailbox import Mailbox
 from ditta_ros.camera.outputs import reliable
 from ditta_ros.camera.stream import CameraStream, ReceivedImage
 from ditta_ros.camera.topics import camera_topics
+from ditta_ros.messages.cv_bridge import rgb_converter
 from ditta_ros.parameters import NodeParameters, changed, declare
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.process.shared_memory import shared_memory_environment
@@ -160,14 +161,16 @@ class DittaNode(LifecycleNode):
         parameters.stream_config(model.size_multiple)
         base = TemporalSegmenter(model)
         identity = model_fingerprint(base)
+        to_rgb, choice = rgb_converter()
         self._worker = AdaptationWorker(parameters.adaptation_threads, parameters.adaptation_niceness)
         self._compiler = Compiler(parameters.runtime_config())
         for each in topics:
             runner = ProcessRunner(self._worker)
-            camera = CameraStream(self, each, parameters, base, runner, self._compiler, identity)
+            camera = CameraStream(self, each, parameters, base, runner, self._compiler, identity, to_rgb)
             self._cameras[each.name] = camera
             if each.name:
                 self._adaptation.serve(self._answers(each.name, partial(self._only_if_active, camera)))
+        self.get_logger().info(choice)
         self.get_logger().info(f"model {source.name} on {source.device}: {', '.join(model.classes.names)}")
 
     def _activate(self) -> None:

@@ -32,7 +32,7 @@ from ditta_ros.camera.state_folder import SavedGenerations, StateFolder
 from ditta_ros.camera.statistics import StageTimes, StreamSnapshot, StreamStatistics
 from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
 from ditta_ros.camera.topics import CameraTopics
-from ditta_ros.messages.images import ConversionError, frame_of
+from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_image
 from ditta_ros.messages.state import StreamState
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.graph import describe_mismatches, describe_silence
@@ -60,6 +60,7 @@ class CameraStream:
         runner: Where this camera's adaptations run.
         compiler: Compiler of the networks, shared by all cameras.
         fingerprint: Fingerprint of the base model, for the saved generations.
+        to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class CameraStream:
         runner: AdaptationRunner,
         compiler: Compiler,
         fingerprint: str,
+        to_rgb: ToRgb = rgb_image,
     ) -> None:
         self.topics = topics
         self._node = node
         self._parameters = parameters
+        self._to_rgb = to_rgb
         self._size_multiple = base.model.size_multiple
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._statistics = StreamStatistics()
@@ -210,7 +213,7 @@ class CameraStream:
         header, parameters = received.message.header, self._parameters
         times = StageTimes(received.time)
         times.end("wait")
-        frame = frame_of(received.message)
+        frame = frame_of(received.message, self._to_rgb)
         times.end("convert")
         segmentation = self._segmenter.push(frame)
         times.end("segment")

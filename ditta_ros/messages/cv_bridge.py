@@ -1,8 +1,8 @@
-"""Whether ``cv_bridge`` works beside the installed NumPy and OpenCV; ``ditta doctor`` tells.
+"""Camera images by ``cv_bridge``, where it runs beside the NumPy that it was compiled against.
 
-The node converts images itself (:mod:`ditta_ros.messages.images`); other nodes of the robot may need ``cv_bridge``. It
-is compiled against one NumPy and one OpenCV. Beside others, as a virtual environment brings them, it may fail to
-import, raise in the middle of a conversion, or end the whole process, so it is tried in a process of its own.
+Beside another NumPy, as a virtual environment brings one, it may fail to import, raise in the middle of a conversion, or
+end the whole process. So the node imports it beside the distribution's NumPy alone, and ``ditta doctor`` tries it in a
+process of its own. Elsewhere :mod:`ditta_ros.messages.images` converts, to the same pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ditta_ros.messages.images import ENCODINGS, rgb_image
+from ditta_ros.messages.images import ENCODINGS, ImageLike, ToRgb, encoding_by_name, pixels_of, rgb_image
+
+DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
+"""Where the NumPy lies that the distribution compiles ``cv_bridge`` against."""
+BRIDGED = frozenset({"bgr8", "bgra8", "rgba8", "mono8"})
+"""Encodings that the node leaves to ``cv_bridge``: those it names without a doubt, of one byte per value."""
 
 HEIGHT, WIDTH = 6, 8
 """Size of the images of the trial."""
@@ -41,6 +47,32 @@ pickle.dump([convert(image) for image in pickle.load(sys.stdin.buffer)], answer)
 
 Layout = tuple[str, bool]
 """An encoding and whether its values are big endian."""
+
+
+def rgb_converter() -> tuple[ToRgb, str]:
+    """What makes RGB uint8 [H, W, 3] of an image, raising as :func:`rgb_image` does; and who it is, for the log."""
+    if util.find_spec("cv_bridge") is None:
+        return rgb_image, "images are converted by NumPy and OpenCV: cv_bridge is not installed"
+    if DISTRIBUTION not in Path(np.__file__).parents:
+        return rgb_image, f"images are converted by NumPy and OpenCV: cv_bridge was not compiled for {np.__file__}"
+    try:
+        from cv_bridge import CvBridge
+
+        convert = CvBridge().imgmsg_to_cv2
+    except Exception as error:  # of NumPy, OpenCV or Boost
+        return rgb_image, f"images are converted by NumPy and OpenCV: cv_bridge does not work here ({error})"
+
+    def bridged(message: ImageLike) -> NDArray[np.uint8]:
+        encoding = encoding_by_name(message)
+        pixels_of(message, encoding)  # refuses an image that does not hold what it promises
+        if message.encoding not in BRIDGED or message.step % encoding.channels:  # it reads such rows wrongly
+            return rgb_image(message)
+        try:
+            return np.asarray(convert(message, "rgb8"), np.uint8)
+        except Exception:  # of NumPy, OpenCV or Boost
+            return rgb_image(message)
+
+    return bridged, "images are converted by cv_bridge"
 
 
 def try_bridge() -> frozenset[Layout]:

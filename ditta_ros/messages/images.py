@@ -1,7 +1,6 @@
-"""Image messages to :class:`Frame`, and arrays to image messages, with NumPy and OpenCV alone.
+"""Image messages to :class:`Frame`, and arrays to image messages, with NumPy and OpenCV.
 
-The pixels are those of ``cv_bridge``, which is not used: it knows fewer encodings, reads rows wrongly that are padded
-by other than whole pixels, and is compiled against one NumPy; beside another one it may end the process.
+The pixels are those of ``cv_bridge``, which knows fewer encodings; see :mod:`ditta_ros.messages.cv_bridge`.
 
 Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
 is copied once, into the buffer of the message.
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -207,6 +207,10 @@ def scaled_to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535), np.uint8).reshape(pixels.shape)
 
 
+ToRgb = Callable[[ImageLike], NDArray[np.uint8]]
+"""An image that is not compressed -> RGB uint8 [H, W, 3]."""
+
+
 def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
     """An image as RGB uint8 [H, W, 3]; 16-bit values are scaled to 0..255.
 
@@ -270,13 +274,17 @@ def stamp_of(header: HeaderLike) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def frame_of(message: ImageLike | CompressedImageLike) -> Frame:
+def frame_of(message: ImageLike | CompressedImageLike, to_rgb: ToRgb = rgb_image) -> Frame:
     """A camera image, compressed or not, as a :class:`Frame`, which may be a view of the message.
+
+    Args:
+        message: The image.
+        to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
 
     Raises:
         ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
     """
-    image = rgb_of_compressed(cast(CompressedImageLike, message)) if hasattr(message, "format") else rgb_image(message)
+    image = rgb_of_compressed(cast(CompressedImageLike, message)) if hasattr(message, "format") else to_rgb(message)
     return Frame(image, stamp_of(message.header), message.header.frame_id)
 
 

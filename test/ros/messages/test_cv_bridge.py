@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
 from ditta_ros.messages import cv_bridge as bridge_trial
-from ditta_ros.messages.cv_bridge import Layout, try_bridge
-from ditta_ros.messages.images import ENCODINGS, rgb_image
+from ditta_ros.messages.cv_bridge import Layout, rgb_converter, try_bridge
+from ditta_ros.messages.images import ENCODINGS, ConversionError, rgb_image
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -93,13 +93,45 @@ def test_what_it_converts_as_it_should(installed: Path) -> None:
     assert {encoding for encoding, _ in try_bridge()} == {"mono8", "bgr8"}
 
 
-def test_the_node_never_imports_it(installed: Path) -> None:
-    """Beside another NumPy than its own it may end the process."""
+def test_it_converts_beside_the_numpy_of_the_distribution(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed.write_text(WORKING)
+    monkeypatch.setattr(bridge_trial, "DISTRIBUTION", Path(np.__file__).parents[1])
+    to_rgb, choice = rgb_converter()
+    assert choice == "images are converted by cv_bridge"
+    calls: list[str] = []
+    bridge = sys.modules["cv_bridge"].CvBridge
+    convert = bridge.imgmsg_to_cv2
+    monkeypatch.setattr(bridge, "imgmsg_to_cv2", lambda self, *given: calls.append("") or convert(self, *given))
+    to_rgb, _ = rgb_converter()
+    for name, padding, expected in (("bgr8", 0, 1), ("bgr8", 3, 1), ("bgr8", 1, 0), ("rgba8", 0, 1), ("rgb8", 0, 0)):
+        calls.clear()
+        message = image(name, 6, padding, False, 7)
+        np.testing.assert_array_equal(to_rgb(message), rgb_image(message))
+        assert len(calls) == expected, (name, padding)
+    short = image("bgr8", 6, 0, False, 7)
+    short.data = short.data[:-1]
+    with pytest.raises(ConversionError, match="expected"):
+        to_rgb(short)
+
+
+@pytest.mark.parametrize("content", ["raise AttributeError('_ARRAY_API not found')", ""])
+def test_one_that_does_not_import_is_left_out(installed: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    installed.write_text(content)
+    monkeypatch.setattr(bridge_trial, "DISTRIBUTION", Path(np.__file__).parents[1])
+    to_rgb, choice = rgb_converter()
+    assert to_rgb is rgb_image
+    assert "cv_bridge does not work here" in choice
+
+
+def test_the_node_does_not_import_it_beside_another_numpy(installed: Path) -> None:
+    """There it may end the process."""
     installed.write_text("import os; os.abort()")
     program = (
         f"import sys; sys.path.insert(0, {str(installed.parents[1])!r}); import ditta_ros.node; "
-        "from sensor_msgs.msg import Image; from ditta_ros.messages.images import frame_of; "
-        "frame_of(Image(height=2, width=2, encoding='bgr8', step=6, data=bytes(12))); "
+        "from sensor_msgs.msg import Image; from ditta_ros.messages.cv_bridge import rgb_converter; "
+        "from ditta_ros.messages.images import frame_of; to_rgb, choice = rgb_converter(); "
+        "frame_of(Image(height=2, width=2, encoding='bgr8', step=6, data=bytes(12)), to_rgb); "
+        "assert 'was not compiled for' in choice, choice; "
         "assert 'cv_bridge' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
