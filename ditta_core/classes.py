@@ -197,6 +197,24 @@ class ClassList:
         palette[: len(self)] = self.colors
         return palette[class_ids]
 
+    def overlay(self, image: NDArray[np.uint8], class_ids: NDArray[Any], opacity: float = 0.65) -> NDArray[np.uint8]:
+        """The class colours over an image; unlabelled pixels show the image alone.
+
+        Args:
+            image: RGB uint8 [H, W, 3].
+            class_ids: uint8 or uint16 [H, W].
+            opacity: Share of the colour in 0..1.
+
+        Returns:
+            RGB uint8 [H, W, 3].
+        """
+        import cv2  # whoever has an image has it; names and colours do without
+
+        mixed = np.asarray(cv2.addWeighted(image, 1 - opacity, self.colorize(class_ids), opacity, 0), np.uint8)
+        unlabelled = class_ids == np.iinfo(class_ids.dtype).max
+        mixed[unlabelled] = image[unlabelled]
+        return mixed
+
 
 def packaged_names() -> list[str]:
     """The names of the class lists that the package ships."""

@@ -15,7 +15,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.metrics import MaskQuality, Motion
 from ditta_core.flow import FlowEstimator
 from ditta_core.inference.frame_segmenter import segment_frame
-from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, tint
+from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import State
 from ditta_ros.replay.recording import PublishedFrame, Recording
@@ -125,8 +125,8 @@ class Panels:
         """The panels for an answered frame."""
         image = self.source.sequence.image(frame.index)
         classes = self.source.model.classes
-        frame_by_frame = tint(image, self.source.mask(frame.index, image), classes)
-        ditta = tint(image, self.recording.read_mask(frame.stamp), classes)
+        frame_by_frame = classes.overlay(image, self.source.mask(frame.index, image))
+        ditta = classes.overlay(image, self.recording.read_mask(frame.stamp))
         seconds = frame.index / self.source.sequence.frame_rate
         captions = f"camera  {seconds:.1f} s", "unadapted, frame by frame", f"DiTTA  {state.value}"
         return compose_panels((image, frame_by_frame, ditta), captions)

@@ -234,6 +234,18 @@ def test_colorize() -> None:
     assert colored.tolist() == [[[128, 64, 128], [0, 0, 0]]]
 
 
+@pytest.mark.parametrize(("dtype", "unlabelled"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_overlay_mixes_colors_and_leaves_unlabelled_pixels_alone(dtype: type, unlabelled: int) -> None:
+    classes = ClassList(("a", "b"), ((200, 0, 0), (0, 100, 0)), (("a",), ("b",)))
+    image = np.full((1, 3, 3), 100, np.uint8)
+    class_ids = np.array([[0, 1, unlabelled]], dtype)
+    assert classes.overlay(image, class_ids, 0.25).tolist() == [[[125, 75, 75], [75, 100, 75], [100, 100, 100]]]
+    mixed = classes.overlay(image, class_ids)
+    for column, color in enumerate(classes.colors):
+        np.testing.assert_allclose(mixed[0, column], 0.65 * np.array(color) + 35, atol=1)
+    np.testing.assert_array_equal(mixed[0, 2], image[0, 2])
+
+
 def test_labels_in_the_published_classes() -> None:
     labels = ClassList.packaged("camvid11")
     np.testing.assert_array_equal(translate_labels(labels, labels)[[0, 10, 11, 255]], [0, 10, 255, 255])

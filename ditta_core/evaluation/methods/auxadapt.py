@@ -24,9 +24,8 @@ class AuxAdaptConfig:
     """Settings of AuxAdapt.
 
     Attributes:
-        learning_rate, momentum: of stochastic gradient descent. Chosen on eight warm-up frames of each of the three
-            drives in CamVid's training part, with Cityscapes weights: a rate of 0.01 changes the mIoU of the frames
-            after them by +3.6, +0.4 and +0.2, of 0.001 by +0.1, +0.4 and +0.2, of 0.03 by −7.3, −4.4 and −1.8.
+        learning_rate: Learning rate of stochastic gradient descent, chosen in docs/ablations.md#auxadapt.
+        momentum: Momentum of stochastic gradient descent.
     """
 
     learning_rate: float = 0.01
@@ -68,11 +67,9 @@ class AuxAdapt(OnlineMethod):
     that the auxiliary network is trained towards by cross-entropy, one step per frame.
 
     Ours: the paper takes a small second network that was trained for the same classes. There is none for an arbitrary
-    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder, which is
-    cheaper still. Beside it a copy of the whole model at half the input size, the other small network to be had, is a
-    worse rival: its opinion alone changes the mIoU on the drives of :class:`AuxAdaptConfig` by −3.0, −1.0 and −4.9. The
-    decision is made at the size of the logits, of which the mask is enlarged. The optimiser's settings are ours too:
-    the paper's belong to its networks.
+    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder (compared
+    with the whole model at half the input size in docs/ablations.md#auxadapt). The decision is made at the size of the
+    logits. The optimiser's settings are ours too: the paper's belong to its networks.
     """
 
     uses_warmup = True

@@ -34,7 +34,8 @@ class TentConfig:
     """Settings of Tent for segmentation.
 
     Attributes:
-        learning_rate: of Adam with the published betas (0.9, 0.999) and no weight decay; see ``LEARNING_RATE``.
+        learning_rate: Learning rate of Adam, with the published betas (0.9, 0.999) and no weight decay; see
+            ``LEARNING_RATE``.
     """
 
     learning_rate: float = LEARNING_RATE

@@ -28,7 +28,7 @@ from ditta_core.report.demo_page import (
     summary_text,
     write_html,
 )
-from ditta_core.report.pictures import OverlayVideo, Still, compose_panels, tint
+from ditta_core.report.pictures import OverlayVideo, Still, compose_panels
 from ditta_core.types import State
 
 CLASSES = ClassList.of_names(["road", "sky <clear>"])
@@ -122,14 +122,6 @@ def test_the_timeline_is_drawn(tmp_path: Path) -> None:
 def test_a_run_of_one_state_without_comparison_is_drawn(tmp_path: Path) -> None:
     draw_timeline(Timeline([(0.0, State.BASE)], [0.0], [0.1], [100.0], [], [], []), tmp_path / "timeline.png")
     assert cv2.imread(str(tmp_path / "timeline.png")) is not None
-
-
-def test_tint_shows_classes_and_leaves_unlabelled_pixels_alone() -> None:
-    image = picture((100, 100, 100), (1, 3))
-    tinted = tint(image, np.array([[0, 1, 255]], np.uint8), CLASSES, opacity=0.5)
-    for column, color in enumerate(CLASSES.colors):
-        np.testing.assert_allclose(tinted[0, column], (np.array(color) + 100) / 2, atol=1)
-    np.testing.assert_array_equal(tinted[0, 2], image[0, 2])
 
 
 @pytest.mark.parametrize(("size", "panel_width"), [((49, 65), 320), ((300, 401), 400), ((720, 1280), 640)])

@@ -26,7 +26,6 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.measurement import EvaluationResult, MethodResult, Scores, VideoResult
 from ditta_core.report.evaluation_page import from_json, report_steps, results_table, to_json, write_report
 from ditta_core.report.footage import Footage, Masks, differing_video, disagreement, most_different_frames
-from ditta_core.report.pictures import tint
 from ditta_core.report.plots import LIGHT, confusion_shares, method_styles
 from ditta_core.report.results import (
     ADAPTATION,
@@ -434,7 +433,7 @@ def test_the_overlay_video_shows_the_masks(streets: Evaluated, report: WrittenRe
     for index, method, top, left in ((1, 0, 0, 320), (12, 0, 0, 320), (12, 3, 268, 0), (12, 1, 268, 320)):
         mask = streets.mask(own[method], video, index)
         assert mask is not None
-        expected = cv2.resize(tint(street.image(index), mask, CLASSES), (320, 240))
+        expected = cv2.resize(CLASSES.overlay(street.image(index), mask), (320, 240))
         panel = frames[index][top + 28 : top + 268, left : left + 320]
         assert np.abs(panel.astype(int) - expected).mean() < 8, (index, method)
     plain = cv2.resize(street.image(1), (320, 240))
@@ -552,8 +551,8 @@ def test_the_page_shows_the_frames_where_methods_differ_most(streets: Evaluated,
     street = streets.sequences[video]
     for alt, expected in (
         (f"Camera image, frame {index} of {video}", street.image(index)),
-        (f"Ground truth, frame {index} of {video}", tint(street.image(index), street.labels(index), CLASSES)),
-        (f"Masks of ditta, frame {index} of {video}", tint(street.image(index), mask, CLASSES)),
+        (f"Ground truth, frame {index} of {video}", CLASSES.overlay(street.image(index), street.labels(index))),
+        (f"Masks of ditta, frame {index} of {video}", CLASSES.overlay(street.image(index), mask)),
     ):
         content = base64.b64decode(pictures[alt].removeprefix("data:image/jpeg;base64,"))
         shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
