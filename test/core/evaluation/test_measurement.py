@@ -13,7 +13,8 @@ from sklearn.metrics import jaccard_score
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import GroundTruth, Measurement, Run, Scores, measure, method_result
+from ditta_core.evaluation.measurement import GroundTruth, Measurement, measure_video
+from ditta_core.evaluation.scores import MethodRun, Scores, method_result
 from ditta_core.types import UNLABELLED
 
 CLASSES = ClassList.of_names(["road", "car", "sky"])
@@ -57,7 +58,7 @@ def random_video(seed: int, frames: int, name: str = "video") -> tuple[Drawn, li
 
 
 def measured(video: Drawn, masks: list[NDArray[np.uint8]], first: int = 0) -> Measurement:
-    (measurement,) = measure(video, GroundTruth(video, CLASSES), lambda index: masks[index], [first], 3)
+    (measurement,) = measure_video(video, GroundTruth(video, CLASSES), lambda index: masks[index], [first], 3)
     return measurement
 
 
@@ -97,7 +98,7 @@ def test_scores_of_several_videos_are_those_of_all_pixels_and_all_windows(seed: 
 
 def test_only_the_frames_after_the_warm_up_count() -> None:
     video, masks = random_video(1, 20)
-    both = measure(video, GroundTruth(video, CLASSES), lambda index: masks[index], [0, 9], 3)
+    both = measure_video(video, GroundTruth(video, CLASSES), lambda index: masks[index], [0, 9], 3)
     rest = Drawn("video", video.drawn[9:])
     alone = measured(rest, masks[9:])
     assert both[1].frames == 11 and both[1].first == 9
@@ -120,7 +121,7 @@ def test_a_constant_prediction_is_consistent_and_wrong() -> None:
 def test_a_missing_mask_is_left_out_and_breaks_the_windows() -> None:
     video, masks = random_video(3, 22)
     truth = GroundTruth(video, CLASSES)
-    (measurement,) = measure(video, truth, lambda index: None if index == 11 else masks[index], [0], 3)
+    (measurement,) = measure_video(video, truth, lambda index: None if index == 11 else masks[index], [0], 3)
     halves = [measured(Drawn("a", video.drawn[:11]), masks[:11]), measured(Drawn("b", video.drawn[12:]), masks[12:])]
     assert measurement.frames == 21
     assert measurement.counts.tolist() == (halves[0].counts + halves[1].counts).tolist()
@@ -161,7 +162,9 @@ def test_classes_that_do_not_belong_together_are_an_error() -> None:
 
 def test_a_row_holds_the_mean_of_the_repeats_and_their_spread() -> None:
     runs = [
-        Run([measured(*random_video(seed, 20))], seconds=2.0, adaptation_seconds=[seed], peak_memory_mb=100.0 + seed)
+        MethodRun(
+            [measured(*random_video(seed, 20))], seconds=2.0, adaptation_seconds=[seed], peak_memory_mb=100.0 + seed
+        )
         for seed in (1, 2, 3)
     ]
     result = method_result("ditta", 10, "w2f", "fog:3", CLASSES, runs)

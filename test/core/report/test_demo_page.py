@@ -17,8 +17,7 @@ from ditta_core.classes import ClassList
 from ditta_core.evaluation.metrics import MaskQuality, percent
 from ditta_core.report.demo_page import (
     Accuracy,
-    AccuracyComparison,
-    Consistency,
+    BothStreams,
     DemoSummary,
     Latency,
     PhaseLatencies,
@@ -50,8 +49,8 @@ SUMMARY = DemoSummary(
     masks_during_adaptation=20,
     latency_ms=PhaseLatencies(Latency(40.0, 55.5, 10), Latency(60.0, 90.0, 20), Latency(45.0, 52.0, 31)),
     compared_frames=31,
-    consistency=Consistency(90.125, 95.5),
-    accuracy=AccuracyComparison(Accuracy(50.0, 70.0, 80.0, None), Accuracy(53.5, 71.0, 88.0, None)),
+    consistency=BothStreams(90.125, 95.5),
+    accuracy=BothStreams(Accuracy(50.0, 70.0, 80.0, None), Accuracy(53.5, 71.0, 88.0, None)),
     configuration={"model": "camvid"},
     versions={"torch": "2.x"},
 )
