@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = main_parser.parse_known_args(arguments)
     if rest and options.command != "node":
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    needs_ros = options.command in ("demo", "node") or (options.command == "evaluate" and options.live)
+    needs_ros = options.command in ("demo", "node") or (options.command == "evaluate" and options.node)
     if needs_ros and util.find_spec("rclpy") is None:
         print(f"ditta {options.command}: {WITHOUT_ROS}", file=sys.stderr)
         return 2
