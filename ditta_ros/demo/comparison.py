@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ class FrameByFrame:
     """Masks of the unadapted model, each frame on its own; computed once and kept as files.
 
     Args:
-        sequence: gives the frames.
-        model: unadapted.
-        input_size: network input (height, width).
-        folder: for the masks.
+        sequence: Sequence that gives the frames.
+        model: Unadapted model.
+        input_size: Network input (height, width).
+        folder: Folder for the masks.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class FrameByFrame:
 
 
 @dataclass
-class Comparison:
+class MaskComparison:
     """Both streams of masks over the same frames.
 
     Attributes:
-        source, ditta: measures of the unadapted model, frame by frame, and of what the node published.
-        pairs: index of each frame whose consistency with the one before was measured.
-        frames: how many frames were compared.
-        labelled: whether they were compared with labels.
+        source, ditta: Measures of the unadapted model, frame by frame, and of what the node published.
+        labelled: Whether they were compared with labels.
+        pairs: Index of each frame whose consistency with the one before was measured.
+        frames: Number of frames that were compared.
     """
 
     source: MaskQuality
@@ -75,18 +75,18 @@ def compare(
     source: FrameByFrame,
     lookup: NDArray[np.uint8] | None,
     step: Callable[[], object],
-) -> Comparison:
+) -> MaskComparison:
     """Measure both streams.
 
     Args:
-        frames: answered frames of one round, in order.
-        recording: has the masks of the node.
-        source: the unadapted model.
-        lookup: from labels to class ids, see :func:`translate_labels`; None without labels.
-        step: is called after every frame.
+        frames: Answered frames of one round, in order.
+        recording: Recording that has the masks of the node.
+        source: Masks of the unadapted model.
+        lookup: Class ids by label, see :func:`~ditta_core.classes.translate_labels`; None without labels.
+        step: Function that is called after every frame.
     """
     classes = len(source.model.classes)
-    comparison = Comparison(MaskQuality(classes), MaskQuality(classes), labelled=lookup is not None)
+    comparison = MaskComparison(MaskQuality(classes), MaskQuality(classes), labelled=lookup is not None)
     estimator = FlowEstimator("medium")
     before: tuple[int, RgbImage] | None = None
     for frame in frames:
@@ -142,26 +142,18 @@ def write_overlay(
     """Write a video that runs as the camera did: where a frame has no mask, the one before stays.
 
     Args:
-        frames: in order.
-        answered: the state of the node when the mask of a frame arrived; None for a frame without one.
-        panels: draw a frame.
-        path: of the file.
-        step: is called after every frame.
+        frames: Frames in order.
+        answered: Function that gives the state of the node when the mask of a frame arrived; None without a mask.
+        panels: Panels that draw a frame.
+        path: Path of the file.
+        step: Function that is called after every frame.
     """
+    picture = None
     with OverlayVideo(path, panels.source.sequence.frame_rate) as video:
-        for picture in pictures_of(frames, answered, panels):
+        for frame in frames:
+            state = answered(frame)
+            if state is not None:
+                picture = panels.draw(frame, state)
             if picture is not None:
                 video.write(picture)
             step()
-
-
-def pictures_of(
-    frames: Sequence[PublishedFrame], answered: Callable[[PublishedFrame], State | None], panels: Panels
-) -> Iterator[RgbImage | None]:
-    """For every frame what was to be seen then; None before the first mask."""
-    picture = None
-    for frame in frames:
-        state = answered(frame)
-        if state is not None:
-            picture = panels.draw(frame, state)
-        yield picture

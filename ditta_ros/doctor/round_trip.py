@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.replay.control import tell
+from ditta_ros.replay.control import emit
 
 WIDTH, HEIGHT = 1280, 720
 IMAGES = 15
@@ -70,7 +70,7 @@ def send(node: Node) -> None:
             publisher.publish(large)
             due += 1 / RATE
             time.sleep(max(0.0, due - time.monotonic()))
-        tell(event="sent", reliability=name)
+        emit(event="sent", reliability=name)
     sys.stdin.read()
 
 
@@ -82,10 +82,10 @@ def receive(node: Node) -> None:
         now = time.monotonic_ns()
         if message.width == WIDTH:
             sent = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-            tell(event="image", reliability=name, milliseconds=(now - sent) / 1e6)
+            emit(event="image", reliability=name, milliseconds=(now - sent) / 1e6)
         elif name not in heard:
             heard.add(name)
-            tell(event="heard", reliability=name)
+            emit(event="heard", reliability=name)
 
     for name, qos in QOS.items():
         node.create_subscription(Image, topic(name), lambda message, name=name: take(name, message), qos)

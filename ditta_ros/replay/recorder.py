@@ -16,7 +16,7 @@ from std_msgs.msg import String
 
 from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.replay.control import Commands, tell
+from ditta_ros.replay.control import Commands, emit
 from ditta_ros.replay.recording import ArrivedMask, JsonLines, NodeState, Recording
 
 MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
@@ -49,13 +49,13 @@ class Recorder:
         """Keep a state, and pass it on with the number of masks so far."""
         values = json.loads(message.data)
         self.states.add(NodeState.of(values, time.monotonic()))
-        tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, **values)
+        emit(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, **values)
 
     def take_diagnostics(self, message: DiagnosticArray) -> None:
         """Pass on what is wrong with the node: one that cannot be configured says so here alone."""
         for status in message.status:
             if status.level == DiagnosticStatus.ERROR:
-                tell(problem=status.message)
+                emit(problem=status.message)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -292,7 +292,7 @@ class Unanswering:
     def wait_until_ready(self, seconds: float) -> None:
         pass
 
-    def play(self, stretch: FrameRange) -> None:
+    def play(self, frames: FrameRange) -> None:
         self.playing = True
 
     def take_event(self) -> None:
