@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList, translate_labels
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.metrics import ConfusionMatrix, Labels, MaskQuality, Motion, percent
+from ditta_core.evaluation.metrics import (
+    CUT_SHARE,
+    ConfusionMatrix,
+    Labels,
+    Motion,
+    VideoConsistency,
+    flow_consistency,
+    percent,
+)
 from ditta_core.flow import FlowEstimator
 from ditta_core.types import UNLABELLED
 
@@ -105,43 +113,51 @@ class VideoMeasurement:
         self.first = first
         self._video = video
         self._classes = classes
-        self._quality = MaskQuality(classes, WINDOWS)
+        self._counts = np.zeros((classes, classes + 1), np.int64)
+        self._consistency = VideoConsistency(WINDOWS)
+        self._agreeing, self._trusted = 0.0, 0
         self._frame_miou: list[float | None] = []
         self._frame_consistency: list[float | None] = []
         self._labelled = 0
         self._last_labelled = -1
+        self._previous: Labels | None = None
 
     def update(self, index: int, mask: Labels, motion: Motion | None, ground_truth: Labels | None) -> None:
         """Add the mask of frame ``index``; ``motion`` is since the frame added before."""
+        consistency, miou = None, None
+        if motion is not None and self._previous is not None:
+            share, trusted = flow_consistency(self._previous, mask, motion), int(np.count_nonzero(motion.trusted))
+            # Across a cut, next to no pixel passes the check, and what does is chance.
+            consistency = percent(share) if trusted >= CUT_SHARE * mask.size else None
+            if trusted:
+                self._agreeing += share * trusted
+                self._trusted += trusted
         if ground_truth is not None:
-            if self._last_labelled >= 0 and index != self._last_labelled + 1:
-                self._quality.video_consistency.end_clip()
+            if self._last_labelled not in (-1, index - 1):
+                self._consistency.end_clip()  # no window reaches across frames without a mask or labels
             self._last_labelled = index
             self._labelled += 1
-        known = len(self._quality.flow_consistencies)
-        self._quality.update(mask, motion if self._frame_miou else None, ground_truth)
-        consistencies = self._quality.flow_consistencies[known:]
-        self._frame_consistency.append(percent(consistencies[0]) if consistencies else None)
-        frame_miou = None
-        if ground_truth is not None:
             confusion = ConfusionMatrix(self._classes)
             confusion.update(ground_truth, mask)
-            frame_miou = percent(confusion.mean_iou())
-        self._frame_miou.append(frame_miou)
+            self._counts += confusion.counts
+            self._consistency.update(ground_truth, mask)
+            miou = percent(confusion.mean_iou())
+        self._frame_consistency.append(consistency)
+        self._frame_miou.append(miou)
+        self._previous = mask.copy()
 
     def finish(self) -> Measurement:
         """What was measured."""
-        quality = self._quality
         return Measurement(
             video=self._video,
             first=self.first,
             frames=len(self._frame_miou),
             labelled=self._labelled,
-            counts=quality.confusion.counts,
-            consistent=quality.video_consistency.scores,
-            correct=quality.video_consistency.correct_scores,
-            agreeing=quality.agreeing,
-            trusted=quality.trusted,
+            counts=self._counts,
+            consistent=self._consistency.scores,
+            correct=self._consistency.correct_scores,
+            agreeing=self._agreeing,
+            trusted=self._trusted,
             frame_miou=self._frame_miou,
             frame_consistency=self._frame_consistency,
         )
@@ -149,21 +165,22 @@ class VideoMeasurement:
 
 def measure_video(
     sequence: VideoSequence,
-    ground_truth: GroundTruth,
-    mask: Callable[[int], Labels | None],
+    ground_truth: GroundTruth | None,
+    masks: Callable[[int, NDArray[np.uint8]], Sequence[Labels] | None],
     firsts: Sequence[int],
     classes: int,
     step: Callable[[], object] = lambda: None,
 ) -> list[Measurement]:
-    """Measure the masks of a video, once per beginning.
+    """Measure streams of masks over a video, each from a beginning on.
 
-    A frame without a mask is left out, and no window of video consistency reaches across it.
+    A frame without masks is left out, and no window of video consistency reaches across it.
 
     Args:
         sequence: Clean video; its optical flow is that of the consistency measure.
-        ground_truth: Ground truth of the same video.
-        mask: Function from the index of a frame to its published class ids [H, W], or None.
-        firsts: Beginnings; the frames from each of them to the end are measured.
+        ground_truth: Ground truth of the same video; None to measure without labels.
+        masks: Function from the index and the image of a frame to its published class ids [H, W] in each stream, or
+            None.
+        firsts: Beginning of each stream; the frames from there to the end are measured.
         classes: Number of published classes.
         step: Function that is called after every frame.
 
@@ -174,15 +191,15 @@ def measure_video(
     estimator = FlowEstimator("medium")
     previous: NDArray[np.uint8] | None = None
     for index in range(min(firsts), len(sequence)):
-        predicted = mask(index)
-        if predicted is not None:
-            image = sequence.image(index)
+        image = sequence.image(index)
+        of_frame = masks(index, image)
+        if of_frame is not None:
             motion = None if previous is None else Motion.between(estimator, previous, image)
-            truth = ground_truth.of(index)
-            for measurement in measurements:
+            truth = None if ground_truth is None else ground_truth.of(index)
+            for measurement, mask in zip(measurements, of_frame, strict=True):
                 if index >= measurement.first:
                     try:
-                        measurement.update(index, predicted, motion, truth)
+                        measurement.update(index, mask, motion, truth)
                     except ValueError as error:
                         raise ValueError(f"frame {index} of {sequence.name}: {error}") from error
             previous = image

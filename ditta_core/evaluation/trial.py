@@ -178,9 +178,9 @@ def measure_masks(
 ) -> tuple[Measurement, ...]:
     """Measure the masks of a trial, wherever they were made."""
 
-    def mask(index: int) -> NDArray[Any] | None:
+    def of_frame(index: int, image: NDArray[np.uint8]) -> list[NDArray[Any]] | None:
         content = masks.get(index)
-        return None if content is None else decode_mask(content)
+        return None if content is None else [decode_mask(content)] * len(trial.firsts)
 
     truth = GroundTruth(trial.sequence, model.classes)
-    return tuple(measure_video(trial.sequence, truth, mask, trial.firsts, len(model.classes), step))
+    return tuple(measure_video(trial.sequence, truth, of_frame, trial.firsts, len(model.classes), step))

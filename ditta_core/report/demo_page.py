@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.metrics import MaskQuality, percent
+from ditta_core.evaluation.scores import Scores
 from ditta_core.report.pages import render, swatches
 from ditta_core.report.pictures import Still, data_url, jpeg
 from ditta_core.report.tables import Table, number
@@ -67,11 +67,9 @@ class Accuracy:
     vc16: float | None
 
     @classmethod
-    def of(cls, quality: MaskQuality) -> Accuracy:
-        """The measures of a stream of masks."""
-        confusion, consistency = quality.confusion, quality.video_consistency
-        shares = confusion.mean_iou(), confusion.weighted_iou(), consistency.score(8), consistency.score(16)
-        return cls(*(percent(share) for share in shares))
+    def of(cls, scores: Scores) -> Accuracy:
+        """Those of the scores that are against labels."""
+        return cls(scores.miou, scores.wiou, scores.vc8, scores.vc16)
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Timeline:
         masks: Time at which each mask arrived.
         latencies: Latency of each mask in milliseconds.
         compared: Time within the video of each frame whose consistency with the one before was measured.
-        source, ditta: Consistencies of these frames, 0..1, of the unadapted model and of DiTTA; NaN across a cut.
+        source, ditta: Consistencies of these frames in percent, of the unadapted model and of DiTTA; None across a cut.
     """
 
     states: Sequence[tuple[float, State]]
@@ -156,8 +154,8 @@ class Timeline:
     masks: Sequence[float]
     latencies: Sequence[float]
     compared: Sequence[float]
-    source: Sequence[float]
-    ditta: Sequence[float]
+    source: Sequence[float | None]
+    ditta: Sequence[float | None]
 
 
 def quality_table(summary: DemoSummary) -> Table:
@@ -250,7 +248,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
         (timeline.source, _SOURCE_COLOR, "unadapted, frame by frame"),
         (timeline.ditta, _DITTA_COLOR, "DiTTA"),
     ):
-        consistency.plot(timeline.compared, 100 * np.asarray(values, float), color=color, linewidth=1.2, label=label)
+        consistency.plot(timeline.compared, np.asarray(values, float), color=color, linewidth=1.2, label=label)
     consistency.set_ylabel("flow-warped\nconsistency, %")
     consistency.set_xlabel("seconds of the video, last pass")
     consistency.legend(ncols=2, **_LEGEND)

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_sequence
-from ditta_core.evaluation.metrics import percent
+from ditta_core.evaluation.measurement import GroundTruth, Measurement
+from ditta_core.evaluation.scores import Scores
 from ditta_core.report.demo_page import (
     Accuracy,
     BothStreams,
@@ -26,13 +26,13 @@ from ditta_core.report.demo_page import (
     draw_timeline,
     write_html,
 )
-from ditta_core.report.pictures import Still
+from ditta_core.report.pictures import OverlayVideo, Still
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.types import State
 from ditta_core.versions import software_versions
-from ditta_ros.demo.comparison import FrameByFrame, MaskComparison, Panels, compare, write_overlay
+from ditta_ros.demo.comparison import FrameByFrame, Panels, compare, write_overlay
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
@@ -279,19 +279,21 @@ def _write_demo_report(
         raise DemoError("expected masks for the last pass, but none of its frames after the warm-up was answered")
     height, width = sequence.image(0).shape[:2]
     input_size = config.inference.input_size or model.input_size((height, width), config.inference.long_side)
-    source = FrameByFrame(sequence, model, input_size, options.out / "recording" / "frame_by_frame")
-    lookup, note = None, ""
-    if sequence.classes is not None:
-        try:
-            lookup = translate_labels(sequence.classes, model.classes)
-        except ValueError as error:
-            note = f"not compared with the labels: {error}"
+    source = FrameByFrame(sequence, model, input_size)
+    ground_truth, note = None, ""
+    try:
+        ground_truth = GroundTruth(sequence, model.classes)
+    except ValueError as error:
+        note = f"not compared with the labels: {error}"
     print(f"comparing {len(compared)} masks of the last pass with those of the unadapted model", flush=True)
-    with _progress_bar(len(compared), "comparing") as bar:
-        comparison = compare(compared, recording, source, lookup, bar.update)
+    with _progress_bar(len(sequence) - compared[0].index, "comparing") as bar:
+        measured = BothStreams(*compare(compared, recording, source, ground_truth, bar.update))
     panels, shown = Panels(recording, source), first_round + last_round
-    with _progress_bar(len(shown), "drawing") as bar:
-        write_overlay(shown, played.answered, panels, options.out / "overlay.mp4", bar.update)
+    with (
+        _progress_bar(len(shown), "drawing") as bar,
+        OverlayVideo(options.out / "overlay.mp4", sequence.frame_rate) as video,
+    ):
+        write_overlay(shown, played.answered, panels, video, bar.update)
 
     stills = []
     for place in np.linspace(0, len(compared) - 1, _STILLS + 2)[1:-1]:
@@ -299,9 +301,9 @@ def _write_demo_report(
         picture = panels.draw(frame, played.history.at(played.arrivals[frame.stamp]))
         stills.append(Still(picture, f"frame {frame.index} of the last pass"))
     cv2.imwrite(str(options.out / "preview.png"), cv2.cvtColor(stills[_STILLS // 2].image, cv2.COLOR_RGB2BGR))
-    summary = _summarize(options, sequence, config, input_size, played, comparison)
+    summary = _summarize(options, sequence, config, input_size, played, measured)
     timeline_file = options.out / "timeline.png"
-    draw_timeline(_timeline(sequence, played, comparison), timeline_file)
+    draw_timeline(_timeline(sequence, played, compared, measured), timeline_file)
     write_html(summary, timeline_file, stills, model.classes, options.out / "report.html")
     (options.out / "summary.json").write_text(summary.to_json(), encoding="utf-8")
     if note:
@@ -315,7 +317,7 @@ def _summarize(
     config: StreamConfig,
     input_size: tuple[int, int],
     played: _Played,
-    comparison: MaskComparison,
+    measured: BothStreams[Measurement],
 ) -> DemoSummary:
     """All numbers of the run."""
     latencies: dict[State, list[float]] = {state: [] for state in State}
@@ -323,7 +325,7 @@ def _summarize(
         latencies[played.history.at(mask.time)].append(played.latency_ms(mask))
     end = played.messages[-1]
     height, width = sequence.image(0).shape[:2]
-    source, ditta = comparison.source, comparison.ditta
+    source, ditta = Scores.of([measured.source]), Scores.of([measured.ditta])
     return DemoSummary(
         video=sequence.name,
         frames=len(sequence),
@@ -344,9 +346,9 @@ def _summarize(
             adapting=Latency.of(latencies[State.ADAPTING]),
             adapted=Latency.of(latencies[State.ADAPTED]),
         ),
-        compared_frames=comparison.frames,
-        consistency=BothStreams(percent(source.flow_consistency), percent(ditta.flow_consistency)),
-        accuracy=BothStreams(Accuracy.of(source), Accuracy.of(ditta)) if comparison.labelled else None,
+        compared_frames=measured.ditta.frames,
+        consistency=BothStreams(source.consistency, ditta.consistency),
+        accuracy=BothStreams(Accuracy.of(source), Accuracy.of(ditta)) if measured.ditta.labelled else None,
         configuration={
             "video": str(options.sequence),
             "pace": "lockstep" if options.lockstep else "real time",
@@ -363,7 +365,9 @@ def _summarize(
     )
 
 
-def _timeline(sequence: VideoSequence, played: _Played, comparison: MaskComparison) -> Timeline:
+def _timeline(
+    sequence: VideoSequence, played: _Played, compared: list[PublishedFrame], measured: BothStreams[Measurement]
+) -> Timeline:
     """Everything in seconds since the first image."""
     begin = played.frames[0].time
     return Timeline(
@@ -371,7 +375,7 @@ def _timeline(sequence: VideoSequence, played: _Played, comparison: MaskComparis
         frames=[frame.time - begin for frame in played.frames],
         masks=[mask.time - begin for mask in played.masks],
         latencies=[played.latency_ms(mask) for mask in played.masks],
-        compared=[index / sequence.frame_rate for index in comparison.pairs],
-        source=comparison.source.flow_consistencies,
-        ditta=comparison.ditta.flow_consistencies,
+        compared=[frame.index / sequence.frame_rate for frame in compared[1:]],
+        source=measured.source.frame_consistency[1:],
+        ditta=measured.ditta.frame_consistency[1:],
     )

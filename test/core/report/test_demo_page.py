@@ -14,7 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.metrics import MaskQuality, percent
+from ditta_core.evaluation.measurement import VideoMeasurement
+from ditta_core.evaluation.metrics import percent
+from ditta_core.evaluation.scores import Scores
 from ditta_core.report.demo_page import (
     Accuracy,
     BothStreams,
@@ -79,10 +81,10 @@ def test_latency_percentiles() -> None:
 
 
 def test_accuracy_in_percent_with_none_for_what_was_not_measured() -> None:
-    quality = MaskQuality(2)
-    for _ in range(10):
-        quality.update(np.array([[0, 0, 0, 1]]), ground_truth=np.array([[0, 0, 1, 1]]))
-    assert Accuracy.of(quality) == Accuracy(
+    stream = VideoMeasurement("street", 0, 2)
+    for index in range(10):
+        stream.update(index, np.array([[0, 0, 0, 1]]), None, np.array([[0, 0, 1, 1]]))
+    assert Accuracy.of(Scores.of([stream.finish()])) == Accuracy(
         pytest.approx(100 * (2 / 3 + 1 / 2) / 2), pytest.approx(700 / 12), 100, None
     )
     assert percent(float("nan")) is None
@@ -105,8 +107,8 @@ def test_the_timeline_is_drawn(tmp_path: Path) -> None:
         masks=[0.1 * index + 0.05 for index in range(40)],
         latencies=[50.0] * 40,
         compared=[0.1 * index for index in range(20)],
-        source=[0.9] * 19 + [float("nan")],
-        ditta=[0.95] * 20,
+        source=[*[90.0] * 19, None],
+        ditta=[95.0] * 20,
     )
     path = tmp_path / "timeline.png"
     draw_timeline(timeline, path)

@@ -167,7 +167,7 @@ def test_a_failed_adaptation_is_reported_and_the_rest_still_played(
 
     def kill_worker(progress: NodeReplayProgress) -> None:
         if progress.state is State.ADAPTING:
-            kill_process(chosen.folder, "adaptation_worker")
+            kill_process(chosen.folder, "ditta_ros.adaptation.worker")
 
     replayed = run_node_replay(chosen, bag, kill_worker)
     assert_counts_agree(replayed)
