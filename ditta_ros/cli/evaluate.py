@@ -98,7 +98,8 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
         after Ctrl-C.
     """
     try:
-        from ditta_ros.evaluation.evaluate import describe_methods, evaluate, write_results
+        from ditta_core.evaluation.methods.registry import describe_methods
+        from ditta_ros.evaluation.evaluate import evaluate, write_results
     except ImportError as error:
         remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
         print(f"ditta evaluate: {error}: {remedy}", file=sys.stderr)

@@ -39,12 +39,6 @@ from ditta_ros.bags.reader import is_bag
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 
-
-def describe_methods() -> str:
-    """Every method in a line."""
-    return "\n".join(f"{name:<22}{METHODS[name].description}" for name in METHODS)
-
-
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ Segmentation", WACV 2022.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,33 +18,22 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame
 
 
-@dataclass(frozen=True)
-class AuxAdaptConfig:
-    """Settings of AuxAdapt.
-
-    Attributes:
-        learning_rate: Learning rate of stochastic gradient descent, chosen in docs/ablations.md#auxadapt.
-        momentum: Momentum of stochastic gradient descent.
-    """
-
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-
-
 class AuxAdaptLearner(OnlineAdapter):
     """The main network, and an auxiliary one whose logits are added to its own.
 
     Args:
-        model: the main network; shared and not changed. The auxiliary one shares its encoder.
+        model: Main network; shared and not changed. The auxiliary one shares its encoder.
+        learning_rate: Learning rate of stochastic gradient descent, chosen in docs/ablations.md#auxadapt.
+        momentum: Momentum of stochastic gradient descent.
     """
 
-    def __init__(self, model: SegmentationModel, config: AuxAdaptConfig) -> None:
+    def __init__(self, model: SegmentationModel, learning_rate: float = 0.01, momentum: float = 0.9) -> None:
         self.main = model
         self.auxiliary = copy.deepcopy(model, {id(model.encoder): model.encoder}).eval()
         parameters = self.auxiliary.decoder_parameters()
         for parameter in parameters:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+        self.optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
 
     def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
         outputs = self.outputs(frame, input_size)
@@ -61,7 +49,7 @@ class AuxAdaptLearner(OnlineAdapter):
 
 
 class AuxAdapt(OnlineMethod):
-    """Frozen main network and a learning auxiliary one, with one step per warm-up frame, then frozen.
+    """Learning auxiliary network (AuxAdapt) with one step per warm-up frame, then frozen.
 
     As published: the logits of both networks are added up, their joint decision is the mask of the frame and the label
     that the auxiliary network is trained towards by cross-entropy, one step per frame.
@@ -73,10 +61,9 @@ class AuxAdapt(OnlineMethod):
     """
 
     uses_warmup = True
-    config = AuxAdaptConfig()
 
     def new_learner(self) -> AuxAdaptLearner:
-        return AuxAdaptLearner(self.model, self.config)
+        return AuxAdaptLearner(self.model)
 
 
 class AuxAdaptOnline(AuxAdapt):

@@ -25,7 +25,7 @@ grows with the number n of images seen, s = n / (n + N), the source counting as 
 
 
 class BNBlend(StreamMethod):
-    """BatchNorm statistics become 0.7·source + 0.3·warm-up, every frame is then segmented on its own.
+    """BatchNorm statistics blended to 0.7·source + 0.3·warm-up, nothing learned, every frame on its own.
 
     Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
     The statistics are those of at most ``STATISTICS_FRAMES`` warm-up frames, evenly spread, as in the live adaptation.
@@ -56,6 +56,6 @@ class BNBlend(StreamMethod):
 
 
 class BNBlendEMA(BNBlend):
-    """The same, and the probabilities smoothed along optical flow: both cheap tricks together."""
+    """BatchNorm statistics blended, and probabilities smoothed along optical flow: both cheap tricks together."""
 
     config = InferenceConfig(smoothing=SMOOTHING, restoration=False)

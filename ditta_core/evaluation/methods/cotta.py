@@ -117,7 +117,7 @@ class CoTTALearner(OnlineAdapter):
 
 
 class CoTTA(OnlineMethod):
-    """Averaged teacher, augmentations and random restoring, with one step per warm-up frame, then frozen.
+    """Averaged teacher and augmentations (CoTTA) with one step per warm-up frame, then frozen.
 
     As published for segmentation: all weights are trained, by Adam on the cross-entropy with the pseudo-label; that is,
     pixel by pixel, the teacher's prediction where the source model is surer than 0.69, and the mean of its predictions
