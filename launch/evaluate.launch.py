@@ -1,7 +1,7 @@
 """Measure the running node on a labelled bag: ``ros2 launch ditta_ros evaluate.launch.py bag:=FOLDER report:=FOLDER``.
 
 The bag is played to the node in a ROS domain of their own; its masks are compared with the labels, and a report is
-written. This is ``ditta evaluate --live`` with arguments of launch; the launch ends with exit code 1 where it fails.
+written. This is ``ditta evaluate --node`` with arguments of launch; the launch ends with exit code 1 where it fails.
 """
 
 import sys
@@ -27,14 +27,14 @@ OPTIONS = {
     "image_topic": ("", "Topic of the images in the bag; empty: the only one."),
     "ground_truth_topic": ("", "Topic of the labels in the bag; empty: /ground_truth/semantic."),
     "rate": ("1.0", "How many times as fast as recorded the bag is played."),
-    "work": ("", "Where finished parts wait for the end of an interrupted run; empty: runs/evaluation."),
+    "work": ("", "Where finished parts wait for the end of an interrupted evaluation; empty: runs/evaluation."),
 }
 """Options of `ditta evaluate`; those that are empty are left to it."""
 FLAGS = {
     "lockstep": ("false", "Whether every frame waits for the mask of the last, instead of coming in time."),
     "whole_video": ("false", "Whether all frames are measured, those of the warm-up included."),
     "quick": ("false", "Whether to take a first look: 50 frames, a smaller network input."),
-    "fresh": ("false", "Whether to begin anew instead of going on with an interrupted run."),
+    "fresh": ("false", "Whether to start over instead of going on with an interrupted evaluation."),
 }
 
 
@@ -46,7 +46,7 @@ def option(name: str) -> str:
 def start(context: LaunchContext) -> list[Action]:
     """The evaluation, with the end of which the launch ends."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ("bag", *OPTIONS, *FLAGS)}
-    command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", given["bag"], "--format", "bag", "--live"]
+    command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", given["bag"], "--format", "bag", "--node"]
     for name in OPTIONS:
         command += [option(name), given[name]] if given[name] else []
     command += [option(name) for name in FLAGS if given[name] == "true"]

@@ -16,8 +16,8 @@ class VideoSequence(ABC):
     """Frames in order, with labels where there are any. Frames are read when asked for, never all at once.
 
     Attributes:
-        name: name of the sequence in reports.
-        frame_rate: frames per second.
+        name: Name of the sequence in reports.
+        frame_rate: Frames per second.
     """
 
     name: str
@@ -51,3 +51,32 @@ class VideoSequence(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """All frames, in order."""
         return map(self.frame, range(len(self)))
+
+
+class SequenceView(VideoSequence):
+    """Another sequence, of which subclasses change a part.
+
+    Args:
+        original: Sequence that everything comes from.
+    """
+
+    def __init__(self, original: VideoSequence) -> None:
+        self.original = original
+        self.name = original.name
+        self.frame_rate = original.frame_rate
+
+    def __len__(self) -> int:
+        return len(self.original)
+
+    @property
+    def classes(self) -> ClassList | None:
+        return self.original.classes
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self.original.image(index)
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        return self.original.labels(index)
+
+    def stamp(self, index: int) -> int:
+        return self.original.stamp(index)

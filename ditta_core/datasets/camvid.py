@@ -17,8 +17,8 @@ class CamVidSequence(ImageSequence):
     """Frames and labels of a folder with ``images/`` and ``labels/``.
 
     Args:
-        folder: the folder that holds both.
-        frame_rate: frames per second.
+        folder: Folder that holds both.
+        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: one of the two folders is not there.

@@ -8,7 +8,6 @@ One frame of each is annotated: ``gtFine/<split>/<city>/<city>_<sequence>_<frame
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from ditta_core.classes import ClassList
@@ -48,38 +47,17 @@ LABEL_IDS = (*range(34), UNLABELLED)
 """Values of a label image; 255 is the id -1 (licence plate)."""
 
 
-@dataclass(frozen=True, order=True)
-class FrameName:
-    """What the name of a file says.
-
-    Attributes:
-        city: where it was recorded.
-        sequence: number of the recording.
-        frame: number of the frame in it.
-    """
-
-    city: str
-    sequence: int
-    frame: int
-
-    @classmethod
-    def of(cls, path: Path) -> FrameName | None:
-        """What the name of an image says; None for a file that is named otherwise."""
-        match = re.fullmatch(r"(.+)_(\d+)_(\d+)_leftImg8bit\.(?:png|jpg)", path.name)
-        return cls(match[1], int(match[2]), int(match[3])) if match else None
-
-    def follows(self, other: FrameName) -> bool:
-        """Whether this is the frame after the other one."""
-        return self == FrameName(other.city, other.sequence, other.frame + 1)
+_FRAME = re.compile(r"(.+)_(\d+)_(\d+)_leftImg8bit\.(?:png|jpg)")
+"""City, number of the recording and number of the frame in the name of an image."""
 
 
 class CityscapesSequence(ImageSequence):
     """Frames of one snippet, or the stills of one city, with labels for those that are annotated.
 
     Args:
-        name: of the sequence.
-        image_paths: the frames in order, below ``leftImg8bit_sequence`` or ``leftImg8bit`` of the root.
-        frame_rate: frames per second.
+        name: Name of the sequence.
+        image_paths: Images in order, below ``leftImg8bit_sequence`` or ``leftImg8bit`` of the root.
+        frame_rate: Frames per second.
 
     Raises:
         ValueError: there is no frame.
@@ -91,13 +69,13 @@ class CityscapesSequence(ImageSequence):
             name,
             frame_rate,
             image_paths,
-            [label_path(path) for path in image_paths],
+            [_label_path(path) for path in image_paths],
             ClassList.packaged("cityscapes19"),
             id_table(ids),
         )
 
 
-def label_path(image_path: Path) -> Path | None:
+def _label_path(image_path: Path) -> Path | None:
     """The label image of a frame; None where there is none."""
     city = image_path.parent
     root = city.parents[2]
@@ -112,9 +90,9 @@ def cityscapes_sequences(
     """The snippets of a copy of Cityscapes, each a sequence; without ``leftImg8bit_sequence``, the stills of each city.
 
     Args:
-        root: the folder that holds ``leftImg8bit_sequence`` or ``leftImg8bit``, and ``gtFine``.
+        root: Folder that holds ``leftImg8bit_sequence`` or ``leftImg8bit``, and ``gtFine``.
         split: train, val or test; by default ``val``, and all that are there where there is no ``val``.
-        frame_rate: frames per second; by default 17 for snippets and 1 for stills.
+        frame_rate: Frames per second; by default 17 for snippets and 1 for stills.
 
     Raises:
         FileNotFoundError: neither folder is there, or it has no such split.
@@ -130,7 +108,9 @@ def cityscapes_sequences(
     if split is None and "val" in splits:
         split = "val"
     paths = {
-        name: path for path in (root / kind).glob(f"{split or '*'}/*/*") if (name := FrameName.of(path)) is not None
+        (match[1], int(match[2]), int(match[3])): path
+        for path in (root / kind).glob(f"{split or '*'}/*/*")
+        if (match := _FRAME.fullmatch(path.name)) is not None
     }
     if not paths:
         raise ValueError(
@@ -138,14 +118,12 @@ def cityscapes_sequences(
             f"but got none"
         )
     groups: dict[str, list[Path]] = {}
-    before: FrameName | None = None
     key = ""
-    for name in sorted(paths):
+    for (city, recording, frame), path in sorted(paths.items()):
         if kind == STILLS:
-            key = name.city
-        elif before is None or not name.follows(before):
-            key = f"{name.city}_{name.sequence:06}_{name.frame:06}"
-        groups.setdefault(key, []).append(paths[name])
-        before = name
+            key = city
+        elif (city, recording, frame - 1) not in paths:  # another snippet begins
+            key = f"{city}_{recording:06}_{frame:06}"
+        groups.setdefault(key, []).append(path)
     rate = frame_rate or (FRAME_RATE if kind == SNIPPETS else STILLS_FRAME_RATE)
     return [CityscapesSequence(key, images, rate) for key, images in groups.items()]

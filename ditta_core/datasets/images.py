@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_GREY, PNG_PALETTE = 0, 3
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_PALETTE = 0, 3
 """Colour types of PNG: https://www.w3.org/TR/png-3/#3colourType."""
 
-NOT_AN_ID = -1
+_NOT_AN_ID = -1
 """In a table of ids: a value that the data set does not use."""
 
 
@@ -43,8 +43,8 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
         ValueError: the file is no readable image, or has no 8-bit value per pixel.
     """
     content = path.read_bytes()
-    if content.startswith(PNG_SIGNATURE):
-        content = without_palette(content)
+    if content.startswith(_PNG_SIGNATURE):
+        content = _without_palette(content)
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if values is None:
         raise ValueError(f"expected a readable label image, but {path} is not one")
@@ -56,22 +56,22 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
     return np.asarray(values, np.uint8)
 
 
-def without_palette(png: bytes) -> bytes:
+def _without_palette(png: bytes) -> bytes:
     """A PNG with 8-bit palette positions, relabelled as a grey image of them; any other PNG as it is.
 
     OpenCV only gives the colours of such a file, of which several may be equal. The pixels of both kinds are stored
     alike, so that only the header changes.
     """
-    start = len(PNG_SIGNATURE)
+    start = len(_PNG_SIGNATURE)
     header = png[start + 8 : start + 21]
-    if len(header) < 13 or (header[8], header[9]) != (8, PNG_PALETTE):
+    if len(header) < 13 or (header[8], header[9]) != (8, _PNG_PALETTE):
         return png
-    parts = [PNG_SIGNATURE]
+    parts = [_PNG_SIGNATURE]
     while start < len(png):
         (length,) = struct.unpack(">I", png[start : start + 4].ljust(4, b"\0"))
         chunk = png[start : start + 12 + length]
         if chunk[4:8] == b"IHDR":
-            body = b"IHDR" + header[:9] + bytes([PNG_GREY]) + header[10:]
+            body = b"IHDR" + header[:9] + bytes([_PNG_GREY]) + header[10:]
             chunk = chunk[:4] + body + struct.pack(">I", zlib.crc32(body))
         if chunk[4:8] not in (b"PLTE", b"tRNS"):
             parts.append(chunk)
@@ -81,16 +81,16 @@ def without_palette(png: bytes) -> bytes:
 
 def image_files(folder: Path) -> list[Path]:
     """Image files of a folder in alphabetical order; anything else in it is passed over."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
 
 
 def id_table(ids: Mapping[int, int]) -> NDArray[np.int16]:
-    """Class ids by the values of a label image, int16 [256]; ``NOT_AN_ID`` for a value that the data set does not use.
+    """Class ids by the values of a label image, int16 [256]; ``_NOT_AN_ID`` for a value that the data set does not use.
 
     Args:
-        ids: the class id, or 255 for unlabelled, of each value 0..255 that the data set uses.
+        ids: Class id, or 255 for unlabelled, of each value 0..255 that the data set uses.
     """
-    table = np.full(256, NOT_AN_ID, np.int16)
+    table = np.full(256, _NOT_AN_ID, np.int16)
     table[list(ids)] = list(ids.values())
     return table
 
@@ -99,11 +99,11 @@ class ImageSequence(VideoSequence):
     """Frames in image files, and label images in files of their own for all, some or none of them.
 
     Args:
-        name: of the sequence.
-        frame_rate: frames per second.
-        image_paths: the frames in order.
-        label_paths: one per frame, None for a frame without labels.
-        classes: of the labels.
+        name: Name of the sequence.
+        frame_rate: Frames per second.
+        image_paths: Images in order.
+        label_paths: Label image of each frame; None for a frame without labels.
+        classes: Classes of the labels.
         ids: int16 [256], class ids by the values of the label images, of :func:`id_table`.
 
     Raises:
@@ -165,13 +165,13 @@ class ImageSequence(VideoSequence):
         ids = self._ids[values]
         if ids.min() < 0:
             raise ValueError(
-                f"expected label values of {ranges(np.flatnonzero(self._ids != NOT_AN_ID))}, but {path} holds "
-                f"{ranges(np.unique(values[ids == NOT_AN_ID]))}; is the format the right one?"
+                f"expected label values of {_ranges(np.flatnonzero(self._ids != _NOT_AN_ID))}, but {path} holds "
+                f"{_ranges(np.unique(values[ids == _NOT_AN_ID]))}; is the format the right one?"
             )
         return ids.astype(np.uint8)
 
 
-def ranges(values: NDArray[np.integer]) -> str:
+def _ranges(values: NDArray[np.integer]) -> str:
     """Sorted numbers as text, runs of them as ranges: ``0..11, 255``."""
     runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -18,7 +18,7 @@ from ditta_core.datasets.vspw import VspwSequence, vspw_sequences
 Format = Literal["auto", "camvid", "vspw", "cityscapes", "video", "images"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-SPLIT_FORMATS: tuple[Format, ...] = ("vspw", "cityscapes")
+_SPLIT_FORMATS: tuple[Format, ...] = ("vspw", "cityscapes")
 """Formats that come in splits."""
 
 
@@ -28,16 +28,16 @@ def open_sequences(
     """Open what a path holds.
 
     Args:
-        path: one of
+        path: Path of one of
 
             - ``camvid``: a folder with ``images/`` and ``labels/``, or a folder of such folders;
             - ``vspw``: a folder with ``data/<video>/origin/`` and ``data/<video>/mask/``, or that of one video;
             - ``cityscapes``: a folder with ``leftImg8bit_sequence/`` or ``leftImg8bit/``, and ``gtFine/``;
             - ``video``: a video file;
             - ``images``: a folder of images.
-        format: one of these; ``auto`` takes the first that fits.
-        frame_rate: frames per second; by default the file's own, or that of the data set.
-        split: of VSPW or Cityscapes; by default their validation split, or everything where there is none.
+        format: One of these; ``auto`` takes the first that fits.
+        frame_rate: Frames per second; by default the file's own, or that of the data set.
+        split: Split of VSPW or Cityscapes; by default their validation split, or everything where there is none.
 
     Returns:
         At least one sequence, in the order of their names, or of the list that names them.
@@ -55,8 +55,8 @@ def open_sequences(
     if not path.exists():
         raise FileNotFoundError(f"expected a video file or a folder of frames, but {path} does not exist")
     if format == "auto":
-        format = detect_format(path)
-    if split is not None and (format not in SPLIT_FORMATS or is_one_vspw_video(path)):
+        format = _detect_format(path)
+    if split is not None and (format not in _SPLIT_FORMATS or _is_one_vspw_video(path)):
         raise ValueError(
             f"expected a split only of a copy of VSPW or Cityscapes, but got {split!r} for {path}, which was read as "
             f"{format}; leave it out"
@@ -64,10 +64,10 @@ def open_sequences(
     sequences: Sequence[VideoSequence]
     if format == "camvid":
         rate = frame_rate or camvid.FRAME_RATE
-        sequences = [CamVidSequence(folder, rate) for folder in camvid_folders(path) or [path]]
+        sequences = [CamVidSequence(folder, rate) for folder in _camvid_folders(path) or [path]]
     elif format == "vspw":
         rate = frame_rate or vspw.FRAME_RATE
-        one = is_one_vspw_video(path)
+        one = _is_one_vspw_video(path)
         sequences = [VspwSequence(path, rate)] if one else vspw_sequences(path, split, rate)
     elif format == "cityscapes":
         sequences = cityscapes_sequences(path, split, frame_rate)
@@ -85,8 +85,8 @@ def open_video(path: str | Path, frame_rate: float | None = None) -> VideoSequen
     """Open the one sequence that a path holds.
 
     Args:
-        path: see :func:`open_sequences`.
-        frame_rate: frames per second; by default the file's own, or that of the data set.
+        path: Path as in :func:`open_sequences`.
+        frame_rate: Frames per second; by default the file's own, or that of the data set.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -102,7 +102,7 @@ def open_video(path: str | Path, frame_rate: float | None = None) -> VideoSequen
     return sequences[0]
 
 
-def detect_format(path: Path) -> Format:
+def _detect_format(path: Path) -> Format:
     """The format of what is at a path.
 
     Raises:
@@ -110,9 +110,9 @@ def detect_format(path: Path) -> Format:
     """
     if path.is_file():
         return "video"
-    if camvid_folders(path):
+    if _camvid_folders(path):
         return "camvid"
-    if is_one_vspw_video(path) or next(path.glob("data/*/origin"), None) is not None:
+    if _is_one_vspw_video(path) or next(path.glob("data/*/origin"), None) is not None:
         return "vspw"
     if (path / SNIPPETS).is_dir() or (path / STILLS).is_dir():
         return "cityscapes"
@@ -125,13 +125,13 @@ def detect_format(path: Path) -> Format:
     )
 
 
-def camvid_folders(path: Path) -> list[Path]:
+def _camvid_folders(path: Path) -> list[Path]:
     """The folder itself, or those in it, that hold ``images/`` and ``labels/``; none if there is no such folder."""
     candidates = [path, *sorted(path.iterdir())] if path.is_dir() else []
     found = [folder for folder in candidates if (folder / "images").is_dir() and (folder / "labels").is_dir()]
     return found[:1] if found[:1] == [path] else found
 
 
-def is_one_vspw_video(path: Path) -> bool:
+def _is_one_vspw_video(path: Path) -> bool:
     """Whether a folder is that of one video of VSPW rather than of all."""
     return (path / "origin").is_dir()

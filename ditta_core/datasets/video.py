@@ -16,7 +16,7 @@ from ditta_core.datasets.images import image_files, read_image
 FOLDER_FRAME_RATE = 10.0
 """Frames per second of a folder of images that comes without one."""
 
-SEEK_DISTANCE = 32
+_SEEK_DISTANCE = 32
 """Frames ahead up to which reading on is cheaper than seeking, which decodes from the key frame before."""
 
 
@@ -24,8 +24,8 @@ class ImageFolder(VideoSequence):
     """The image files of a folder, in alphabetical order.
 
     Args:
-        folder: with .png, .jpg or .jpeg files; anything else in it is passed over.
-        frame_rate: frames per second.
+        folder: Folder with .png, .jpg or .jpeg files; anything else in it is passed over.
+        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -55,8 +55,8 @@ class VideoFile(VideoSequence):
     One thread at a time may read. A copy made by pickling opens the file again, so that it must be there too.
 
     Args:
-        path: a file that OpenCV can decode.
-        frame_rate: frames per second; the file's own by default.
+        path: File that OpenCV can decode.
+        frame_rate: Frames per second; the file's own by default.
 
     Raises:
         FileNotFoundError: no such file.
@@ -113,7 +113,7 @@ class VideoFile(VideoSequence):
 
     def _go_to(self, index: int) -> None:
         """Make ``index`` the next frame."""
-        if index < self._next or index > self._next + SEEK_DISTANCE:
+        if index < self._next or index > self._next + _SEEK_DISTANCE:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
             self._next = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
             if self._next > index:  # seeking is inexact in some containers

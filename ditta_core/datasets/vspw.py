@@ -26,8 +26,8 @@ class VspwSequence(ImageSequence):
     The class id of a pixel is its mask value less one, as in the scripts of the data set.
 
     Args:
-        folder: the folder of the video, its name being the video's.
-        frame_rate: frames per second.
+        folder: Folder of the video, its name being the video's.
+        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: there is no folder ``origin``.
@@ -59,10 +59,10 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
     """The videos of a copy of VSPW.
 
     Args:
-        root: the folder that holds ``data/`` and, mostly, ``train.txt``, ``val.txt`` and ``test.txt``, which name a
+        root: Folder that holds ``data/`` and, mostly, ``train.txt``, ``val.txt`` and ``test.txt``, which name a
             video per line.
-        split: name of a list without ``.txt``; by default ``val``, and all videos where there is no ``val.txt``.
-        frame_rate: frames per second.
+        split: Name of a list without ``.txt``; by default ``val``, and all videos where there is no ``val.txt``.
+        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: there is no folder ``data`` or no such list, or a video that it names is not there.

@@ -1,7 +1,7 @@
 """Corruptions of camera images at severities 1..5 after the common-corruptions benchmark, made for video.
 
-Written here because imagecorruptions fails on NumPy 2 (``np.float_``) and brings a second OpenCV beside the headless
-one; what albumentations and kornia have under these names is another thing. Formulas and strengths are of
+Own code, since imagecorruptions fails on NumPy 2 (``np.float_``) and installs a second OpenCV; albumentations and
+kornia have other formulas under these names. Formulas and strengths are of
 
 - ``fog``, ``noise`` (Gaussian), ``motion_blur``, ``jpeg``, ``contrast``: Hendrycks & Dietterich, "Benchmarking neural
   network robustness to common corruptions and perturbations", ICLR 2019, as set for ImageNet-C;
@@ -9,17 +9,9 @@ one; what albumentations and kornia have under these names is another thing. For
 - ``rain``: Dong et al., "Benchmarking robustness of 3D object detection to common corruptions in autonomous driving",
   CVPR 2023, as set for the images of nuScenes-C.
 
-Those corrupt single images. Here the frames of one video belong together, by the seed:
-
-- ``fog`` is one field that drifts slowly across the image;
-- ``low_light`` is one exposure, dark for all frames alike, with fresh sensor noise in every frame;
-- ``noise`` is fresh in every frame;
-- ``motion_blur`` is along one direction that sways slowly;
-- ``rain`` has one density, length and slant of streaks, and fresh streaks in every frame;
-- ``jpeg`` and ``contrast`` are the same function of every frame.
-
-Corrupted frames depend on seed and frame number alone, not on the frames before. They repeat bit by bit with the same
-versions of NumPy and OpenCV.
+Those corrupt single images. Here the seed makes the frames of one video belong together: ``fog`` drifts slowly, the
+direction of ``motion_blur`` sways slowly, ``rain`` keeps its density, length and slant; noise and streaks are fresh in
+every frame. A frame depends on seed and number alone, and repeats bit by bit with the same NumPy and OpenCV.
 """
 
 from __future__ import annotations
@@ -33,8 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.classes import ClassList
-from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.base import SequenceView, VideoSequence
 
 Setting = TypeVar("Setting")
 
@@ -94,8 +85,8 @@ class Corruption:
     """What is done to a video.
 
     Attributes:
-        name: one of ``NAMES``.
-        severity: 1..5.
+        name: Name of the corruption, one of ``NAMES``.
+        severity: Severity in 1..5.
 
     Raises:
         ValueError: an unknown name or severity.
@@ -132,8 +123,8 @@ class Corruptor:
     """Corrupts the frames of one video, in any order.
 
     Args:
-        corruption: what is done.
-        seed: makes the fog, the direction of the blur, the rain and the noise; 0 or more.
+        corruption: What is done.
+        seed: Seed of the fog, the direction of the blur, the rain and the noise; 0 or more.
     """
 
     def __init__(self, corruption: Corruption, seed: int) -> None:
@@ -156,8 +147,7 @@ class Corruptor:
         """Corrupt one frame.
 
         Args:
-            image: uint8 [H, W, 3], RGB; left as it is.
-            index: number of the frame in the video, 0 or more.
+                index: Number of the frame in the video, 0 or more.
 
         Returns:
             uint8 [H, W, 3].
@@ -207,16 +197,16 @@ class Corruptor:
         photons = LOW_LIGHT_PHOTONS * self._setting(LOW_LIGHT) * np.linspace(0, 1, 256) ** 2
         counted = generator.poisson(photons[image]).astype(np.float32)
         counted *= 255 / LOW_LIGHT_PHOTONS
-        return add_gaussian(np.minimum(counted, 255), LOW_LIGHT_READ_NOISE, generator)
+        return _add_gaussian(np.minimum(counted, 255), LOW_LIGHT_READ_NOISE, generator)
 
     def _add_noise(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        return add_gaussian(image, self._setting(NOISE), self._of_frame(index))
+        return _add_gaussian(image, self._setting(NOISE), self._of_frame(index))
 
     def _blur(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         radius, sigma = self._setting(MOTION_BLUR)
         direction, phase = self._of_video().uniform(-1, 1, 2)
         sway = math.sin(2 * math.pi * index / BLUR_SWAY_FRAMES + math.pi * phase)
-        kernel = motion_blur_kernel(radius, sigma, (BLUR_ANGLE - BLUR_SWAY) * direction + BLUR_SWAY * sway)
+        kernel = _motion_blur_kernel(radius, sigma, (BLUR_ANGLE - BLUR_SWAY) * direction + BLUR_SWAY * sway)
         blurred = cv2.filter2D(image.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REPLICATE)
         return np.clip(blurred, 0, 255).astype(np.uint8)
 
@@ -232,7 +222,7 @@ class Corruptor:
         gates = frame.beta(1, 1 - RAIN_UNIFORMITY, RAIN_GATES).astype(np.float32)
         drops = present * opacity * np.clip(cv2.resize(gates, cells[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
         drops = np.clip(cv2.resize(drops, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
-        kernel = streak_kernel(int(length * max(height, width)), slant)
+        kernel = _streak_kernel(int(length * max(height, width)), slant)
         streaks = cv2.filter2D(drops, -1, kernel, borderType=cv2.BORDER_REFLECT)[:, :, None]
         streaks = np.clip(RAIN_OPACITY * streaks, 0, 1)
         return (image + streaks * (RAIN_COLOR - image)).astype(np.uint8)
@@ -251,64 +241,30 @@ class Corruptor:
         return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def corrupt(image: NDArray[np.uint8], corruption: Corruption, seed: int, index: int) -> NDArray[np.uint8]:
-    """Corrupt one frame of a video; :class:`Corruptor` is faster for many.
-
-    Args:
-        image: uint8 [H, W, 3], RGB; left as it is.
-        corruption: what is done.
-        seed: of the video, 0 or more.
-        index: number of the frame in the video, 0 or more.
-
-    Returns:
-        uint8 [H, W, 3].
-
-    Raises:
-        ValueError: the image is of another shape or type, or without pixels; the seed is negative.
-    """
-    return Corruptor(corruption, seed)(image, index)
-
-
-class CorruptedSequence(VideoSequence):
+class CorruptedSequence(SequenceView):
     """A sequence with corrupted frames; labels and everything else are those of the clean one.
 
     Args:
-        clean: the sequence.
-        corruption: what is done to its frames.
-        seed: of the video, 0 or more.
+        clean: Sequence without corruption.
+        corruption: What is done to its frames.
+        seed: Seed of the video, 0 or more.
     """
 
     def __init__(self, clean: VideoSequence, corruption: Corruption, seed: int) -> None:
-        self.clean = clean
-        self.corruption = corruption
-        self.name = clean.name
-        self.frame_rate = clean.frame_rate
+        super().__init__(clean)
         self._corruptor = Corruptor(corruption, seed)
 
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @property
-    def classes(self) -> ClassList | None:
-        return self.clean.classes
-
     def image(self, index: int) -> NDArray[np.uint8]:
-        return self._corruptor(self.clean.image(index), index)
-
-    def labels(self, index: int) -> NDArray[np.uint8] | None:
-        return self.clean.labels(index)
-
-    def stamp(self, index: int) -> int:
-        return self.clean.stamp(index)
+        return self._corruptor(super().image(index), index)
 
 
 def plasma_fractal(size: int, decay: float, generator: np.random.Generator) -> NDArray[np.float32]:
     """A cloud by midpoint displacement (diamond-square), float32 [size, size] of 0..1, without seams when repeated.
 
     Args:
-        size: a power of two, 2 or more.
-        decay: from one level to the next finer one, displacements shrink by its square.
-        generator: of the displacements.
+        size: Side of the cloud, a power of two, 2 or more.
+        decay: Square root of the factor by which displacements shrink from one level to the next finer one.
+        generator: Random numbers of the displacements.
     """
     field = np.zeros((size, size), np.float32)
     step, reach = size, 1.0
@@ -332,15 +288,15 @@ def plasma_fractal(size: int, decay: float, generator: np.random.Generator) -> N
     return field / field.max()
 
 
-def add_gaussian(
+def _add_gaussian(
     image: NDArray[np.uint8] | NDArray[np.float32], sigma: float, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Gaussian noise on an image of 0..255.
 
     Args:
         image: [H, W, 3].
-        sigma: standard deviation, of the range of the image.
-        generator: of the noise.
+        sigma: Standard deviation as a share of the range of the image.
+        generator: Random numbers of the noise.
     """
     noisy = generator.standard_normal(image.shape, np.float32)
     noisy *= 255 * sigma
@@ -348,13 +304,13 @@ def add_gaussian(
     return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
-def motion_blur_kernel(radius: int, sigma: float, angle: float) -> NDArray[np.float32]:
+def _motion_blur_kernel(radius: int, sigma: float, angle: float) -> NDArray[np.float32]:
     """Half a Gaussian along a line that begins in the middle, float32 [4 radius + 1, 4 radius + 1] of sum 1.
 
     Args:
-        radius: half the length of the line in pixels.
-        sigma: standard deviation in pixels.
-        angle: degrees from the horizontal.
+        radius: Half the length of the line in pixels.
+        sigma: Standard deviation in pixels.
+        angle: Angle from the horizontal in degrees.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -365,12 +321,12 @@ def motion_blur_kernel(radius: int, sigma: float, angle: float) -> NDArray[np.fl
     return kernel
 
 
-def streak_kernel(length: int, slant: float) -> NDArray[np.float32]:
+def _streak_kernel(length: int, slant: float) -> NDArray[np.float32]:
     """A line that fades towards one end, float32 [n, n] of sum 1 with the odd n from ``length``, 3 at least.
 
     Args:
-        length: pixels.
-        slant: degrees from the vertical.
+        length: Length in pixels.
+        slant: Angle from the vertical in degrees.
     """
     size = max(3, length | 1)
     upright = np.zeros((size, size), np.float32)

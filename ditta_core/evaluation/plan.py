@@ -8,10 +8,7 @@ from dataclasses import dataclass, field, replace
 from ditta_core.adaptation.config import warmup_length
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.corruptions import Corruption
-from ditta_core.evaluation.measurement import (
-    WINDOWS,
-    GroundTruth,
-)
+from ditta_core.evaluation.measurement import WINDOWS, GroundTruth
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import METHODS
 from ditta_core.evaluation.trial import Trial
@@ -23,14 +20,15 @@ class EvaluationOptions:
     """What is compared.
 
     Attributes:
-        methods: by name.
-        setup: what they are built from; its seed is that of the first repeat.
-        warmup_ratios: percent of each video's frames.
-        whole_video: measure all frames, the unadapted method serving those of the warm-up, instead of the rest alone.
-        corruptions: of the videos; None for the clean ones.
-        repeats: runs with successive seeds.
-        windows: lengths of the windows of video consistency that every evaluation must be able to fill.
-        threads: of torch in each process; the last digits of a result depend on it.
+        methods: Names of the methods.
+        setup: Settings that the methods are built from; its seed is that of the first repeat.
+        warmup_ratios: Lengths of the warm-up in percent of each video's frames.
+        whole_video: Whether all frames are measured, the unadapted method serving those of the warm-up, instead of the
+            rest alone.
+        corruptions: Corruptions of the videos; None for the clean ones.
+        repeats: Number of runs with successive seeds.
+        windows: Lengths of the windows of video consistency that every evaluation must be able to fill.
+        threads: Number of threads of torch in each process; the last digits of a result depend on it.
     """
 
     methods: tuple[str, ...]
@@ -55,14 +53,18 @@ class EvaluationOptions:
         if not set(self.windows) <= set(WINDOWS):
             raise ValueError(f"expected windows of {WINDOWS} frames, but got {self.windows}")
 
+    def first_measured(self, frames: int, ratio: int | None) -> int:
+        """Index of the first measured frame of a video of so many frames."""
+        return 0 if self.whole_video or ratio is None else warmup_length(frames, ratio)
+
 
 @dataclass(frozen=True)
 class PlannedResult:
     """One row of the table to come.
 
     Attributes:
-        method, warmup_ratio, corruption: as in :class:`MethodResult`.
-        trials: by repeat, one per video, each with the beginning of the measured frames.
+        method, warmup_ratio, corruption: Same as in :class:`~ditta_core.evaluation.scores.MethodResult`.
+        trials: Trials by repeat, one per video, each with the beginning of the measured frames.
     """
 
     method: str
@@ -80,45 +82,34 @@ def plan(
 
     A method without a warm-up runs once over a video, whatever the ratios.
     """
-    planned = []
     ratios: tuple[int | None, ...] = options.warmup_ratios
-    if options.whole_video and not any(uses_warmup(method) for method in options.methods):
+    if options.whole_video and not any(map(uses_warmup, options.methods)):
         ratios = (None,)
-    for corruption in options.corruptions:
-        for ratio in ratios:
-            for method in options.methods:
-                warms = uses_warmup(method)
-                repeats = tuple(
-                    tuple(
-                        trial_of(options, sequence, method, warms, ratio, corruption, repeat) for sequence in sequences
-                    )
-                    for repeat in range(options.repeats)
-                )
-                planned.append(PlannedResult(method, ratio, corruption, repeats))
-    return planned
 
+    def trial(
+        sequence: VideoSequence, method: str, ratio: int | None, corruption: Corruption | None, repeat: int
+    ) -> tuple[Trial, int]:
+        frames, seed, warms = len(sequence), options.setup.seed + repeat, uses_warmup(method)
+        first = options.first_measured(frames, ratio)
+        firsts = {first} if warms else {options.first_measured(frames, each) for each in options.warmup_ratios}
+        warmup = warmup_length(frames, ratio) if warms and ratio is not None else 0
+        setup = replace(options.setup, seed=seed)
+        return Trial(sequence, method, setup, warmup, tuple(sorted(firsts)), corruption, seed), first
 
-def trial_of(
-    options: EvaluationOptions,
-    sequence: VideoSequence,
-    method: str,
-    warms: bool,
-    ratio: int | None,
-    corruption: Corruption | None,
-    repeat: int,
-) -> tuple[Trial, int]:
-    """The trial that measures a method at a ratio, and where its measured frames begin."""
-    frames = len(sequence)
-    seed = options.setup.seed + repeat
-    warmup = 0 if ratio is None else warmup_length(frames, ratio)
-    if options.whole_video:
-        firsts: tuple[int, ...] = (0,)
-    elif warms:
-        firsts = (warmup,)
-    else:
-        firsts = tuple(sorted({warmup_length(frames, each) for each in options.warmup_ratios}))
-    trial = Trial(sequence, method, replace(options.setup, seed=seed), warmup if warms else 0, firsts, corruption, seed)
-    return trial, 0 if options.whole_video else warmup
+    return [
+        PlannedResult(
+            method,
+            ratio,
+            corruption,
+            tuple(
+                tuple(trial(sequence, method, ratio, corruption, repeat) for sequence in sequences)
+                for repeat in range(options.repeats)
+            ),
+        )
+        for corruption in options.corruptions
+        for ratio in ratios
+        for method in options.methods
+    ]
 
 
 def check_sequences(options: EvaluationOptions, sequences: Sequence[VideoSequence], model: SegmentationModel) -> None:
@@ -138,11 +129,9 @@ def check_sequences(options: EvaluationOptions, sequences: Sequence[VideoSequenc
                 f"expected at least {needed} frames in {sequence.name}, one of them to measure, but got {len(sequence)}"
             )
         GroundTruth(sequence, model.classes)
-    labelled = [sequence for sequence in sequences if sequence.classes is not None]
-    for ratio in options.warmup_ratios if labelled else ():
-        longest = max(
-            len(sequence) - (0 if options.whole_video else warmup_length(len(sequence), ratio)) for sequence in labelled
-        )
+    lengths = [len(sequence) for sequence in sequences if sequence.classes is not None]
+    for ratio in options.warmup_ratios if lengths else ():
+        longest = max(frames - options.first_measured(frames, ratio) for frames in lengths)
         for window in options.windows:
             if longest <= window:
                 raise ValueError(

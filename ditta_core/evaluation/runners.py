@@ -35,8 +35,8 @@ class TrialWorker:
     """Runs trials in a process of its own, with a model that is loaded once.
 
     Args:
-        setup: names the model.
-        threads: of torch.
+        setup: Settings of the methods, which name the model.
+        threads: Number of threads of torch.
     """
 
     def __init__(self, setup: MethodSetup, threads: int) -> None:
@@ -56,8 +56,8 @@ def run_on_ray(
     Videos and weights are opened by the workers: their paths must be the same on every machine of the cluster.
 
     Args:
-        workers: processes to run at once; each takes ``threads`` cores, and a GPU where the model's device is one.
-        address: of the cluster; None for a local one that lives as long as the run.
+        workers: Number of processes at once; each takes ``threads`` cores, and a GPU where the model's device is one.
+        address: Address of the cluster; None for a local one that lives as long as the evaluation.
 
     Raises:
         ImportError: the package ray is missing.

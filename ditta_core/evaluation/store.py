@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.evaluation.measurement import (
-    Measurement,
-)
+from ditta_core.evaluation.measurement import Measurement
 from ditta_core.evaluation.trial import Trial, TrialRecord, decode_mask
 from ditta_core.types import AdaptationReport
+
+_RECORD = "record.json"
 
 
 class TrialStore:
     """Keeps records of trials in a folder, each one whole or not at all.
 
     Args:
-        folder: is made where it does not exist.
+        folder: Folder of the records; is made where it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +32,7 @@ class TrialStore:
 
     def has(self, trial: Trial) -> bool:
         """Whether the trial is done."""
-        return (self.folder / trial.key / RECORD).is_file()
+        return (self.folder / trial.key / _RECORD).is_file()
 
     def put(self, trial: Trial, record: TrialRecord) -> None:
         """Keep a record."""
@@ -44,34 +44,21 @@ class TrialStore:
         values = asdict(replace(record, masks={}))
         for measurement in values["measurements"]:
             measurement["counts"] = measurement["counts"].tolist()
-        partial = folder / f"{RECORD}.partial"
+        partial = folder / f"{_RECORD}.partial"
         partial.write_text(json.dumps(values), encoding="utf-8")
-        partial.replace(folder / RECORD)  # last and at once: what has a record is complete
+        partial.replace(folder / _RECORD)  # last and at once: what has a record is complete
 
     def get(self, trial: Trial) -> TrialRecord:
         """The record of a trial that is done, without its masks."""
-        values = json.loads((self.folder / trial.key / RECORD).read_text(encoding="utf-8"))
-        measurements = [
-            Measurement(
-                **{
-                    **measurement,
-                    "counts": np.asarray(measurement["counts"], np.int64),
-                    "consistent": {int(window): shares for window, shares in measurement["consistent"].items()},
-                    "correct": {int(window): shares for window, shares in measurement["correct"].items()},
-                }
-            )
-            for measurement in values["measurements"]
-        ]
-        report = values["report"]
-        if report is not None:
-            report = AdaptationReport(**{**report, "losses": tuple(report["losses"])})
+        values = json.loads((self.folder / trial.key / _RECORD).read_text(encoding="utf-8"))
+        report, latencies = values["report"], values["latencies"]
         return TrialRecord(
-            tuple(measurements),
-            by_index(values["seconds"]),
-            {},
-            report,
-            values["peak_memory_mb"],
-            None if values["latencies"] is None else by_index(values["latencies"]),
+            measurements=tuple(map(_measurement, values["measurements"])),
+            seconds=_by_index(values["seconds"]),
+            masks={},
+            report=None if report is None else AdaptationReport(**{**report, "losses": tuple(report["losses"])}),
+            peak_memory_mb=values["peak_memory_mb"],
+            latencies=None if latencies is None else _by_index(latencies),
         )
 
     def mask(self, trial: Trial, index: int) -> NDArray[Any] | None:
@@ -84,9 +71,11 @@ class TrialStore:
         shutil.rmtree(self.folder)
 
 
-RECORD = "record.json"
+def _measurement(values: dict[str, Any]) -> Measurement:
+    windows = {name: _by_index(values[name]) for name in ("consistent", "correct")}
+    return Measurement(**{**values, **windows, "counts": np.asarray(values["counts"], np.int64)})
 
 
-def by_index(values: Mapping[str, float]) -> dict[int, float]:
-    """JSON has no whole numbers as names."""
+def _by_index(values: Mapping[str, Any]) -> dict[int, Any]:
+    """Values by whole number, which JSON does not have as keys."""
     return {int(index): value for index, value in values.items()}

@@ -1,7 +1,7 @@
-"""Running an evaluation: trials, where they run, and what is kept of them.
+"""A trial: one run of one method over one video.
 
-A trial is one run of one method over one video. It needs nothing of any other, so that trials run in this process or
-spread over a Ray cluster with the same numbers, and those that are done need not run again after an interruption.
+It needs nothing of any other, so that trials run in this process or spread over a Ray cluster with the same numbers,
+and those that are done need not run again after an interruption.
 """
 
 from __future__ import annotations
@@ -19,11 +19,7 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
-from ditta_core.evaluation.measurement import (
-    GroundTruth,
-    Measurement,
-    measure,
-)
+from ditta_core.evaluation.measurement import GroundTruth, Measurement, measure_video
 from ditta_core.evaluation.methods.base import Method, MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.segmentation.base import SegmentationModel
@@ -35,13 +31,13 @@ class Trial:
     """One run of a method over a video.
 
     Attributes:
-        sequence: the clean video; can be pickled.
-        method: its name.
-        setup: what it is built from.
-        warmup_frames: frames to prepare with; 0 for a method without a warm-up.
-        firsts: beginnings of the measured frames; several where one run serves several warm-up ratios.
-        corruption: of what the method sees; None for the clean video.
-        corruption_seed: makes the corruption of this repeat.
+        sequence: Clean video; can be pickled.
+        method: Name of the method.
+        setup: Settings that the method is built from.
+        warmup_frames: Number of frames to prepare with; 0 for a method without a warm-up.
+        firsts: Beginnings of the measured frames; several where one run serves several warm-up ratios.
+        corruption: Corruption of the frames that the method sees; None for the clean video.
+        corruption_seed: Seed of the corruption of this repeat.
     """
 
     sequence: VideoSequence
@@ -51,6 +47,13 @@ class Trial:
     firsts: tuple[int, ...]
     corruption: Corruption | None
     corruption_seed: int
+
+    @property
+    def seen(self) -> VideoSequence:
+        """What the method sees: the corrupted video, or the clean one."""
+        if self.corruption is None:
+            return self.sequence
+        return CorruptedSequence(self.sequence, self.corruption, self.corruption_seed)
 
     @property
     def steps(self) -> int:
@@ -70,12 +73,12 @@ class TrialRecord:
     """What came of a trial.
 
     Attributes:
-        measurements: one per beginning.
-        seconds: that the method took for each frame of the video, by index; those it was not shown are missing.
-        masks: label images by frame index, as PNG.
-        report: of the adaptation; None without one.
-        peak_memory_mb: of the process at its highest, or on CUDA of the device; None where it cannot be known.
-        latencies: milliseconds by frame index; of a live node only, as is that masks may be missing.
+        measurements: Measurement of each beginning.
+        seconds: Seconds that the method took for each frame of the video, by index; frames not shown are missing.
+        masks: Label images by frame index, as PNG; only the node leaves some out.
+        report: Report of the adaptation; None without one.
+        peak_memory_mb: Highest memory of the process, or on CUDA of the device; None where it cannot be known.
+        latencies: Milliseconds from the publication of a frame to the arrival of its mask, by index; of the node only.
     """
 
     measurements: tuple[Measurement, ...]
@@ -90,13 +93,13 @@ TrialRunner = Callable[[Trial, SegmentationModel, Callable[[], object]], TrialRe
 """Runs one trial with the model loaded already; the last argument is called after every frame."""
 
 
-# --- one trial -----------------------------------------------------------------------------------------------------
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
     """The highest memory of a ``with`` block in ``megabytes`` (10⁶ bytes), afterwards; None where it cannot be known.
 
-    On a CUDA device that of torch there; else the resident memory of the process, which Linux lets us count anew.
+    On a CUDA device that of torch there; else the resident memory of the process, whose peak Linux lets us reset.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -106,20 +109,17 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif CLEAR_REFS.exists():
-            CLEAR_REFS.write_text("5")
+        elif _CLEAR_REFS.exists():
+            _CLEAR_REFS.write_text("5")
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.device.type == "cuda":
             self.megabytes = torch.cuda.max_memory_allocated(self.device) / 1e6
-        elif CLEAR_REFS.exists():
+        elif _CLEAR_REFS.exists():
             lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
             peak = next((line for line in lines if line.startswith("VmHWM:")), None)
             self.megabytes = None if peak is None else int(peak.split()[1]) * 1024 / 1e6
-
-
-CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def encode_mask(class_ids: NDArray[Any]) -> bytes:
@@ -146,10 +146,7 @@ def run_trial(
     Raises:
         ValueError: the video, its labels or the masks are not what they should be; the message names the frame.
     """
-    sequence = trial.sequence
-    seen: VideoSequence = sequence
-    if trial.corruption is not None:
-        seen = CorruptedSequence(sequence, trial.corruption, trial.corruption_seed)
+    seen = trial.seen
     method = build(trial.method, trial.setup, model)
     masks: dict[int, bytes] = {}
     seconds: dict[int, float] = {}
@@ -181,9 +178,9 @@ def measure_masks(
 ) -> tuple[Measurement, ...]:
     """Measure the masks of a trial, wherever they were made."""
 
-    def mask(index: int) -> NDArray[Any] | None:
+    def of_frame(index: int, image: NDArray[np.uint8]) -> list[NDArray[Any]] | None:
         content = masks.get(index)
-        return None if content is None else decode_mask(content)
+        return None if content is None else [decode_mask(content)] * len(trial.firsts)
 
     truth = GroundTruth(trial.sequence, model.classes)
-    return tuple(measure(trial.sequence, truth, mask, trial.firsts, len(model.classes), step))
+    return tuple(measure_video(trial.sequence, truth, of_frame, trial.firsts, len(model.classes), step))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.metrics import MaskQuality, percent
+from ditta_core.evaluation.scores import Scores
 from ditta_core.report.pages import render, swatches
 from ditta_core.report.pictures import Still, data_url, jpeg
 from ditta_core.report.tables import Table, number
@@ -22,14 +22,17 @@ from ditta_core.types import State
 
 # --- what was measured ---------------------------------------------------------------------------------------------
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds from the publication of an image to the arrival of its mask; None where no mask arrived.
 
     Attributes:
-        p50, p95: the median, and what 95 % of the masks stay below.
-        masks: how many were measured.
+        p50: Median.
+        p95: Milliseconds that 95 % of the masks stay below.
+        masks: Number of measured masks.
     """
 
     p50: float | None
@@ -64,27 +67,17 @@ class Accuracy:
     vc16: float | None
 
     @classmethod
-    def of(cls, quality: MaskQuality) -> Accuracy:
-        """The measures of a stream of masks."""
-        confusion, consistency = quality.confusion, quality.video_consistency
-        shares = confusion.mean_iou(), confusion.weighted_iou(), consistency.score(8), consistency.score(16)
-        return cls(*(percent(share) for share in shares))
+    def of(cls, scores: Scores) -> Accuracy:
+        """Those of the scores that are against labels."""
+        return cls(scores.miou, scores.wiou, scores.vc8, scores.vc16)
 
 
 @dataclass(frozen=True)
-class AccuracyComparison:
-    """Accuracy of the unadapted model, frame by frame, and of DiTTA on the same frames."""
+class BothStreams(Generic[Value]):
+    """A value of the unadapted model, frame by frame, and of DiTTA on the same frames."""
 
-    source: Accuracy
-    ditta: Accuracy
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """Flow-warped consistency in percent: of the unadapted model, frame by frame, and of DiTTA on the same frames."""
-
-    source: float | None
-    ditta: float | None
+    source: Value
+    ditta: Value
 
 
 @dataclass(frozen=True)
@@ -92,22 +85,26 @@ class DemoSummary:
     """The numbers of one run of the demo.
 
     Attributes:
-        video: name of the sequence.
-        frames, frame_rate, image_size: its length, frames per second, (width, height).
-        passes: how often it was played, the measured last pass included.
-        frames_in: images published.
-        masks_out: masks that arrived.
-        dropped: images that the node passed over, as it declares itself.
-        lost: images that never reached the node.
-        states: of the node, in order.
-        generation: of the model at the end.
-        warmup_frames: frames that the model was adapted to.
-        adaptation_seconds: duration of the adaptation.
-        masks_during_adaptation: masks that arrived while the node was adapting.
-        compared_frames: frames of the last pass, after the warm-up part: what the measures are over.
-        accuracy: None without labels.
-        configuration: options of the run.
-        versions: of the software.
+        video: Name of the sequence.
+        frames: Number of frames of the sequence.
+        frame_rate: Frames per second of the sequence.
+        image_size: Size of the frames (width, height).
+        passes: Number of times that it was played, the measured last pass included.
+        frames_in: Number of images published.
+        masks_out: Number of masks that arrived.
+        dropped: Number of images that the node passed over, as it declares itself.
+        lost: Number of images that never reached the node.
+        states: States of the node, in order.
+        generation: Generation of the model at the end.
+        warmup_frames: Number of frames that the model was adapted to.
+        adaptation_seconds: Duration of the adaptation.
+        masks_during_adaptation: Number of masks that arrived while the node was adapting.
+        latency_ms: Latencies in the phases of the run.
+        compared_frames: Number of frames of the last pass, after the warm-up part, that the measures are over.
+        consistency: Flow-warped consistency in percent.
+        accuracy: Measures against labels; None without labels.
+        configuration: Options of the run.
+        versions: Versions of the software.
     """
 
     video: str
@@ -126,8 +123,8 @@ class DemoSummary:
     masks_during_adaptation: int
     latency_ms: PhaseLatencies
     compared_frames: int
-    consistency: Consistency
-    accuracy: AccuracyComparison | None
+    consistency: BothStreams[float | None]
+    accuracy: BothStreams[Accuracy] | None
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -144,12 +141,12 @@ class Timeline:
     """When what happened, in seconds since the first image.
 
     Attributes:
-        states: when each state began.
-        frames: when each image was published.
-        masks: when each mask arrived.
-        latencies: milliseconds, one per mask.
-        compared: seconds of the video, of each frame whose consistency with the one before was measured.
-        source, ditta: these consistencies, 0..1, of the unadapted model and of DiTTA; NaN across a cut.
+        states: Time at which each state began.
+        frames: Time at which each image was published.
+        masks: Time at which each mask arrived.
+        latencies: Latency of each mask in milliseconds.
+        compared: Time within the video of each frame whose consistency with the one before was measured.
+        source, ditta: Consistencies of these frames in percent, of the unadapted model and of DiTTA; None across a cut.
     """
 
     states: Sequence[tuple[float, State]]
@@ -157,23 +154,16 @@ class Timeline:
     masks: Sequence[float]
     latencies: Sequence[float]
     compared: Sequence[float]
-    source: Sequence[float]
-    ditta: Sequence[float]
+    source: Sequence[float | None]
+    ditta: Sequence[float | None]
 
 
 def quality_table(summary: DemoSummary) -> Table:
     """How steady, and with labels how good, the masks are without and with DiTTA."""
-    measures: list[tuple[str, float | None, float | None]] = [
-        ("flow-warped consistency", summary.consistency.source, summary.consistency.ditta)
-    ]
+    measures = [("flow-warped consistency", summary.consistency.source, summary.consistency.ditta)]
     if summary.accuracy is not None:
-        source, ditta = summary.accuracy.source, summary.accuracy.ditta
-        measures += [
-            ("mIoU", source.miou, ditta.miou),
-            ("wIoU", source.wiou, ditta.wiou),
-            ("VC8", source.vc8, ditta.vc8),
-            ("VC16", source.vc16, ditta.vc16),
-        ]
+        values = astuple(summary.accuracy.source), astuple(summary.accuracy.ditta)
+        measures += zip(("mIoU", "wIoU", "VC8", "VC16"), *values, strict=True)
     rows = []
     for name, before, after in measures:
         change = "–" if before is None or after is None else f"{after - before:+.2f}"
@@ -184,15 +174,11 @@ def quality_table(summary: DemoSummary) -> Table:
 def latency_table(summary: DemoSummary) -> Table:
     """Latency per phase."""
     phases = summary.latency_ms
-    rows = [
+    rows = tuple(
         (name, str(latency.masks), number(latency.p50), number(latency.p95))
-        for name, latency in (
-            ("before", phases.base),
-            ("during", phases.adapting),
-            ("after", phases.adapted),
-        )
-    ]
-    return Table(("adaptation", "masks", "latency p50, ms", "p95, ms"), tuple(rows))
+        for name, latency in (("before", phases.base), ("during", phases.adapting), ("after", phases.adapted))
+    )
+    return Table(("adaptation", "masks", "latency p50, ms", "p95, ms"), rows)
 
 
 def flow_sentence(summary: DemoSummary) -> str:
@@ -213,15 +199,15 @@ def summary_text(summary: DemoSummary) -> str:
 
 # --- pictures ------------------------------------------------------------------------------------------------------
 
-STATE_COLORS = {
+_STATE_COLORS = {
     State.BASE: "#9aa3ad",
     State.COLLECTING: "#e0a82e",
     State.ADAPTING: "#3b82c4",
     State.ADAPTED: "#3a9d5d",
     State.FAILED: "#c0392b",
 }
-SOURCE_COLOR, DITTA_COLOR = "#c2703d", "#1f7a45"
-LEGEND: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
+_SOURCE_COLOR, _DITTA_COLOR = "#c2703d", "#1f7a45"
+_LEGEND: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "frameon": False, "fontsize": 9}
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
@@ -237,7 +223,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     ]
     for axes in (latency, rate):
         for begin, until, state in bands:
-            axes.axvspan(begin, until, color=STATE_COLORS[state], alpha=0.2, linewidth=0)
+            axes.axvspan(begin, until, color=_STATE_COLORS[state], alpha=0.2, linewidth=0)
         axes.set_xlim(0, end)
     for axes in (latency, rate, consistency):
         axes.spines[["top", "right"]].set_visible(False)
@@ -248,24 +234,24 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     latency.set_ylabel("latency of a mask, ms")
     latency.set_ylim(bottom=0)
     reached = list(dict.fromkeys(state for _, _, state in bands))
-    patches = [Patch(color=STATE_COLORS[state], alpha=0.45, label=state.value) for state in reached]
-    latency.legend(handles=patches, ncols=len(State), **LEGEND)
+    patches = [Patch(color=_STATE_COLORS[state], alpha=0.45, label=state.value) for state in reached]
+    latency.legend(handles=patches, ncols=len(State), **_LEGEND)
 
     seconds = np.arange(0, math.ceil(end) + 1)
-    rate.stairs(np.histogram(timeline.masks, seconds)[0], seconds, color=DITTA_COLOR, label="masks out", fill=True)
+    rate.stairs(np.histogram(timeline.masks, seconds)[0], seconds, color=_DITTA_COLOR, label="masks out", fill=True)
     rate.stairs(np.histogram(timeline.frames, seconds)[0], seconds, color="#2b3440", label="frames in")
     rate.set_ylabel("per second")
     rate.set_xlabel("seconds since the first frame")
-    rate.legend(ncols=2, **LEGEND)
+    rate.legend(ncols=2, **_LEGEND)
 
     for values, color, label in (
-        (timeline.source, SOURCE_COLOR, "unadapted, frame by frame"),
-        (timeline.ditta, DITTA_COLOR, "DiTTA"),
+        (timeline.source, _SOURCE_COLOR, "unadapted, frame by frame"),
+        (timeline.ditta, _DITTA_COLOR, "DiTTA"),
     ):
-        consistency.plot(timeline.compared, 100 * np.asarray(values, float), color=color, linewidth=1.2, label=label)
+        consistency.plot(timeline.compared, np.asarray(values, float), color=color, linewidth=1.2, label=label)
     consistency.set_ylabel("flow-warped\nconsistency, %")
     consistency.set_xlabel("seconds of the video, last pass")
-    consistency.legend(ncols=2, **LEGEND)
+    consistency.legend(ncols=2, **_LEGEND)
     figure.savefig(path, dpi=110)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import EvaluationResult, MethodResult
+from ditta_core.evaluation.scores import EvaluationResult, MethodResult
 from ditta_core.report.footage import Footage, Masks, differing_video
 from ditta_core.report.page_pictures import (
     OVERLAY_METHODS,
@@ -23,53 +23,42 @@ from ditta_core.report.page_pictures import (
 )
 from ditta_core.report.page_tables import class_tables, full_title, method_table, video_tables
 from ditta_core.report.pages import render, swatches
-from ditta_core.report.plots import (
-    draw_scores,
-    method_styles,
-)
+from ditta_core.report.plots import draw_scores, method_styles
 from ditta_core.report.results import (
     CONSISTENCY,
     MIOU,
     OURS,
     VC8,
-    Comparison,
+    MethodComparison,
     comparisons,
     featured_methods,
-    from_json,
     listed,
     main_comparisons,
     main_measure,
     methods_of,
     reference_method,
-    results_table,
     summary_sentence,
     to_json,
 )
 
-__all__ = ["from_json", "report_steps", "results_table", "to_json", "write_report"]
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
 
 def report_steps(result: EvaluationResult, sequences: Mapping[str, VideoSequence]) -> int:
-    """How often :func:`write_report` calls its ``step``."""
+    """How often :func:`write_evaluation_report` calls its ``step``."""
     main = main_comparisons(result)[0]
     labelled = main_measure(result) is MIOU
-    plots = 1 + len(comparisons(result)) + labelled * (1 + len(confused(result, main)))
+    plots = 1 + len(comparisons(result)) + labelled * (1 + len(_confused(result, main)))
     scanned = sum(len(sequences[video.video]) for video in main.results[0].videos)
     return plots + scanned + len(sequences[differing_video(main, main_measure(result))])
 
 
-def confused(result: EvaluationResult, group: Comparison) -> list[MethodResult]:
+def _confused(result: EvaluationResult, group: MethodComparison) -> list[MethodResult]:
     """The rows whose confusion is shown: of the reference, of the best of the others, and of DiTTA."""
     reference, *others = featured_methods(result)
     shown = dict.fromkeys([reference, *others[:1], *(method for method in others if method == OURS)])
-    rows = [row for method in shown if (row := group.of(method)) is not None]
-    return [row for row in rows if row.confusion.any()]
+    return [row for row in group.among(shown) if row.confusion.any()]
 
 
-def write_report(
+def write_evaluation_report(
     result: EvaluationResult,
     sequences: Mapping[str, VideoSequence],
     masks: Masks,
@@ -82,11 +71,11 @@ def write_report(
     on the clean videos where there are any.
 
     Args:
-        result: what was measured, at least one row; see :func:`to_json` for the file of numbers.
-        sequences: the clean videos by name: images and labels.
-        masks: the label image of a frame.
-        folder: is made where it does not exist.
-        step: called after every frame and every plot, ``report_steps`` times.
+        result: Numbers of at least one row; see :func:`~ditta_core.report.results.to_json` for the file of numbers.
+        sequences: Clean videos by name, with images and labels.
+        masks: Function that gives the label image of a frame.
+        folder: Folder of the report; is made where it does not exist.
+        step: Function that is called after every frame and every plot, ``report_steps`` times.
 
     Raises:
         OSError: a file cannot be written.
@@ -111,7 +100,7 @@ def write_report(
     page = render(
         "evaluation.html.j2",
         title=f"Evaluation on {listed(videos) if len(videos) <= 3 else f'{len(videos)} videos'}",
-        subtitle=subtitle(result),
+        subtitle=_subtitle(result),
         summary=summary_sentence(result),
         reference=reference_method(result),
         main_title=full_title(main),
@@ -127,7 +116,7 @@ def write_report(
             for corruption in corruptions
         ],
         class_plot=class_plot(result, main, styles, gallery) if labelled else None,
-        class_tables=class_tables(result, groups, styles) if labelled else [],
+        class_tables=class_tables(result.classes, groups, styles) if labelled else [],
         curves=curve_plots(mains, measure, footage, styles, gallery),
         corrupted_curves=curve_plots(
             [group for group in groups if group not in mains], measure, footage, styles, gallery
@@ -135,19 +124,19 @@ def write_report(
         overlay=(folder / "overlay.mp4").exists(),
         frames=frame_views(main, featured[:STILL_METHODS], footage, styles, step),
         swatches=[each for each in swatches(result.classes) if each.name in seen_classes(result, main)],
-        confusions=[confusion_plot(row, result, gallery) for row in confused(result, main)] if labelled else [],
+        confusions=[confusion_plot(row, result, gallery) for row in _confused(result, main)] if labelled else [],
         video_tables=video_tables(groups, videos, labelled, styles) if len(videos) > 1 else [],
         protocols=list(dict.fromkeys(group.protocol for group in groups)),
-        live=any(row.latency_ms is not None or row.dropped is not None for row in result.results),
+        of_node=any(row.latency_ms is not None or row.dropped is not None for row in result.results),
         repeated=any(row.spread is not None for row in result.results),
         command=result.config.get("command"),
-        configuration={name: shown_value(value) for name, value in result.config.items() if name != "command"},
+        configuration={name: _shown_value(value) for name, value in result.config.items() if name != "command"},
         versions=result.versions,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def subtitle(result: EvaluationResult) -> str:
+def _subtitle(result: EvaluationResult) -> str:
     """How much was compared."""
     groups = comparisons(result)
     methods = len(methods_of(result.results))
@@ -161,6 +150,6 @@ def subtitle(result: EvaluationResult) -> str:
     return " · ".join(parts)
 
 
-def shown_value(value: Any) -> str:
+def _shown_value(value: Any) -> str:
     """A value of the configuration as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -10,13 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import EvaluationResult, MethodResult, VideoResult
-from ditta_core.report.results import (
-    MIOU,
-    Comparison,
-    Measure,
-    finite,
-)
+from ditta_core.evaluation.scores import EvaluationResult, MethodResult, VideoResult
+from ditta_core.report.results import MIOU, Measure, MethodComparison, finite
 
 Masks = Callable[[MethodResult, str, int], "NDArray[Any] | None"]
 """The label image uint8 (uint16) [H, W] of a frame, 255 (65535) = unlabelled, given the result, the video's name and
@@ -34,17 +29,16 @@ class Footage:
     def measured_frames(self, row: MethodResult, video: VideoResult) -> list[int]:
         """Indices of the measured frames, as many as the video has values per frame."""
         end = len(self.sequences[video.video])
-        if video.first + video.frames < end:  # a live run that dropped frames
+        if video.first + video.frames < end:  # a node that dropped frames
             there = [index for index in range(video.first, end) if self.masks(row, video.video, index) is not None]
             if len(there) == video.frames:
                 return there
         return list(range(video.first, video.first + video.frames))
 
-    def frame_miou(self, row: MethodResult, video: str, index: int) -> float | None:
-        """Mean IoU of one frame in percent; None where it was not measured."""
+    def frame_mious(self, row: MethodResult, video: str) -> dict[int, float | None]:
+        """Mean IoU of each measured frame in percent, by index; None for one without labels."""
         own = video_of(row, video)
-        values = dict(zip(self.measured_frames(row, own), own.frame_miou, strict=True))
-        return finite(values.get(index))
+        return dict(zip(self.measured_frames(row, own), map(finite, own.frame_miou), strict=True))
 
 
 def video_of(row: MethodResult, video: str) -> VideoResult:
@@ -52,23 +46,16 @@ def video_of(row: MethodResult, video: str) -> VideoResult:
     return next(own for own in row.videos if own.video == video)
 
 
-def differing_video(group: Comparison, measure: Measure) -> str:
+def differing_video(group: MethodComparison, measure: Measure) -> str:
     """The video on which the methods' scores lie farthest apart; the first of several."""
+    name = "miou" if measure is MIOU else "consistency"
 
     def gap(video: VideoResult) -> float:
-        values = [
-            value
-            for row in group.results
-            if (value := finite(getattr(video_of(row, video.video).scores, score_name(measure)))) is not None
-        ]
+        scores = [finite(getattr(video_of(row, video.video).scores, name)) for row in group.results]
+        values = [value for value in scores if value is not None]
         return max(values) - min(values) if values else 0.0
 
     return max(group.results[0].videos, key=gap).video
-
-
-def score_name(measure: Measure) -> str:
-    """The attribute of the scores that a measure of frames is of."""
-    return "miou" if measure is MIOU else "consistency"
 
 
 def disagreement(masks: Sequence[NDArray[Any]]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ditta_core.classes import ClassList, Color
+from ditta_core.classes import ClassList
 
 
 def render(template: str, **values: Any) -> str:
@@ -22,11 +22,6 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def hex_color(color: Color) -> str:
-    """A colour as HTML writes it."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
 @dataclass(frozen=True)
 class Swatch:
     """A class beside its colour."""
@@ -37,4 +32,7 @@ class Swatch:
 
 def swatches(classes: ClassList) -> list[Swatch]:
     """One per class."""
-    return [Swatch(name, hex_color(color)) for name, color in zip(classes.names, classes.colors, strict=True)]
+    return [
+        Swatch(name, "#{:02x}{:02x}{:02x}".format(*color))
+        for name, color in zip(classes.names, classes.colors, strict=True)
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,8 +18,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.measurement import MethodResult
-from ditta_core.report.results import Comparison, Measure, finite, methods_of
+from ditta_core.evaluation.scores import MethodResult
+from ditta_core.report.results import Measure, MethodComparison, finite, methods_of
 
 # --- how things look -----------------------------------------------------------------------------------------------
 
@@ -28,12 +29,13 @@ class Theme:
     """Colours of a page that is light or dark.
 
     Attributes:
-        page: behind everything.
-        text, soft: of titles and of what matters less.
-        line: of grids.
-        shade: of the warm-up.
-        neutral: of the reference method.
-        scale: of a heat map, from nothing to all, each end readable against the other.
+        page: Colour behind everything.
+        text: Colour of titles.
+        soft: Colour of text that matters less.
+        line: Colour of grids.
+        shade: Colour of the warm-up.
+        neutral: Colour of the reference method.
+        scale: Colours of a heat map, from nothing to all, each end readable against the other.
     """
 
     page: str
@@ -58,9 +60,9 @@ class MethodStyle:
     """How a method is drawn everywhere.
 
     Attributes:
-        color: None for the neutral one of the theme.
-        dash: ``solid``, ``dashed`` or ``dotted``, as both CSS and matplotlib say it.
-        marker: of matplotlib.
+        color: Colour of the method; None for the neutral one of the theme.
+        dash: Style of the line, ``solid``, ``dashed`` or ``dotted``, as both CSS and matplotlib say it.
+        marker: Marker as matplotlib names it.
     """
 
     color: str | None
@@ -74,35 +76,37 @@ class MethodStyle:
 
 # Of Okabe and Ito, which people with any colour vision can tell apart; without black and yellow, each of which is
 # lost in one of the themes.
-PALETTE = "#d55e00", "#0082c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-DASHES = "solid", "dashed", "dotted"
-MARKERS = "o", "s", "^", "D", "v", "P"
+_PALETTE = "#d55e00", "#0082c8", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+_DASHES = "solid", "dashed", "dotted"
+_MARKERS = "o", "s", "^", "D", "v", "P"
 
 
 def method_styles(featured: Sequence[str]) -> dict[str, MethodStyle]:
     """A style per method: the first is the neutral reference, the next ones have the plainest styles."""
     styles = {featured[0]: MethodStyle(None, "solid", "o")}
     for number, method in enumerate(featured[1:]):
-        turn, place = divmod(number, len(PALETTE))
-        styles[method] = MethodStyle(PALETTE[place], DASHES[turn % len(DASHES)], MARKERS[(place + turn) % len(MARKERS)])
+        turn, place = divmod(number, len(_PALETTE))
+        styles[method] = MethodStyle(
+            _PALETTE[place], _DASHES[turn % len(_DASHES)], _MARKERS[(place + turn) % len(_MARKERS)]
+        )
     return styles
 
 
-EMPHASISED = 3
-"""So many of the featured methods are drawn stronger than the rest."""
+_EMPHASISED = 3
+"""Number of the featured methods that are drawn stronger than the rest."""
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Text that matplotlib does not take for mathematics."""
     return text.replace("$", r"\$")
 
 
-def new_figure(width: float, height: float, theme: Theme) -> Figure:
+def _new_figure(width: float, height: float, theme: Theme) -> Figure:
     """An empty figure, in inches."""
     return Figure(figsize=(width, height), layout="constrained", facecolor=theme.page)
 
 
-def dress(axes: Axes, theme: Theme) -> None:
+def _dress(axes: Axes, theme: Theme) -> None:
     """Bring the axes into the theme."""
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
@@ -113,7 +117,7 @@ def dress(axes: Axes, theme: Theme) -> None:
     axes.set_axisbelow(True)
 
 
-def draw_legend(axes: Axes, handles: Sequence[Line2D], theme: Theme, title: str | None = None) -> None:
+def _draw_legend(axes: Axes, handles: Sequence[Line2D], theme: Theme, title: str | None = None) -> None:
     """A legend without a frame beside the axes."""
     legend = axes.legend(
         handles=list(handles), loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0, frameon=False,
@@ -122,17 +126,10 @@ def draw_legend(axes: Axes, handles: Sequence[Line2D], theme: Theme, title: str 
     legend.get_title().set_color(theme.soft)
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
+def file_content(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """A figure as a file; the same figure always gives the same one."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=132)
-    return buffer.getvalue()
-
-
-def svg(figure: Figure) -> bytes:
-    """A figure as SVG: of many curves a fifth of the PNG's size, and sharp on every display."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format=kind, dpi=132, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 
@@ -140,7 +137,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def draw_scores(
-    groups: Sequence[Comparison],
+    groups: Sequence[MethodComparison],
     measures: Sequence[Measure],
     styles: Mapping[str, MethodStyle],
     theme: Theme,
@@ -150,13 +147,13 @@ def draw_scores(
     Thin lines show the reference at each ratio; bars show the spread over repeats.
     """
     methods = methods_of(row for group in groups for row in group.results)
-    figure = new_figure(11, 1.1 + 0.32 * len(methods), theme)
+    figure = _new_figure(11, 1.1 + 0.32 * len(methods), theme)
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     # From open to filled: the longer the warm-up, the fuller the dot.
     fills = np.linspace(0, 1, len(groups)) if len(groups) > 1 else np.ones(1)
     reference = next(iter(styles))
     for axes, measure in zip(panels, measures, strict=True):
-        dress(axes, theme)
+        _dress(axes, theme)
         axes.set_title(measure.title, fontsize=11, loc="left", color=theme.text)
         axes.grid(axis="both", color=theme.line, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
@@ -182,14 +179,15 @@ def draw_scores(
                     value, row - offset, "o", markersize=7, color=color, alpha=0.15 + 0.85 * fill, mew=0, zorder=3
                 )
                 axes.plot(value, row - offset, "o", markersize=7, mfc="none", mec=color, mew=1.2, zorder=4)
-    panels[0].set_yticks(range(len(methods)), [plain(method) for method in methods])
+    panels[0].set_yticks(range(len(methods)), [_plain(method) for method in methods])
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     panels[0].tick_params(axis="y", labelcolor=theme.text, labelsize=10)
     if len(groups) > 1:
+        shades = LinearSegmentedColormap.from_list("", [theme.page, theme.text])
         handles = [
             Line2D(
                 [], [], marker="o", linestyle="none", markersize=7, mec=theme.text, mew=1.2,
-                mfc=blend(theme.page, theme.text, 0.15 + 0.85 * fill) if fill else theme.page,
+                mfc=shades(0.15 + 0.85 * fill) if fill else theme.page,
                 label="–" if group.warmup_ratio is None else f"{group.warmup_ratio} % warm-up",
             )
             for group, fill in zip(groups, fills, strict=True)
@@ -201,19 +199,14 @@ def draw_scores(
     return figure
 
 
-def blend(start: str, end: str, share: float) -> tuple[float, ...]:
-    """A colour between two."""
-    return LinearSegmentedColormap.from_list("", [start, end])(share)
-
-
 @dataclass(frozen=True)
 class Curve:
     """Values over the frames of one video.
 
     Attributes:
-        method: whose.
-        frames: indices in the video, increasing.
-        values: one per frame, None where there is none.
+        method: Name of the method.
+        frames: Indices of the frames in the video, increasing.
+        values: Value of each frame; None where there is none.
     """
 
     method: str
@@ -222,7 +215,7 @@ class Curve:
 
     @property
     def mean(self) -> float:
-        """Of the values there are; NaN without one."""
+        """Mean of the values there are; NaN without one."""
         known = [value for value in self.values if value is not None]
         return float(np.mean(known)) if known else float("nan")
 
@@ -237,17 +230,17 @@ def draw_curves(
     """Curves over time, a panel per measure, the warm-up shaded; beside each panel the methods, the best mean first.
 
     Args:
-        panels: by the name of the measure, percent.
-        warmup: frames in the beginning that were adapted to.
-        end: number of frames of the video.
-        styles: of the methods; the first ones are drawn stronger.
-        theme: of the page.
+        panels: Curves in percent, by the name of the measure.
+        warmup: Number of frames in the beginning that were adapted to.
+        end: Number of frames of the video.
+        styles: Styles of the methods; the first ones are drawn stronger.
+        theme: Theme of the page.
     """
-    figure = new_figure(11, 0.6 + 3.1 * len(panels), theme)
-    strong = list(styles)[:EMPHASISED]
+    figure = _new_figure(11, 0.6 + 3.1 * len(panels), theme)
+    strong = list(styles)[:_EMPHASISED]
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves) in zip(rows, panels.items(), strict=True):
-        dress(axes, theme)
+        _dress(axes, theme)
         axes.grid(axis="y", color=theme.line, linewidth=0.6)
         axes.set_title(f"{title}, %", fontsize=11, loc="left", color=theme.text)
         if warmup:
@@ -267,10 +260,10 @@ def draw_curves(
                 frames, values, color=style.in_theme(theme), linestyle=style.dash,
                 linewidth=2.0 if emphasised else 1.1, alpha=1 if emphasised else 0.6, zorder=3 if emphasised else 2,
                 marker="." if len(values) <= 40 else None, markersize=5, solid_joinstyle="round",
-                label=plain(f"{curve.method}   {curve.mean:.1f}"),
+                label=_plain(f"{curve.method}   {curve.mean:.1f}"),
             )  # fmt: skip
             handles.append(line)
-        draw_legend(axes, handles, theme, title="mean")
+        _draw_legend(axes, handles, theme, title="mean")
     rows[-1].set_xlim(0, max(end - 1, 1))
     rows[-1].set_xlabel("frame of the video")
     return figure
@@ -280,11 +273,11 @@ def draw_class_iou(
     rows: Sequence[MethodResult], classes: Sequence[str], styles: Mapping[str, MethodStyle], theme: Theme
 ) -> Figure:
     """IoU per class: a line per class from the worst to the best method, a mark per method."""
-    figure = new_figure(11, 1.0 + 0.3 * max(len(classes), len(rows) * 0.75), theme)
+    figure = _new_figure(11, 1.0 + 0.3 * max(len(classes), len(rows) * 0.75), theme)
     axes = figure.subplots()
-    dress(axes, theme)
+    _dress(axes, theme)
     axes.grid(axis="x", color=theme.line, linewidth=0.6)
-    strong = list(styles)[:EMPHASISED]
+    strong = list(styles)[:_EMPHASISED]
     for row, name in enumerate(classes):
         values = [value for result in rows if (value := finite(result.iou[name])) is not None]
         if values:
@@ -296,11 +289,11 @@ def draw_class_iou(
             [np.nan if (value := finite(result.iou[name])) is None else value for name in classes], range(len(classes)),
             linestyle="none", marker=style.marker, markersize=8 if emphasised else 6, color=style.in_theme(theme),
             mfc=style.in_theme(theme) if style.dash == "solid" else theme.page, mec=style.in_theme(theme), mew=1.2,
-            zorder=3 if emphasised else 2, label=plain(result.method),
+            zorder=3 if emphasised else 2, label=_plain(result.method),
         )  # fmt: skip
         handles.append(line)
-    draw_legend(axes, handles, theme)
-    axes.set_yticks(range(len(classes)), [plain(name) for name in classes])
+    _draw_legend(axes, handles, theme)
+    axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
     axes.tick_params(axis="y", labelcolor=theme.text, labelsize=10, length=0)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_xlim(-1, 101)
@@ -308,8 +301,8 @@ def draw_class_iou(
     return figure
 
 
-ANNOTATED_CLASSES = 24
-"""Up to so many classes, the cells of a confusion matrix hold numbers."""
+_ANNOTATED_CLASSES = 24
+"""Number of classes up to which the cells of a confusion matrix hold numbers."""
 
 
 def confusion_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -326,15 +319,15 @@ def draw_confusion(result: MethodResult, classes: ClassList, theme: Theme) -> Fi
     rows = [name for name, there in zip(classes.names, labelled, strict=True) if there]
     columns = [name for name, there in zip([*classes.names, "no class"], predicted, strict=True) if there]
     side = min(max(0.44 * len(columns), 2.4), 12)
-    annotated = len(columns) <= ANNOTATED_CLASSES
-    figure = new_figure(side + 1.8, side * len(rows) / len(columns) + 1.6, theme)
+    annotated = len(columns) <= _ANNOTATED_CLASSES
+    figure = _new_figure(side + 1.8, side * len(rows) / len(columns) + 1.6, theme)
     axes = figure.subplots()
     scale = LinearSegmentedColormap.from_list("confusion", theme.scale)
     picture = axes.imshow(shares, cmap=scale, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
-    dress(axes, theme)
+    _dress(axes, theme)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(len(columns)), [plain(name) for name in columns], rotation=45, ha="right")
-    axes.set_yticks(np.arange(len(rows)), [plain(name) for name in rows])
+    axes.set_xticks(np.arange(len(columns)), [_plain(name) for name in columns], rotation=45, ha="right")
+    axes.set_yticks(np.arange(len(rows)), [_plain(name) for name in rows])
     axes.tick_params(length=0, labelcolor=theme.text, labelsize=9 if annotated else 6)
     axes.set_xlabel("predicted")
     axes.set_ylabel("ground truth")

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.measurement import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
+from ditta_core.evaluation.scores import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
 from ditta_core.report.tables import Table, number
-
-# --- JSON ----------------------------------------------------------------------------------------------------------
 
 
 def finite(value: float | None) -> float | None:
@@ -22,96 +20,22 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def scores_value(scores: Scores) -> dict[str, float | None]:
-    """The measures by name."""
-    return {field.name: finite(getattr(scores, field.name)) for field in fields(Scores)}
-
-
-def video_value(video: VideoResult) -> dict[str, Any]:
-    """One video as a JSON value."""
-    return {
-        "video": video.video,
-        "frames": video.frames,
-        "first": video.first,
-        **scores_value(video.scores),
-        "frame_miou": [finite(value) for value in video.frame_miou],
-        "frame_consistency": [finite(value) for value in video.frame_consistency],
-    }
-
-
-def method_value(result: MethodResult) -> dict[str, Any]:
-    """One row of the table as a JSON value."""
-    return {
-        "method": result.method,
-        "warmup_ratio": result.warmup_ratio,
-        "protocol": result.protocol,
-        "corruption": result.corruption,
-        "frames": result.frames,
-        **scores_value(result.scores),
-        "fps": finite(result.fps),
-        "adaptation_seconds": finite(result.adaptation_seconds),
-        "failed_adaptations": result.failed_adaptations,
-        "peak_memory_mb": finite(result.peak_memory_mb),
-        "spread": None if result.spread is None else scores_value(result.spread),
-        "iou": {name: finite(value) for name, value in result.iou.items()},
-        "confusion": result.confusion.tolist(),
-        "latency_ms": None if result.latency_ms is None else dict(result.latency_ms),
-        "dropped": result.dropped,
-        "videos": [video_value(video) for video in result.videos],
-    }
+# --- JSON ----------------------------------------------------------------------------------------------------------
 
 
 def to_json(result: EvaluationResult) -> str:
-    """Everything that was measured as JSON: the content of ``results.json`` and of ``--json``.
+    """Everything that was measured, for scripts; what is no number becomes null.
 
-    Accuracies are in percent, in full precision. What was not measured is ``null``, never NaN.
-
-    ``results``: one object per method, warm-up ratio and corruption.
-
-    ======================  ==========================================================================================
-    ``method``              name
-    ``warmup_ratio``        percent of each video's frames; null in the protocol ``whole`` for a method without warm-up
-    ``protocol``            ``w2f``: measured after the warm-up; ``whole``: on all frames, unadapted during the warm-up
-    ``corruption``          ``NAME:SEVERITY``; null for the clean videos
-    ``frames``              measured frames of all videos together
-    ``miou``                mean IoU over the classes that the ground truth holds, over all frames of all videos
-    ``wiou``                IoU weighted by the frequency of the classes
-    ``vc8``, ``vc16``       video consistency over 8 and 16 frames, as the VSPW scripts compute it
-    ``correct8``, ``16``    share of the static, labelled pixels that are right in all 8 or 16 frames
-    ``consistency``         share of pixels whose class is that of the frame before, along the optical flow; no labels
-    ``fps``                 frames per second of the method alone, after the warm-up
-    ``adaptation_seconds``  mean per video; null where nothing was adapted
-    ``failed_adaptations``  videos, over all repeats, that the unadapted model served to their end
-    ``peak_memory_mb``      highest memory in 10⁶ bytes during the method
-    ``spread``              standard deviation (n − 1) of the seven measures over the repeats; null for one repeat
-    ``iou``                 by class; null for a class neither labelled nor predicted
-    ``confusion``           pixels; rows: ground truth, columns: prediction, the last column: predicted as no class
-    ``latency_ms``          ``p50``, ``p95``, ``p99`` from a frame's publication to its mask; null unless live
-    ``dropped``             frames without a mask; null unless live
-    ``videos``              per video, of the first repeat, see below
-    ======================  ==========================================================================================
-
-    ``miou`` to ``consistency`` are means over the repeats; ``iou``, ``confusion`` and ``videos`` are of the first one.
-
-    ``videos``: one object per video.
-
-    ======================  ==========================================================================================
-    ``video``               name
-    ``frames``, ``first``   measured frames; index of the first one in the video
-    ``miou`` …              the same seven measures, of this video alone
-    ``frame_miou``          mean IoU of each measured frame alone; null for a frame without labels
-    ``frame_consistency``   consistency of each measured frame with the one before; null for the first and across a cut
-    ======================  ==========================================================================================
-
-    ``classes``: ``name``, ``color`` [red, green, blue] and ``members`` of each class, in the order of the class ids.
-    ``config``: the options of the run. ``versions``: of the software.
+    ``results``: the rows, each with the attributes of :class:`~ditta_core.evaluation.scores.MethodResult` by name, the
+    scores of a row and of a video among its own values. ``classes``: name, color [r, g, b] and members of each class,
+    in the order of the class ids. ``config``: options of the evaluation. ``versions``: versions of the software.
 
     Raises:
         TypeError, ValueError: the configuration holds something that JSON does not know.
     """
     classes = result.classes
     value = {
-        "results": [method_value(row) for row in result.results],
+        "results": _json_value(result.results),
         "classes": [
             {"name": name, "color": list(color), "members": list(members)}
             for name, color, members in zip(classes.names, classes.colors, classes.members, strict=True)
@@ -122,43 +46,20 @@ def to_json(result: EvaluationResult) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def scores_of(value: Mapping[str, Any]) -> Scores:
-    """The measures out of a JSON value that has them by name."""
-    return Scores(**{field.name: value[field.name] for field in fields(Scores)})
-
-
-def video_of(value: Mapping[str, Any]) -> VideoResult:
-    """One video out of its JSON value."""
-    return VideoResult(
-        video=value["video"],
-        frames=value["frames"],
-        first=value["first"],
-        scores=scores_of(value),
-        frame_miou=tuple(value["frame_miou"]),
-        frame_consistency=tuple(value["frame_consistency"]),
-    )
-
-
-def method_of(value: Mapping[str, Any], classes: int) -> MethodResult:
-    """One row of the table out of its JSON value."""
-    return MethodResult(
-        method=value["method"],
-        warmup_ratio=value["warmup_ratio"],
-        protocol=value["protocol"],
-        corruption=value["corruption"],
-        frames=value["frames"],
-        scores=scores_of(value),
-        spread=None if value["spread"] is None else scores_of(value["spread"]),
-        iou=value["iou"],
-        confusion=np.asarray(value["confusion"], np.int64).reshape(classes, classes + 1),
-        fps=math.nan if value["fps"] is None else value["fps"],
-        adaptation_seconds=value["adaptation_seconds"],
-        failed_adaptations=value["failed_adaptations"],
-        peak_memory_mb=value["peak_memory_mb"],
-        videos=tuple(video_of(video) for video in value["videos"]),
-        latency_ms=value["latency_ms"],
-        dropped=value["dropped"],
-    )
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Scores | VideoResult | MethodResult):
+        values: dict[str, Any] = {}
+        for field in fields(value):
+            inner = _json_value(getattr(value, field.name))
+            values |= inner if field.name == "scores" else {field.name: inner}
+        return values
+    if isinstance(value, Mapping):
+        return {name: _json_value(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_json_value(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return finite(value) if isinstance(value, float) else value
 
 
 def from_json(text: str) -> EvaluationResult:
@@ -174,7 +75,7 @@ def from_json(text: str) -> EvaluationResult:
             strict=True,
         )
         return EvaluationResult(
-            results=tuple(method_of(row, len(names)) for row in value["results"]),
+            results=tuple(_method_result(row, len(names)) for row in value["results"]),
             classes=ClassList(names, colors, members),
             config=value["config"],
             versions=value["versions"],
@@ -184,16 +85,37 @@ def from_json(text: str) -> EvaluationResult:
         raise ValueError(f"expected the results.json of an evaluation, but got something else: {reason}") from error
 
 
+def _method_result(value: Mapping[str, Any], classes: int) -> MethodResult:
+    attributes = _attributes(MethodResult, value)
+    attributes["spread"] = None if value["spread"] is None else Scores(**_attributes(Scores, value["spread"]))
+    attributes["confusion"] = np.asarray(value["confusion"], np.int64).reshape(classes, classes + 1)
+    attributes["fps"] = math.nan if value["fps"] is None else value["fps"]
+    attributes["videos"] = tuple(VideoResult(**_attributes(VideoResult, video)) for video in value["videos"])
+    return MethodResult(**attributes)
+
+
+def _attributes(kind: type[Scores | VideoResult | MethodResult], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a dataclass out of its JSON value, lists as tuples."""
+    attributes: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name == "scores":
+            attributes["scores"] = Scores(**_attributes(Scores, value))
+        else:
+            attribute = value[field.name]
+            attributes[field.name] = tuple(attribute) if isinstance(attribute, list) else attribute
+    return attributes
+
+
 # --- what compares with what ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """Results that were measured on the same frames, so that their numbers compare.
 
     Attributes:
-        protocol, warmup_ratio, corruption: that they share.
-        results: one per method, in the order asked for.
+        protocol, warmup_ratio, corruption: Settings that all results share.
+        results: Result of each method, in the order asked for.
     """
 
     protocol: Protocol
@@ -205,8 +127,12 @@ class Comparison:
         """The result of a method; None where it took no part."""
         return next((result for result in self.results if result.method == method), None)
 
+    def among(self, methods: Iterable[str]) -> list[MethodResult]:
+        """The results of those of the methods that took part, in their order."""
+        return [row for method in methods if (row := self.of(method)) is not None]
 
-def comparisons(result: EvaluationResult) -> tuple[Comparison, ...]:
+
+def comparisons(result: EvaluationResult) -> tuple[MethodComparison, ...]:
     """The results in groups that compare, in the order in which they appear; none is left out.
 
     A method without a warm-up that was measured on whole videos compares with the others at every warm-up ratio, and is
@@ -227,11 +153,11 @@ def comparisons(result: EvaluationResult) -> tuple[Comparison, ...]:
             for row in result.results
             if (row.protocol, row.corruption) == (protocol, corruption) and row.warmup_ratio in ratios
         )
-        groups.append(Comparison(protocol, ratio, corruption, members))
+        groups.append(MethodComparison(protocol, ratio, corruption, members))
     return tuple(groups)
 
 
-def main_comparisons(result: EvaluationResult) -> tuple[Comparison, ...]:
+def main_comparisons(result: EvaluationResult) -> tuple[MethodComparison, ...]:
     """Those on the clean videos; where all are corrupted, those under the first corruption."""
     groups = comparisons(result)
     corruptions = [group.corruption for group in groups]
@@ -247,17 +173,17 @@ class Measure:
     """A column of the table.
 
     Attributes:
-        title: what it is called.
-        value: of a row; None where there is none.
-        digits: shown after the point.
+        title: Name of the column.
+        value: Function from a row to its value; None where there is none.
+        digits: Number of digits that are shown after the point.
         better: +1 where more is better, -1 where less is, 0 where neither.
-        spread: standard deviation of a row; None where there is none.
+        spread: Function from a row to its standard deviation; None where there is none.
     """
 
     title: str
     value: Callable[[MethodResult], float | None]
     digits: int
-    better: int
+    better: int = 0
     spread: Callable[[MethodResult], float | None] = lambda row: None
 
     def shown(self, row: MethodResult) -> float | None:
@@ -287,25 +213,21 @@ class Measure:
         return frozenset(index for index, value in shown.items() if self.better * value == best)
 
 
-def score_measure(title: str, name: str) -> Measure:
-    """The column of one of the scores."""
-    return Measure(
-        title,
-        lambda row: getattr(row.scores, name),
-        2,
-        1,
-        lambda row: None if row.spread is None else getattr(row.spread, name),
-    )
+def _score_measure(title: str, name: str) -> Measure:
+    def spread(row: MethodResult) -> float | None:
+        return None if row.spread is None else getattr(row.spread, name)
+
+    return Measure(title, lambda row: getattr(row.scores, name), 2, +1, spread)
 
 
-MIOU = score_measure("mIoU", "miou")
-WIOU = score_measure("wIoU", "wiou")
-VC8 = score_measure("VC8", "vc8")
-VC16 = score_measure("VC16", "vc16")
-CORRECT8 = score_measure("correct8", "correct8")
-CORRECT16 = score_measure("correct16", "correct16")
-CONSISTENCY = score_measure("consistency", "consistency")
-FPS = Measure("fps", lambda row: row.fps, 1, 1)
+MIOU = _score_measure("mIoU", "miou")
+WIOU = _score_measure("wIoU", "wiou")
+VC8 = _score_measure("VC8", "vc8")
+VC16 = _score_measure("VC16", "vc16")
+CORRECT8 = _score_measure("correct8", "correct8")
+CORRECT16 = _score_measure("correct16", "correct16")
+CONSISTENCY = _score_measure("consistency", "consistency")
+FPS = Measure("fps", lambda row: row.fps, 1, +1)
 ADAPTATION = Measure("adaptation, s", lambda row: row.adaptation_seconds, 1, -1)
 
 TABLE_MEASURES = MIOU, WIOU, VC8, VC16, CONSISTENCY, FPS, ADAPTATION
@@ -320,25 +242,19 @@ def results_table(result: EvaluationResult) -> Table:
     groups = comparisons(result)
     mixed = len({group.protocol for group in groups}) > 1
     corrupted = any(group.corruption is not None for group in groups)
-    columns = ["method, * best", "warm-up"]
-    columns += ["protocol"] * mixed + ["corruption"] * corrupted + ["frames"]
+    columns = ["method, * best", "warm-up", *["protocol"] * mixed, *["corruption"] * corrupted, "frames"]
     rows = []
     for group in groups:
+        ratio = "–" if group.warmup_ratio is None else f"{group.warmup_ratio} %"
+        shared = [ratio, *[group.protocol] * mixed, *[group.corruption or "clean"] * corrupted]
         best = [measure.best(group.results) for measure in TABLE_MEASURES]
         for index, row in enumerate(group.results):
-            cells = [row.method, number_of_percent(group.warmup_ratio)]
-            cells += [group.protocol] * mixed + [group.corruption or "clean"] * corrupted + [str(row.frames)]
-            cells += [
+            marked = (
                 measure.text(row) + ("*" if index in winners else " ")
                 for measure, winners in zip(TABLE_MEASURES, best, strict=True)
-            ]
-            rows.append(tuple(cells))
+            )
+            rows.append((row.method, *shared, str(row.frames), *marked))
     return Table((*columns, *(f"{measure.title} " for measure in TABLE_MEASURES)), tuple(rows))
-
-
-def number_of_percent(value: int | None) -> str:
-    """A whole number of percent, or a dash."""
-    return "–" if value is None else f"{value} %"
 
 
 # --- what stands out -----------------------------------------------------------------------------------------------
@@ -371,7 +287,7 @@ def ranking(result: EvaluationResult) -> tuple[str, ...]:
     measure, groups = main_measure(result), main_comparisons(result)
 
     def mean(method: str) -> float:
-        rows = [row for group in groups if (row := group.of(method)) is not None]
+        rows = [row for group in groups for row in group.among([method])]
         values = [value for row in rows if (value := finite(measure.value(row))) is not None]
         return float(np.mean(values)) if values and len(rows) == len(groups) else -math.inf
 
@@ -394,7 +310,7 @@ def summary_sentence(result: EvaluationResult) -> str:
     if all(measure.shown(row) is None for group in groups for row in group.results):
         return "Nothing could be measured."
     if len(methods_of(result.results)) == 1:
-        phrases = [f"{measure.text(group.results[0])} %{after_warmup(group)}" for group in groups]
+        phrases = [f"{measure.text(group.results[0])} %{_after_warmup(group)}" for group in groups]
         return f"{reference} has a {title} of {listed(phrases)}."
     winners: list[tuple[str, ...]] = []
     phrases = []
@@ -408,7 +324,7 @@ def summary_sentence(result: EvaluationResult) -> str:
         gain = "" if value is None or before is None else f", {value - before:+.2f} points against {reference}"
         if reference in winners[-1]:
             gain = ", ahead of all others" if len(best) == 1 else ""
-        phrases.append(f"{number(value, measure.digits)} %{after_warmup(group)}{gain}")
+        phrases.append(f"{number(value, measure.digits)} %{_after_warmup(group)}{gain}")
     if not winners:
         return f"No method is ahead of another in {title}."
     if len(set(winners)) == 1:
@@ -419,7 +335,7 @@ def summary_sentence(result: EvaluationResult) -> str:
     return f"Highest {title}: {'; '.join(parts)}."
 
 
-def after_warmup(group: Comparison) -> str:
+def _after_warmup(group: MethodComparison) -> str:
     """Where a number was measured, as the end of a phrase."""
     if group.warmup_ratio is None:
         return ""

@@ -2,113 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.metrics import MaskQuality, Motion
-from ditta_core.flow import FlowEstimator
+from ditta_core.evaluation.measurement import GroundTruth, Measurement, measure_video
+from ditta_core.evaluation.trial import decode_mask, encode_mask
 from ditta_core.inference.frame_segmenter import segment_frame
-from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels, tint
+from ditta_core.report.pictures import OverlayVideo, RgbImage, compose_panels
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import State
 from ditta_ros.replay.recording import PublishedFrame, Recording
 
 
 class FrameByFrame:
-    """Masks of the unadapted model, each frame on its own; computed once and kept as files.
+    """Masks of the unadapted model, each frame on its own and computed once.
 
     Args:
-        sequence: gives the frames.
-        model: unadapted.
-        input_size: network input (height, width).
-        folder: for the masks.
+        sequence: Sequence that gives the frames.
+        model: Unadapted model.
+        input_size: Network input (height, width).
     """
 
-    def __init__(
-        self, sequence: VideoSequence, model: SegmentationModel, input_size: tuple[int, int], folder: Path
-    ) -> None:
+    def __init__(self, sequence: VideoSequence, model: SegmentationModel, input_size: tuple[int, int]) -> None:
         self.sequence = sequence
         self.model = model
-        self.input_size = input_size
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.png"):
-            path.unlink()
+        self._input_size = input_size
+        self._masks: dict[int, bytes] = {}
 
     def mask(self, index: int, image: RgbImage) -> NDArray[Any]:
         """Class ids [H, W] of a frame of the sequence, whose image is given."""
-        path = self.folder / f"{index:06}.png"
-        if not path.exists():
-            class_ids, _ = segment_frame(self.model, image, self.input_size)
-            cv2.imwrite(str(path), class_ids, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
-
-
-@dataclass
-class Comparison:
-    """Both streams of masks over the same frames.
-
-    Attributes:
-        source, ditta: measures of the unadapted model, frame by frame, and of what the node published.
-        pairs: index of each frame whose consistency with the one before was measured.
-        frames: how many frames were compared.
-        labelled: whether they were compared with labels.
-    """
-
-    source: MaskQuality
-    ditta: MaskQuality
-    labelled: bool
-    pairs: list[int] = field(default_factory=list)
-    frames: int = 0
+        if index not in self._masks:
+            self._masks[index] = encode_mask(segment_frame(self.model, image, self._input_size)[0])
+        return decode_mask(self._masks[index])
 
 
 def compare(
     frames: Sequence[PublishedFrame],
     recording: Recording,
     source: FrameByFrame,
-    lookup: NDArray[np.uint8] | None,
+    ground_truth: GroundTruth | None,
     step: Callable[[], object],
-) -> Comparison:
-    """Measure both streams.
+) -> tuple[Measurement, Measurement]:
+    """Measure the unadapted model and the node on the same frames.
 
     Args:
-        frames: answered frames of one round, in order.
-        recording: has the masks of the node.
-        source: the unadapted model.
-        lookup: from labels to class ids, see :func:`translate_labels`; None without labels.
-        step: is called after every frame.
+        frames: Answered frames of one round, in order.
+        recording: Recording that has the masks of the node.
+        source: Masks of the unadapted model.
+        ground_truth: Labels of the sequence; None to measure without labels.
+        step: Function that is called after every frame from the first answered one to the end of the sequence.
     """
-    classes = len(source.model.classes)
-    comparison = Comparison(MaskQuality(classes), MaskQuality(classes), labelled=lookup is not None)
-    estimator = FlowEstimator("medium")
-    before: tuple[int, RgbImage] | None = None
-    for frame in frames:
-        image = source.sequence.image(frame.index)
-        motion = None
-        if before is not None:
-            motion = Motion.between(estimator, before[1], image)
-            comparison.pairs.append(frame.index)
-        labels = source.sequence.labels(frame.index) if lookup is not None else None
-        ground_truth = lookup[labels] if lookup is not None and labels is not None else None
-        gap = before is not None and frame.index != before[0] + 1
-        for quality, mask in (
-            (comparison.source, source.mask(frame.index, image)),
-            (comparison.ditta, recording.read_mask(frame.stamp)),
-        ):
-            if gap:
-                quality.video_consistency.end_clip()
-            quality.update(mask, motion, ground_truth)
-        comparison.frames += 1
-        before = frame.index, image
-        step()
-    return comparison
+    stamps = {frame.index: frame.stamp for frame in frames}
+
+    def masks(index: int, image: RgbImage) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        return (source.mask(index, image), recording.read_mask(stamps[index])) if index in stamps else None
+
+    firsts, classes = [frames[0].index] * 2, len(source.model.classes)
+    unadapted, ditta = measure_video(source.sequence, ground_truth, masks, firsts, classes, step)
+    return unadapted, ditta
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------
@@ -118,16 +72,16 @@ class Panels:
     """Camera image, frame-by-frame masks and the node's masks side by side."""
 
     def __init__(self, recording: Recording, source: FrameByFrame) -> None:
-        self.recording = recording
-        self.source = source
+        self._recording = recording
+        self._source = source
 
     def draw(self, frame: PublishedFrame, state: State) -> RgbImage:
         """The panels for an answered frame."""
-        image = self.source.sequence.image(frame.index)
-        classes = self.source.model.classes
-        frame_by_frame = tint(image, self.source.mask(frame.index, image), classes)
-        ditta = tint(image, self.recording.read_mask(frame.stamp), classes)
-        seconds = frame.index / self.source.sequence.frame_rate
+        source = self._source
+        image, classes = source.sequence.image(frame.index), source.model.classes
+        frame_by_frame = classes.overlay(image, source.mask(frame.index, image))
+        ditta = classes.overlay(image, self._recording.read_mask(frame.stamp))
+        seconds = frame.index / source.sequence.frame_rate
         captions = f"camera  {seconds:.1f} s", "unadapted, frame by frame", f"DiTTA  {state.value}"
         return compose_panels((image, frame_by_frame, ditta), captions)
 
@@ -136,32 +90,23 @@ def write_overlay(
     frames: Sequence[PublishedFrame],
     answered: Callable[[PublishedFrame], State | None],
     panels: Panels,
-    path: Path,
+    video: OverlayVideo,
     step: Callable[[], object],
 ) -> None:
     """Write a video that runs as the camera did: where a frame has no mask, the one before stays.
 
     Args:
-        frames: in order.
-        answered: the state of the node when the mask of a frame arrived; None for a frame without one.
-        panels: draw a frame.
-        path: of the file.
-        step: is called after every frame.
+        frames: Frames in order.
+        answered: Function that gives the state of the node when the mask of a frame arrived; None without a mask.
+        panels: Panels that draw a frame.
+        video: Open video file.
+        step: Function that is called after every frame.
     """
-    with OverlayVideo(path, panels.source.sequence.frame_rate) as video:
-        for picture in pictures_of(frames, answered, panels):
-            if picture is not None:
-                video.write(picture)
-            step()
-
-
-def pictures_of(
-    frames: Sequence[PublishedFrame], answered: Callable[[PublishedFrame], State | None], panels: Panels
-) -> Iterator[RgbImage | None]:
-    """For every frame what was to be seen then; None before the first mask."""
     picture = None
     for frame in frames:
         state = answered(frame)
         if state is not None:
             picture = panels.draw(frame, state)
-        yield picture
+        if picture is not None:
+            video.write(picture)
+        step()

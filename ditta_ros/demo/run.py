@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,29 +12,38 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ditta_core.classes import translate_labels
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_video
-from ditta_core.evaluation.metrics import percent
-from ditta_core.report import demo_page as report
-from ditta_core.report.pictures import Still
+from ditta_core.evaluation.measurement import GroundTruth, Measurement
+from ditta_core.evaluation.scores import Scores
+from ditta_core.report.demo_page import (
+    Accuracy,
+    BothStreams,
+    DemoSummary,
+    Latency,
+    PhaseLatencies,
+    Timeline,
+    draw_timeline,
+    write_html,
+)
+from ditta_core.report.pictures import OverlayVideo, Still
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.types import State
 from ditta_core.versions import software_versions
-from ditta_ros.demo.comparison import Comparison, FrameByFrame, Panels, compare, write_overlay
+from ditta_ros.demo.comparison import FrameByFrame, Panels, compare, write_overlay
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import ArrivedMask, ArrivedState, PublishedFrame, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedMask, PublishedFrame, Recording, StateHistory
 from ditta_ros.replay.stream import ANSWER_SECONDS, Stream
 
-PAUSE_SECONDS = 2.0
-"""Between two rounds."""
-SETTLE_SECONDS = 2.5
-"""How long the recorder goes on after the last image: the node tells its counters once a second."""
-STILLS = 3
+_PAUSE_SECONDS = 2.0
+"""Seconds between two rounds."""
+_SETTLE_SECONDS = 2.5
+"""Seconds that the recorder goes on after the last image: the node reports its counters once a second."""
+_STILLS = 3
 
 
 class DemoError(RuntimeError):
@@ -47,13 +55,14 @@ class DemoOptions:
     """What to play, and how to segment it.
 
     Attributes:
-        sequence: video file, folder of frames, or folder with images and labels.
-        out: folder for everything that the demo writes.
-        lockstep: send a frame only when the mask of the last one is there, so that none is dropped.
-        timeout: seconds that the node has to be adapted.
-        model, classes, device, teacher, teacher_checkpoint: parameters of the node.
-        warmup_frames: length of the warm-up; None for ``warmup_ratio``, in percent of the sequence.
-        input_size: network input (width, height); None for the node's default.
+        sequence: Video file, folder of frames, or folder with images and labels.
+        out: Folder for everything that the demo writes.
+        lockstep: Whether a frame is sent only when the mask of the last one is there, so that none is dropped.
+        timeout: Seconds that the node has to be adapted.
+        model, classes, device, teacher, teacher_checkpoint: Parameters of the node.
+        warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None.
+        warmup_frames: Length of the warm-up in frames.
+        input_size: Network input (width, height); None for the node's default.
     """
 
     sequence: Path
@@ -112,7 +121,7 @@ def default_video() -> Path:
     )
 
 
-def run_demo(options: DemoOptions) -> report.DemoSummary:
+def run_demo(options: DemoOptions) -> DemoSummary:
     """Play, record, compare, and write the report.
 
     Raises:
@@ -135,17 +144,17 @@ def run_demo(options: DemoOptions) -> report.DemoSummary:
             params_file = options.out / "node.yaml"
             stream = Stream(processes, sequence, recording, params_file, values, answered=options.lockstep)
             stream.wait_until_ready()
-            with progress_bar(len(sequence), "playing") as bar:
-                Rounds(stream, options, sequence, bar).play()
+            with _progress_bar(len(sequence), "playing") as bar:
+                _Rounds(stream, options, sequence, bar).play()
     except ReplayError as error:
         raise DemoError(str(error)) from error
-    return write_report(options, sequence, model, config, recording)
+    return _write_demo_report(options, sequence, model, config, recording)
 
 
 # --- while it plays ------------------------------------------------------------------------------------------------
 
 
-class Rounds:
+class _Rounds:
     """Plays the sequence again and again until the node is adapted, then once more from the beginning.
 
     Every round begins two seconds after the last one ended, by the stamps as by the clock, so that the node takes the
@@ -153,14 +162,14 @@ class Rounds:
     """
 
     def __init__(self, stream: Stream, options: DemoOptions, sequence: VideoSequence, bar: tqdm[Any]) -> None:
-        self.stream = stream
-        self.options = options
-        self.sequence = sequence
-        self.bar = bar
-        self.deadline = time.monotonic() + options.timeout
-        self.round = 0
-        self.offset = time.time_ns()
-        self.state: State | None = None
+        self._stream = stream
+        self._options = options
+        self._sequence = sequence
+        self._bar = bar
+        self._deadline = time.monotonic() + options.timeout
+        self._round = 0
+        self._offset = time.time_ns()
+        self._shown: State | None = None
 
     def play(self) -> None:
         """Play all rounds, and wait for the last masks.
@@ -171,55 +180,52 @@ class Rounds:
         """
         last = False
         while not last:
-            last = self.stream.state is State.ADAPTED
-            self.play_round(last)
-            self.watch_for(SETTLE_SECONDS if last else PAUSE_SECONDS)
+            last = self._stream.state is State.ADAPTED
+            self._play_round(last)
+            end = time.monotonic() + (_SETTLE_SECONDS if last else _PAUSE_SECONDS)
+            while time.monotonic() < end:
+                self._watch()
 
-    def play_round(self, last: bool) -> None:
+    def _play_round(self, last: bool) -> None:
         """Play one round; all but the last are broken off as soon as the node is adapted."""
-        answer_seconds = ANSWER_SECONDS if self.options.lockstep else None
-        self.stream.play(FrameRange(0, len(self.sequence), self.offset, 1.0, answer_seconds, self.round))
+        stream, sequence = self._stream, self._sequence
+        answer_seconds = ANSWER_SECONDS if self._options.lockstep else None
+        stream.play(FrameRange(0, len(sequence), self._offset, 1.0, answer_seconds, self._round))
         stopping = last
-        while self.stream.playing:
-            self.watch()
-            if not stopping and self.stream.state is State.ADAPTED:
-                self.stream.stop()
+        while stream.playing:
+            self._watch()
+            if not stopping and stream.state is State.ADAPTED:
+                stream.stop()
                 stopping = True
-        if self.stream.sent:
-            seconds = 1 / self.sequence.frame_rate + PAUSE_SECONDS
-            self.offset += self.sequence.stamp(self.stream.sent - 1) + round(seconds * 1e9)
-            self.round += 1
+        if stream.sent:
+            seconds = 1 / sequence.frame_rate + _PAUSE_SECONDS
+            self._offset += sequence.stamp(stream.sent - 1) + round(seconds * 1e9)
+            self._round += 1
 
-    def watch_for(self, seconds: float) -> None:
-        """Watch for a while."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.watch()
-
-    def watch(self) -> None:
-        """Take in what a process tells, show it, and see whether the demo can still succeed."""
-        stream = self.stream
+    def _watch(self) -> None:
+        """Take in what a process emits, show it, and see whether the demo can still succeed."""
+        stream, bar = self._stream, self._bar
         stream.take_event()
-        if stream.state is not self.state:
-            self.state = stream.state
-            self.bar.write(f"{self.state.value:<10}  {stream.message}")
+        if stream.state is not self._shown:
+            self._shown = stream.state
+            bar.write(f"{stream.state.value:<10}  {stream.message}")
         share = f" {stream.progress:.0%}" if stream.state is State.ADAPTING else ""
-        self.bar.set_description(f"pass {self.round + 1} {stream.state.value}{share}", refresh=False)
-        self.bar.set_postfix_str(f"{stream.masks} masks", refresh=False)
-        if stream.sent < self.bar.n:
-            self.bar.reset(len(self.sequence))
-        self.bar.update(stream.sent - self.bar.n)
+        bar.set_description(f"pass {self._round + 1} {stream.state.value}{share}", refresh=False)
+        bar.set_postfix_str(f"{stream.masks} masks", refresh=False)
+        if stream.sent < bar.n:
+            bar.reset(len(self._sequence))
+        bar.update(stream.sent - bar.n)
         if stream.state is State.FAILED:
             raise DemoError(f"the adaptation failed: {stream.message}")
-        if stream.state is not State.ADAPTED and time.monotonic() > self.deadline:
+        if stream.state is not State.ADAPTED and time.monotonic() > self._deadline:
             raise DemoError(
-                f"the adaptation did not finish within {self.options.timeout:g} s: the node is {stream.state.value}, "
+                f"the adaptation did not finish within {self._options.timeout:g} s: the node is {stream.state.value}, "
                 f"{stream.message}; {stream.masks} masks came out. Give it more time with --timeout, or less to do "
                 f"with --warmup-frames or --input-size"
             )
 
 
-def progress_bar(total: int, description: str) -> tqdm[Any]:
+def _progress_bar(total: int, description: str) -> tqdm[Any]:
     """A progress bar on standard error; outside a terminal there is none."""
     return tqdm(total=total, desc=description, unit="frame", dynamic_ncols=True, disable=None)
 
@@ -227,110 +233,122 @@ def progress_bar(total: int, description: str) -> tqdm[Any]:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def write_report(
+class _Played:
+    """What was published and what arrived.
+
+    Attributes:
+        frames, masks, messages: Published frames, arrived masks and messages of the node, in order.
+        history: State of the node over time.
+        published, arrivals: Time of each frame's publication and of each mask's arrival, by stamp.
+
+    Raises:
+        DemoError: no mask arrived.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.frames, self.masks, self.messages = recording.frames(), recording.masks(), recording.states()
+        if not self.masks:
+            raise DemoError(f"expected masks on /ditta/semantic, but none of {len(self.frames)} frames was answered")
+        self.history = StateHistory(self.messages)
+        self.published = {frame.stamp: frame.time for frame in self.frames}
+        self.arrivals = {mask.stamp: mask.time for mask in self.masks}
+
+    def latency_ms(self, mask: ArrivedMask) -> float:
+        """Milliseconds from the publication of a frame to the arrival of its mask."""
+        return 1e3 * (mask.time - self.published[mask.stamp])
+
+    def answered(self, frame: PublishedFrame) -> State | None:
+        """The state of the node when the mask of a frame arrived; None for a frame without one."""
+        return self.history.at(self.arrivals[frame.stamp]) if frame.stamp in self.arrivals else None
+
+
+def _write_demo_report(
     options: DemoOptions,
     sequence: VideoSequence,
     model: SegmentationModel,
     config: StreamConfig,
     recording: Recording,
-) -> report.DemoSummary:
+) -> DemoSummary:
     """Compare with the unadapted model, and write everything that the demo shows."""
-    frames, masks, messages = recording.frames(), recording.masks(), recording.states()
-    if not masks:
-        raise DemoError(f"expected masks on /ditta/semantic, but none of {len(frames)} frames was answered")
-    history = StateHistory(messages)
-    arrivals = {mask.stamp: mask.time for mask in masks}
-    last_round = [frame for frame in frames if frame.round == frames[-1].round]
-    compared = [frame for frame in last_round if frame.index >= config.warmup_frames and frame.stamp in arrivals]
+    played = _Played(recording)
+    first_round, last_round = (
+        [frame for frame in played.frames if frame.round == number] for number in (0, played.frames[-1].round)
+    )
+    compared = [frame for frame in last_round if frame.index >= config.warmup_frames and played.answered(frame)]
     if not compared:
         raise DemoError("expected masks for the last pass, but none of its frames after the warm-up was answered")
-    shown = [frame for frame in frames if frame.round == 0] + last_round
-
-    image_size = sequence.image(0).shape[:2]
-    input_size = config.inference.input_size or model.input_size(
-        (image_size[0], image_size[1]), config.inference.long_side
-    )
-    source = FrameByFrame(sequence, model, input_size, options.out / "recording" / "frame_by_frame")
-    lookup, note = None, ""
-    if sequence.classes is not None:
-        try:
-            lookup = translate_labels(sequence.classes, model.classes)
-        except ValueError as error:
-            note = f"not compared with the labels: {error}"
+    height, width = sequence.image(0).shape[:2]
+    input_size = config.inference.input_size or model.input_size((height, width), config.inference.long_side)
+    source = FrameByFrame(sequence, model, input_size)
+    ground_truth, note = None, ""
+    try:
+        ground_truth = GroundTruth(sequence, model.classes)
+    except ValueError as error:
+        note = f"not compared with the labels: {error}"
     print(f"comparing {len(compared)} masks of the last pass with those of the unadapted model", flush=True)
-    with progress_bar(len(compared), "comparing") as bar:
-        comparison = compare(compared, recording, source, lookup, bar.update)
+    with _progress_bar(len(sequence) - compared[0].index, "comparing") as bar:
+        measured = BothStreams(*compare(compared, recording, source, ground_truth, bar.update))
+    panels, shown = Panels(recording, source), first_round + last_round
+    with (
+        _progress_bar(len(shown), "drawing") as bar,
+        OverlayVideo(options.out / "overlay.mp4", sequence.frame_rate) as video,
+    ):
+        write_overlay(shown, played.answered, panels, video, bar.update)
 
-    def state_of(frame: PublishedFrame) -> State | None:
-        return history.at(arrivals[frame.stamp]) if frame.stamp in arrivals else None
-
-    panels = Panels(recording, source)
-    with progress_bar(len(shown), "drawing") as bar:
-        write_overlay(shown, state_of, panels, options.out / "overlay.mp4", bar.update)
-
-    summary = summarize(options, sequence, config, input_size, frames, masks, messages, history, comparison)
-    stills = [
-        Still(panels.draw(frame, history.at(arrivals[frame.stamp])), f"frame {frame.index} of the last pass")
-        for frame in (compared[round(place)] for place in np.linspace(0, len(compared) - 1, STILLS + 2)[1:-1])
-    ]
-    cv2.imwrite(str(options.out / "preview.png"), cv2.cvtColor(stills[STILLS // 2].image, cv2.COLOR_RGB2BGR))
+    stills = []
+    for place in np.linspace(0, len(compared) - 1, _STILLS + 2)[1:-1]:
+        frame = compared[round(place)]
+        picture = panels.draw(frame, played.history.at(played.arrivals[frame.stamp]))
+        stills.append(Still(picture, f"frame {frame.index} of the last pass"))
+    cv2.imwrite(str(options.out / "preview.png"), cv2.cvtColor(stills[_STILLS // 2].image, cv2.COLOR_RGB2BGR))
+    summary = _summarize(options, sequence, config, input_size, played, measured)
     timeline_file = options.out / "timeline.png"
-    report.draw_timeline(timeline_of(sequence, frames, masks, history, comparison), timeline_file)
-    report.write_html(summary, timeline_file, stills, model.classes, options.out / "report.html")
+    draw_timeline(_timeline(sequence, played, compared, measured), timeline_file)
+    write_html(summary, timeline_file, stills, model.classes, options.out / "report.html")
     (options.out / "summary.json").write_text(summary.to_json(), encoding="utf-8")
     if note:
         print(note)
     return summary
 
 
-def summarize(
+def _summarize(
     options: DemoOptions,
     sequence: VideoSequence,
     config: StreamConfig,
     input_size: tuple[int, int],
-    frames: Sequence[PublishedFrame],
-    masks: Sequence[ArrivedMask],
-    messages: Sequence[ArrivedState],
-    history: StateHistory,
-    comparison: Comparison,
-) -> report.DemoSummary:
+    played: _Played,
+    measured: BothStreams[Measurement],
+) -> DemoSummary:
     """All numbers of the run."""
-    published = {frame.stamp: frame.time for frame in frames}
     latencies: dict[State, list[float]] = {state: [] for state in State}
-    for mask in masks:
-        latencies[history.at(mask.time)].append(1e3 * (mask.time - published[mask.stamp]))
-    end = messages[-1]
+    for mask in played.masks:
+        latencies[played.history.at(mask.time)].append(played.latency_ms(mask))
+    end = played.messages[-1]
     height, width = sequence.image(0).shape[:2]
-    accuracy = None
-    if comparison.labelled:
-        accuracy = report.AccuracyComparison(
-            report.Accuracy.of(comparison.source), report.Accuracy.of(comparison.ditta)
-        )
-    return report.DemoSummary(
+    source, ditta = Scores.of([measured.source]), Scores.of([measured.ditta])
+    return DemoSummary(
         video=sequence.name,
         frames=len(sequence),
         frame_rate=sequence.frame_rate,
         image_size=(width, height),
-        passes=frames[-1].round + 1,
-        frames_in=len(frames),
-        masks_out=len(masks),
+        passes=played.frames[-1].round + 1,
+        frames_in=len(played.frames),
+        masks_out=len(played.masks),
         dropped=end.dropped,
-        lost=max(len(frames) - end.received, 0),
-        states=tuple(change.state.value for change in history.changes),
+        lost=max(len(played.frames) - end.received, 0),
+        states=tuple(change.state.value for change in played.history.changes),
         generation=end.generation,
         warmup_frames=config.warmup_frames,
         adaptation_seconds=end.adaptation_seconds or 0.0,
         masks_during_adaptation=len(latencies[State.ADAPTING]),
-        latency_ms=report.PhaseLatencies(
-            base=report.Latency.of(latencies[State.BASE] + latencies[State.COLLECTING]),
-            adapting=report.Latency.of(latencies[State.ADAPTING]),
-            adapted=report.Latency.of(latencies[State.ADAPTED]),
+        latency_ms=PhaseLatencies(
+            base=Latency.of(latencies[State.BASE] + latencies[State.COLLECTING]),
+            adapting=Latency.of(latencies[State.ADAPTING]),
+            adapted=Latency.of(latencies[State.ADAPTED]),
         ),
-        compared_frames=comparison.frames,
-        consistency=report.Consistency(
-            percent(comparison.source.flow_consistency), percent(comparison.ditta.flow_consistency)
-        ),
-        accuracy=accuracy,
+        compared_frames=measured.ditta.frames,
+        consistency=BothStreams(source.consistency, ditta.consistency),
+        accuracy=BothStreams(Accuracy.of(source), Accuracy.of(ditta)) if measured.ditta.labelled else None,
         configuration={
             "video": str(options.sequence),
             "pace": "lockstep" if options.lockstep else "real time",
@@ -347,22 +365,17 @@ def summarize(
     )
 
 
-def timeline_of(
-    sequence: VideoSequence,
-    frames: Sequence[PublishedFrame],
-    masks: Sequence[ArrivedMask],
-    history: StateHistory,
-    comparison: Comparison,
-) -> report.Timeline:
+def _timeline(
+    sequence: VideoSequence, played: _Played, compared: list[PublishedFrame], measured: BothStreams[Measurement]
+) -> Timeline:
     """Everything in seconds since the first image."""
-    begin = frames[0].time
-    published = {frame.stamp: frame.time for frame in frames}
-    return report.Timeline(
-        states=[(change.time - begin, change.state) for change in history.changes],
-        frames=[frame.time - begin for frame in frames],
-        masks=[mask.time - begin for mask in masks],
-        latencies=[1e3 * (mask.time - published[mask.stamp]) for mask in masks],
-        compared=[index / sequence.frame_rate for index in comparison.pairs],
-        source=comparison.source.flow_consistencies,
-        ditta=comparison.ditta.flow_consistencies,
+    begin = played.frames[0].time
+    return Timeline(
+        states=[(change.time - begin, change.state) for change in played.history.changes],
+        frames=[frame.time - begin for frame in played.frames],
+        masks=[mask.time - begin for mask in played.masks],
+        latencies=[played.latency_ms(mask) for mask in played.masks],
+        compared=[frame.index / sequence.frame_rate for frame in compared[1:]],
+        source=measured.source.frame_consistency[1:],
+        ditta=measured.ditta.frame_consistency[1:],
     )

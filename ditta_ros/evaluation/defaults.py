@@ -1,11 +1,9 @@
-"""Defaults of `ditta evaluate`."""
+"""Defaults of `ditta evaluate` that its arguments and its work share; nothing here imports torch."""
 
 from __future__ import annotations
 
 NODE = "node"
-"""The method that is the running node, with --live."""
-
-LONG_SIDE = 480
-"""Of the network input in pixels, as the node has it."""
+"""The method that is the running node, with --node."""
 
 QUICK_FRAMES, QUICK_LONG_SIDE = 50, 320
+"""Number of frames of every video, and longest side of the network input in pixels, with --quick."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,9 @@ from ditta_core.evaluation.methods.registry import METHODS
 from ditta_core.evaluation.plan import EvaluationOptions, check_sequences, plan
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
-from ditta_core.evaluation.trial import Trial, TrialRecord, run_trial
-from ditta_core.report.evaluation_page import report_steps, write_report
+from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
+from ditta_core.inference.config import DEFAULT_LONG_SIDE
+from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
 from ditta_core.report.results import results_table, to_json
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
@@ -35,13 +37,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.bags.reader import is_bag
 from ditta_ros.bags.sequence import BagSequence
-from ditta_ros.evaluation.defaults import LONG_SIDE, NODE, QUICK_FRAMES, QUICK_LONG_SIDE
-
-
-def describe_methods() -> str:
-    """Every method in a line."""
-    return "\n".join(f"{name:<22}{METHODS[name].description}" for name in METHODS)
-
+from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
@@ -64,14 +60,12 @@ def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
     return sequences
 
 
-def apply_quick(options: argparse.Namespace) -> None:
+def fill_in(options: argparse.Namespace) -> None:
     """Fill in what was not given: the values of a quick look, or the usual ones."""
     if options.max_frames is None and options.quick:
         options.max_frames = QUICK_FRAMES
     if options.long_side is None:
-        options.long_side = QUICK_LONG_SIDE if options.quick else LONG_SIDE
-    if options.warmup_ratio is None:
-        options.warmup_ratio = (10,)
+        options.long_side = QUICK_LONG_SIDE if options.quick else DEFAULT_LONG_SIDE
     if options.threads is None:
         options.threads = os.cpu_count() or 1
 
@@ -83,33 +77,28 @@ def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
         ValueError: a method or a corruption is unknown, or a number is out of its range.
     """
     methods = tuple(options.method)
-    if options.live:
+    if options.node:
         methods = (*(name for name in methods if name != NODE), NODE)
-    known = [*METHODS, NODE] if options.live else list(METHODS)
+    known = [*METHODS, NODE] if options.node else list(METHODS)
     unknown = [name for name in methods if name not in known]
     if unknown:
         raise ValueError(f"expected methods of {known}, but got {unknown}")
-    corruptions = [None if name == "clean" else Corruption.parse(name) for name in options.corruption]
-    width_height = options.input_size
+    download = options.allow_download
+    teacher = TeacherConfig(
+        options.teacher, options.teacher_checkpoint, options.teacher_image_size, allow_download=download
+    )
     return EvaluationOptions(
         methods=methods,
         setup=MethodSetup(
-            source=ModelSource(
-                options.model, options.classes, options.device, options.allow_download, options.allow_pickle
-            ),
-            teacher=TeacherConfig(
-                options.teacher,
-                options.teacher_checkpoint,
-                options.teacher_image_size,
-                allow_download=options.allow_download,
-            ),
-            input_size=None if width_height is None else (width_height[1], width_height[0]),
+            source=ModelSource(options.model, options.classes, options.device, download, options.allow_pickle),
+            teacher=teacher,
+            input_size=None if options.input_size is None else options.input_size[::-1],
             long_side=options.long_side,
             seed=options.seed,
         ),
-        warmup_ratios=tuple(options.warmup_ratio),
+        warmup_ratios=options.warmup_ratio,
         whole_video=options.whole_video,
-        corruptions=tuple(corruptions) or (None,),
+        corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in options.corruption),
         repeats=options.repeats,
         windows=tuple(window for window in options.vc_windows if window),
         threads=options.threads,
@@ -119,7 +108,7 @@ def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
 def configuration(
     options: argparse.Namespace, evaluation: EvaluationOptions, sequences: Sequence[VideoSequence]
 ) -> dict[str, Any]:
-    """What it takes to repeat the run, as JSON values."""
+    """What it takes to repeat the evaluation, as JSON values."""
     setup = evaluation.setup
     return {
         "command": shlex.join(["ditta", *sys.argv[1:]]),
@@ -139,12 +128,12 @@ def configuration(
         "long_side": None if setup.input_size is not None else setup.long_side,
         "quick": options.quick,
         "threads": evaluation.threads,
-        "live": {"rate": options.rate, "lockstep": options.lockstep} if options.live else None,
+        "node": {"rate": options.rate, "lockstep": options.lockstep} if options.node else None,
     }
 
 
-def fingerprint(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
-    """Names everything that the numbers depend on, so that a run never goes on with parts of another one."""
+def run_key(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
+    """The name of an evaluation by everything that its numbers depend on: one never goes on with parts of another."""
     digest = hashlib.sha256(json.dumps({**config, "command": "", "inputs": []}, sort_keys=True).encode())
     for sequence in sequences:
         digest.update(f"{type(sequence).__name__} {sequence.name} {len(sequence)} {sequence.frame_rate}".encode())
@@ -178,18 +167,18 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     """
     if not options.input:
         raise ValueError("expected at least one bag, folder or video to evaluate, but got none")
-    if options.live and options.engine == "ray":
-        raise ValueError("expected --live in this process, but got --engine ray; run the two one after the other")
-    apply_quick(options)
+    if options.node and options.engine == "ray":
+        raise ValueError("expected --node in this process, but got --engine ray; run the two one after the other")
+    fill_in(options)
     evaluation = evaluation_options(options)
     sequences = open_inputs(options)
     model = load_model(evaluation.setup.source)
     check_sequences(evaluation, sequences, model)
     config = configuration(options, evaluation, sequences)
-    store = TrialStore(options.work / fingerprint(config, sequences, evaluation.setup))
+    folder = options.work / run_key(config, sequences, evaluation.setup)
     if options.fresh:
-        store.remove()
-        store = TrialStore(store.folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    store = TrialStore(folder)
     planned = plan(evaluation, sequences, lambda name: name == NODE or METHODS[name].uses_warmup)
     waiting = unfinished(planned, store)
     every = {trial.key: trial for row in planned for repeat in row.trials for trial, _ in repeat}
@@ -215,24 +204,23 @@ def run_trials(
     bar: Any,
 ) -> Iterator[tuple[Trial, TrialRecord]]:
     """Run trials where they were asked to run."""
+    threads = evaluation.threads
     if options.engine == "ray":
-        for trial, record in run_on_ray(
-            trials, evaluation.setup, evaluation.threads, options.workers, options.ray_address
-        ):
+        for trial, record in run_on_ray(trials, evaluation.setup, threads, options.workers, options.ray_address):
             bar.update(trial.steps)
             yield trial, record
         return
+    runners: dict[str, TrialRunner] = {}
+    if options.node:
+        from ditta_ros.evaluation.node_trial import NodeRunner  # needs ROS
+
+        runners[NODE] = NodeRunner(options.work / NODE, threads, options.rate, options.lockstep)
 
     def run(trial: Trial, model: SegmentationModel, step: Any) -> TrialRecord:
         bar.set_description(trial.key.replace("/", " "))
-        if trial.method == NODE:
-            from ditta_ros.evaluation.live_trial import run_node
+        return runners.get(trial.method, run_trial)(trial, model, step)
 
-            live = options.work / "live"
-            return run_node(trial, model, live, evaluation.threads, options.rate, options.lockstep, step)
-        return run_trial(trial, model, step)
-
-    yield from run_here(trials, model, evaluation.threads, run, bar.update)
+    yield from run_here(trials, model, threads, run, bar.update)
 
 
 def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> None:
@@ -245,6 +233,6 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
         sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
         total = report_steps(finished.result, sequences)
         with tqdm(total=total, desc="report", dynamic_ncols=True, disable=None) as bar:
-            write_report(finished.result, sequences, finished.mask, options.report, bar.update)
+            write_evaluation_report(finished.result, sequences, finished.mask, options.report, bar.update)
         print(f"report: {options.report / 'report.html'}")
     finished.store.remove()

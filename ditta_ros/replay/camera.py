@@ -1,6 +1,6 @@
-"""The camera: plays stretches of a sequence on an image topic, and on request the simulated clock that goes with them.
+"""The camera: plays ranges of a sequence on an image topic, and on request the simulated clock that goes with them.
 
-Between two stretches it holds. The clock runs while frames are played and never ahead of them, so that whoever lives by
+Between two ranges it holds. The clock runs while frames are played and never ahead of them, so that whoever lives by
 it sees no time pass in which no frame could come.
 """
 
@@ -21,10 +21,11 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_ros.messages.images import image_message, stamp_of
 from ditta_ros.process.clock import SimulatedClock
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.replay.control import Commands, FrameRange, tell
+from ditta_ros.replay.control import Commands, FrameRange, emit
 from ditta_ros.replay.recording import JsonLines, PublishedFrame, Recording
 
 FRAME_ID = "camera"
+IMAGE_TOPIC, MASK_TOPIC = "/camera/image_raw", "/ditta/semantic"
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 POLL_SECONDS = 0.1
 
@@ -43,7 +44,7 @@ class MaskWatcher:
             self._changed.notify()
 
     def wait_for(self, stamp: int, seconds: float, stopped: threading.Event) -> bool:
-        """Wait for the mask of an image or a later one, until it is there, the time is up or the stretch broken off.
+        """Wait for the mask of an image or a later one, until it is there, the time is up or the range broken off.
 
         Returns:
             Whether the mask is there.
@@ -59,85 +60,82 @@ class Camera:
     """Publishes the frames of a sequence.
 
     Args:
-        node: publishes them.
-        sequence: gives the frames and their stamps.
-        frames: where every published frame is written down.
-        commands: say what to play, and when to end.
-        answered: whether to listen to the masks, without which nothing can be played in lockstep.
-        clock: is set to the stamp of every frame; None without simulated time.
-        topics: of the images and of the masks.
+        node: Node that publishes them.
+        sequence: Sequence that gives the frames and their stamps.
+        record: File where every published frame is written down.
+        commands: Commands that say what to play, and when to end.
+        answered: Whether to listen to the masks, without which nothing can be played in lockstep.
+        clock: Clock that is set to the stamp of every frame; None without simulated time.
     """
 
     def __init__(
         self,
         node: Node,
         sequence: VideoSequence,
-        frames: JsonLines,
+        record: JsonLines,
         commands: Commands,
         answered: bool,
         clock: SimulatedClock | None = None,
-        topics: tuple[str, str] = ("/camera/image_raw", "/ditta/semantic"),
     ) -> None:
-        self.node = node
-        self.sequence = sequence
-        self.frames = frames
-        self.commands = commands
-        self.clock = clock
-        self.publisher = node.create_publisher(Image, topics[0], RELIABLE)
-        self.answers = MaskWatcher() if answered else None
-        if self.answers is not None:
-            node.create_subscription(Image, topics[1], self.answers.take, RELIABLE)
-        self.mask_topic = topics[1]
+        self._node = node
+        self._sequence = sequence
+        self._record = record
+        self._commands = commands
+        self._clock = clock
+        self._publisher = node.create_publisher(Image, IMAGE_TOPIC, RELIABLE)
+        self._masks = MaskWatcher() if answered else None
+        if self._masks is not None:
+            node.create_subscription(Image, MASK_TOPIC, self._masks.take, RELIABLE)
 
     def matched(self) -> bool:
         """Whether somebody listens, and where masks are waited for, answers."""
-        heard = self.publisher.get_subscription_count() > 0
-        return heard and (self.answers is None or self.node.count_publishers(self.mask_topic) > 0)
+        heard = self._publisher.get_subscription_count() > 0
+        return heard and (self._masks is None or self._node.count_publishers(MASK_TOPIC) > 0)
 
     def run(self) -> None:
         """Tell when the camera is matched, and play what is asked for until the end."""
         while not self.matched():
-            if self.commands.quit.wait(0.05):
+            if self._commands.quit.wait(0.05):
                 return
-        tell(matched=True)
-        while (stretch := self.commands.next_stretch()) is not None:
-            tell(played=self.play(stretch))
+        emit(matched=True)
+        while (frames := self._commands.next_range()) is not None:
+            emit(played=self._play(frames))
 
-    def play(self, stretch: FrameRange) -> int:
-        """Play a stretch.
+    def _play(self, frames: FrameRange) -> int:
+        """Play a range.
 
         Returns:
-            Index of the frame at which it was broken off; the end of the stretch where it was not.
+            Index of the frame at which it was broken off; the end of the range where it was not.
         """
         due = time.monotonic()
-        for index in range(stretch.first, stretch.end):
-            image = self.sequence.image(index)
-            stamp = stretch.offset + self.sequence.stamp(index)
-            following = index + 1 < stretch.end
-            until = stretch.offset + self.sequence.stamp(index + 1) - 1 if following else stamp
+        for index in range(frames.first, frames.end):
+            image = self._sequence.image(index)
+            stamp = frames.offset + self._sequence.stamp(index)
+            following = index + 1 < frames.end
+            until = frames.offset + self._sequence.stamp(index + 1) - 1 if following else stamp
             header = Header(frame_id=FRAME_ID)
             header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
             message = image_message(image, header)
-            if self.commands.stopped.wait(max(due - time.monotonic(), 0)):
+            if self._commands.stopped.wait(max(due - time.monotonic(), 0)):
                 return index
-            if self.clock is not None:
-                self.clock.run(stamp, until, stretch.rate)
+            if self._clock is not None:
+                self._clock.run(stamp, until, frames.rate)
             now = time.monotonic()
-            self.publisher.publish(message)
-            self.frames.add(PublishedFrame(stretch.round, index, stamp, now, due))
-            tell(sent=index + 1)
-            due += (until + 1 - stamp) / 1e9 / stretch.rate
-            if stretch.answer_seconds is not None:
-                self.wait_for_answer(index, stamp, stretch.answer_seconds)
+            self._publisher.publish(message)
+            self._record.add(PublishedFrame(frames.round, index, stamp, now, due))
+            emit(sent=index + 1)
+            due += (until + 1 - stamp) / 1e9 / frames.rate
+            if frames.answer_seconds is not None:
+                self._wait_for_answer(index, stamp, frames.answer_seconds)
                 due = max(due, time.monotonic())
-        return stretch.end
+        return frames.end
 
-    def wait_for_answer(self, index: int, stamp: int, seconds: float) -> None:
+    def _wait_for_answer(self, index: int, stamp: int, seconds: float) -> None:
         """Wait for the mask of a frame; warn where it does not come."""
-        if self.answers is None:
+        if self._masks is None:
             raise ValueError("expected a camera that listens to the masks, but this one does not; start it --answered")
-        if not self.answers.wait_for(stamp, seconds, self.commands.stopped) and not self.commands.stopped.is_set():
-            self.node.get_logger().warning(f"no mask for frame {index} within {seconds:g} s: going on")
+        if not self._masks.wait_for(stamp, seconds, self._commands.stopped) and not self._commands.stopped.is_set():
+            self._node.get_logger().warning(f"no mask for frame {index} within {seconds:g} s: going on")
 
 
 def main(arguments: list[str] | None = None) -> None:

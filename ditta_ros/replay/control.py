@@ -4,10 +4,10 @@ A closed standard input means: come to an end. So both end, whatever becomes of 
 
 The camera knows two commands:
 
-    play <stretch>  play some frames of the sequence, after those asked for before
-    stop            break off the stretch that is being played
+    play <range>  play some frames of the sequence, after those asked for before
+    stop          break off the range that is being played
 
-After every stretch it holds: no frame comes, and the simulated clock stands still, until the next one is asked for.
+After every range it holds: no frame comes, and the simulated clock stands still, until the next one is asked for.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class FrameRange:
     """Frames to be played one after another.
 
     Attributes:
-        first, end: index of the first frame in the sequence, and of the one after the last.
-        offset: added to the stamps of the sequence, nanoseconds.
-        rate: how many times as fast as their stamps say the frames are played.
-        answer_seconds: lockstep: how long every frame waits for the mask of the one before, which a rejected frame
-            never gets. None: frames come in time, whoever can follow.
-        round: which time the sequence is played; written down with every frame.
+        first: Index of the first frame in the sequence.
+        end: Index of the frame after the last one.
+        offset: Nanoseconds that are added to the stamps of the sequence.
+        rate: Factor by which the frames are played faster than their stamps say.
+        answer_seconds: Seconds that every frame waits in lockstep for the mask of the one before, which a rejected
+            frame never gets; None for frames that come in time, whoever can follow.
+        round: Number of times that the sequence was played before; written down with every frame.
     """
 
     first: int
@@ -49,20 +50,20 @@ class Commands:
     """The commands that came in on standard input.
 
     Attributes:
-        stopped: set while the stretch that is being played is to be broken off, and for good by the end.
-        quit: set when standard input is closed.
+        stopped: Event that is set while the range that is being played is to be broken off, and finally by the end.
+        quit: Event that is set when standard input is closed.
     """
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self.quit = threading.Event()
-        self._stretches: queue.SimpleQueue[FrameRange | None] = queue.SimpleQueue()
+        self._ranges: queue.SimpleQueue[FrameRange | None] = queue.SimpleQueue()
         # A daemon: nothing can interrupt a thread that waits for a line.
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
 
-    def next_stretch(self) -> FrameRange | None:
-        """Wait for the next stretch; None at the end."""
-        return self._stretches.get()
+    def next_range(self) -> FrameRange | None:
+        """Wait for the next range; None at the end."""
+        return self._ranges.get()
 
     def _listen(self) -> None:
         for line in sys.stdin:
@@ -71,14 +72,14 @@ class Commands:
                 self.stopped.set()
             elif command == "play":
                 self.stopped.clear()
-                self._stretches.put(FrameRange(**json.loads(values)))
+                self._ranges.put(FrameRange(**json.loads(values)))
             else:
                 raise ValueError(f"expected play or stop, but got {command!r}")
         self.quit.set()
         self.stopped.set()
-        self._stretches.put(None)
+        self._ranges.put(None)
 
 
-def tell(**values: Any) -> None:
-    """Tell something to the process that steers this one."""
+def emit(**values: Any) -> None:
+    """Tell something to the process that controls this one."""
     print(json.dumps(values), flush=True)

@@ -15,7 +15,7 @@ from std_msgs.msg import String
 
 from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.replay.control import Commands, tell
+from ditta_ros.replay.control import Commands, emit
 from ditta_ros.replay.recording import ArrivedMask, ArrivedState, JsonLines, Recording
 
 MASK_TOPIC, STATE_TOPIC = "/ditta/semantic", "/ditta/state"
@@ -47,13 +47,13 @@ class Recorder:
     def take_state(self, message: String) -> None:
         """Keep a state, and pass it on with the number of masks so far."""
         self.states.add(ArrivedState.of_message(message.data, time.monotonic()))
-        tell(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, state=message.data)
+        emit(masks=self.count, ready=self.node.count_publishers(MASK_TOPIC) > 0, state=message.data)
 
     def take_diagnostics(self, message: DiagnosticArray) -> None:
         """Pass on what is wrong with the node: one that cannot be configured says so here alone."""
         for status in message.status:
             if status.level == DiagnosticStatus.ERROR:
-                tell(problem=status.message)
+                emit(problem=status.message)
 
 
 def main(arguments: list[str] | None = None) -> None:

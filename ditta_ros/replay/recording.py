@@ -34,11 +34,11 @@ class PublishedFrame:
     """One image that the camera published.
 
     Attributes:
-        round: which time the sequence was played, from 0.
-        index: of the frame in the sequence.
-        stamp: of its header.
-        time: just before it was published.
-        due: when it was to be published.
+        round: Number of times that the sequence was played before.
+        index: Index of the frame in the sequence.
+        stamp: Stamp of its header.
+        time: Time just before it was published.
+        due: Time at which it was to be published.
     """
 
     round: int
@@ -53,8 +53,8 @@ class ArrivedMask:
     """One mask that arrived.
 
     Attributes:
-        stamp: of its header: that of the image it answers.
-        time: of its arrival.
+        stamp: Stamp of its header: that of the image it answers.
+        time: Time of its arrival.
     """
 
     stamp: int
@@ -85,7 +85,7 @@ class StateHistory:
     """Which state the node was in when.
 
     Args:
-        messages: what it said, in order, at least one message.
+        messages: Messages of the node in order, at least one.
     """
 
     def __init__(self, messages: Sequence[ArrivedState]) -> None:
@@ -129,7 +129,7 @@ class Recording:
     """The folder of one run.
 
     Args:
-        folder: is made where it does not exist.
+        folder: Folder of the files; is made where it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -25,19 +25,19 @@ class Stream:
     """The camera, the node and the recorder, from their start to the last mask.
 
     Args:
-        processes: in which they are started.
-        sequence: what the camera plays; must be picklable.
-        recording: is cleared, and takes what happens.
-        params_file: is written for the node.
-        node_parameters: of the node, by name.
-        answered: whether the camera listens to the masks, as lockstep needs.
-        clock: whether the camera publishes simulated time.
+        processes: Processes among which they are started.
+        sequence: Sequence that the camera plays; must be picklable.
+        recording: Recording that takes what happens; is cleared first.
+        params_file: Parameter file that is written for the node.
+        node_parameters: Parameters of the node by name.
+        answered: Whether the camera listens to the masks, as lockstep needs.
+        clock: Whether the camera publishes simulated time.
 
     Attributes:
-        playing: whether the camera plays a stretch that was asked for.
-        sent: index of the frame after the last one published.
-        masks: number of masks that came out.
-        node_state: the last thing that the node said; None before the first.
+        playing: Whether the camera plays a range that was asked for.
+        sent: Index of the frame after the last one published.
+        masks: Number of masks that came out.
+        node_state: Last state that the node told; None before the first.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Stream:
         params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(node_parameters)}}), encoding="utf-8")
         folder = str(recording.folder)
         flags = [*(["--answered"] if answered else []), *(["--clock"] if clock else [])]
-        self.processes = processes
+        self._processes = processes
         self.node = processes.start(
             "node", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), controlled=False
         )
-        self.recorder = processes.start("recorder", "ditta_ros.replay.recorder", folder)
-        self.camera = processes.start("camera", "ditta_ros.replay.camera", folder, *flags)
+        processes.start("recorder", "ditta_ros.replay.recorder", folder)
+        self._camera = processes.start("camera", "ditta_ros.replay.camera", folder, *flags)
         self.playing = False
         self.sent = 0
         self.masks = 0
@@ -102,23 +102,23 @@ class Stream:
                     f"{self.node.last_words()}"
                 )
 
-    def play(self, stretch: FrameRange) -> None:
-        """Have a stretch played, after the one before."""
-        self.camera.send(stretch.command())
+    def play(self, frames: FrameRange) -> None:
+        """Have a range played, after the one before."""
+        self._camera.send(frames.command())
         self.playing = True
-        self.sent = stretch.first
+        self.sent = frames.first
 
     def stop(self) -> None:
-        """Have the stretch that is being played broken off; ``playing`` tells when that is done."""
-        self.camera.send("stop")
+        """Have the range that is being played broken off; ``playing`` tells when that is done."""
+        self._camera.send("stop")
 
     def take_event(self) -> None:
-        """Take in what a process tells; wait a little where none does.
+        """Take in what a process emits; wait a little where none does.
 
         Raises:
             ProcessDied: one of the processes has.
         """
-        event = self.processes.next_event()
+        event = self._processes.next_event()
         if event is None:
             return
         _, values = event

@@ -7,7 +7,6 @@ Segmentation", WACV 2022.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,34 +18,22 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame
 
 
-@dataclass(frozen=True)
-class AuxAdaptConfig:
-    """Settings of AuxAdapt.
-
-    Attributes:
-        learning_rate, momentum: of stochastic gradient descent. Chosen on eight warm-up frames of each of the three
-            drives in CamVid's training part, with Cityscapes weights: a rate of 0.01 changes the mIoU of the frames
-            after them by +3.6, +0.4 and +0.2, of 0.001 by +0.1, +0.4 and +0.2, of 0.03 by −7.3, −4.4 and −1.8.
-    """
-
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-
-
 class AuxAdaptLearner(OnlineAdapter):
     """The main network, and an auxiliary one whose logits are added to its own.
 
     Args:
-        model: the main network; shared and not changed. The auxiliary one shares its encoder.
+        model: Main network; shared and not changed. The auxiliary one shares its encoder.
+        learning_rate: Learning rate of stochastic gradient descent, chosen in docs/ablations.md#auxadapt.
+        momentum: Momentum of stochastic gradient descent.
     """
 
-    def __init__(self, model: SegmentationModel, config: AuxAdaptConfig) -> None:
+    def __init__(self, model: SegmentationModel, learning_rate: float = 0.01, momentum: float = 0.9) -> None:
         self.main = model
         self.auxiliary = copy.deepcopy(model, {id(model.encoder): model.encoder}).eval()
         parameters = self.auxiliary.decoder_parameters()
         for parameter in parameters:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+        self.optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
 
     def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
         outputs = self.outputs(frame, input_size)
@@ -62,24 +49,21 @@ class AuxAdaptLearner(OnlineAdapter):
 
 
 class AuxAdapt(OnlineMethod):
-    """Frozen main network and a learning auxiliary one, with one step per warm-up frame, then frozen.
+    """Learning auxiliary network (AuxAdapt) with one step per warm-up frame, then frozen.
 
     As published: the logits of both networks are added up, their joint decision is the mask of the frame and the label
     that the auxiliary network is trained towards by cross-entropy, one step per frame.
 
     Ours: the paper takes a small second network that was trained for the same classes. There is none for an arbitrary
-    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder, which is
-    cheaper still. Beside it a copy of the whole model at half the input size, the other small network to be had, is a
-    worse rival: its opinion alone changes the mIoU on the drives of :class:`AuxAdaptConfig` by −3.0, −1.0 and −4.9. The
-    decision is made at the size of the logits, of which the mask is enlarged. The optimiser's settings are ours too:
-    the paper's belong to its networks.
+    model, so the auxiliary network is a copy of the model's decoder on the features of its frozen encoder (compared
+    with the whole model at half the input size in docs/ablations.md#auxadapt). The decision is made at the size of the
+    logits. The optimiser's settings are ours too: the paper's belong to its networks.
     """
 
     uses_warmup = True
-    config = AuxAdaptConfig()
 
     def new_learner(self) -> AuxAdaptLearner:
-        return AuxAdaptLearner(self.model, self.config)
+        return AuxAdaptLearner(self.model)
 
 
 class AuxAdaptOnline(AuxAdapt):

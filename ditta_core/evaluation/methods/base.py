@@ -20,11 +20,11 @@ class MethodSetup:
     """What every method is built from.
 
     Attributes:
-        source: the image model, its classes and its device.
-        teacher: what DiTTA's warm-up learns from; its tracker is also the one of ``tracker_refine``.
-        input_size: network input (height, width); None for ``long_side``.
-        long_side: longest side of the network input in pixels, 0 for the image's own.
-        seed: of everything random in the method.
+        source: Image model, its classes and its device.
+        teacher: Teacher of DiTTA's warm-up; its tracker is also the one of ``tracker_refine``.
+        input_size: Network input (height, width); None for ``long_side``.
+        long_side: Longest side of the network input in pixels, 0 for the image's own.
+        seed: Seed of everything random in the method.
     """
 
     source: ModelSource = field(default_factory=ModelSource)
@@ -42,12 +42,12 @@ class Method(ABC):
     frames were observed too. After it, a method that freezes changes no weight any more.
 
     Args:
-        setup: how it is built.
-        model: the model that ``setup.source`` describes, loaded already and shared: never to be changed in place.
+        setup: Settings that it is built from.
+        model: Loaded model that ``setup.source`` describes; shared, never to be changed in place.
 
     Attributes:
-        uses_warmup: whether ``prepare`` does anything. Where it does not, what the method answers does not depend on
-            the warm-up's length, and ``prepare`` is not called.
+        uses_warmup: Whether ``prepare`` does anything. Where it does not, the answers of the method do not depend on
+            the length of the warm-up, and ``prepare`` is not called.
     """
 
     uses_warmup: ClassVar[bool]

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ditta_core.adaptation.adapt import STATISTICS_FRAMES
 from ditta_core.adaptation.batchnorm import blend_statistics
+from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.evaluation.methods.ema_smoothing import SMOOTHING
 from ditta_core.evaluation.methods.outputs import own_outputs
 from ditta_core.evaluation.methods.stream import StreamMethod
@@ -18,13 +19,13 @@ from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.types import AdaptationReport, Frame
 
-STATISTICS_SHARE = 0.3
+STATISTICS_SHARE = AdaptationConfig.statistics_share
 """Share of the warm-up in the statistics: that of the live adaptation, so that the two can be compared. In the paper it
 grows with the number n of images seen, s = n / (n + N), the source counting as N images."""
 
 
 class BNBlend(StreamMethod):
-    """BatchNorm statistics become 0.7·source + 0.3·warm-up, every frame is then segmented on its own.
+    """BatchNorm statistics blended to 0.7·source + 0.3·warm-up, nothing learned, every frame on its own.
 
     Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
     The statistics are those of at most ``STATISTICS_FRAMES`` warm-up frames, evenly spread, as in the live adaptation.
@@ -37,13 +38,14 @@ class BNBlend(StreamMethod):
     def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport:
         start = time.perf_counter()
         self.reset()
-        if not any(isinstance(module, _BatchNorm) for module in self.model.modules()):
-            return AdaptationReport(
-                succeeded=False,
-                reason="expected a model with BatchNorm layers, but got one without any; the unadapted model goes on",
-                frames=len(warmup),
-                seconds=time.perf_counter() - start,
-            )
+        succeeded = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        reason = "expected a model with BatchNorm layers, but got one without any; the unadapted model goes on"
+        if succeeded:
+            self._blend(warmup)
+            reason = "adapted"
+        return AdaptationReport(succeeded, reason, len(warmup), seconds=time.perf_counter() - start)
+
+    def _blend(self, warmup: Sequence[Frame]) -> None:
         blended = copy.deepcopy(self.model)
         count = min(len(warmup), STATISTICS_FRAMES)
         chosen = np.unique(np.linspace(0, len(warmup) - 1, count).round().astype(int))
@@ -51,12 +53,9 @@ class BNBlend(StreamMethod):
         pixels = blended.preprocess(images, self.input_size(warmup[0]), blended.mean.device)
         blend_statistics(blended, lambda: own_outputs(blended, pixels), STATISTICS_SHARE)
         self.serve(TemporalSegmenter(blended), generation=1)
-        return AdaptationReport(
-            succeeded=True, reason="adapted", frames=len(warmup), seconds=time.perf_counter() - start
-        )
 
 
 class BNBlendEMA(BNBlend):
-    """The same, and the probabilities averaged along optical flow: both cheap tricks together."""
+    """BatchNorm statistics blended, and probabilities smoothed along optical flow: both cheap tricks together."""
 
     config = InferenceConfig(smoothing=SMOOTHING, restoration=False)

@@ -23,11 +23,12 @@ class CoTTAConfig:
     """Settings of CoTTA, with the published values for segmentation (Cityscapes → ACDC).
 
     Attributes:
-        scales: of the network input, each taken as it is and mirrored: 14 augmentations.
-        confidence: of the source model, above which the teacher is asked without augmentations.
-        momentum: of the teacher, a moving average of the student's weights.
-        restore: probability of a weight to go back to the source's after a step.
-        learning_rate: of Adam with the published betas (0.9, 0.999) and no weight decay; see ``LEARNING_RATE``.
+        scales: Scales of the network input, each taken as it is and mirrored: 14 augmentations.
+        confidence: Confidence of the source model above which the teacher is asked without augmentations.
+        momentum: Momentum of the teacher, a moving average of the student's weights.
+        restore: Probability of a weight to go back to the source's after a step.
+        learning_rate: Learning rate of Adam, with the published betas (0.9, 0.999) and no weight decay; see
+            ``LEARNING_RATE``.
     """
 
     scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -51,8 +52,8 @@ class CoTTALearner(OnlineAdapter):
     """Source, student and teacher; all normalise by the statistics of the training data, as published.
 
     Args:
-        model: the source; shared and not changed.
-        seed: of what is restored.
+        model: Source model; shared and not changed.
+        seed: Seed of the choice of weights that are restored.
     """
 
     def __init__(self, model: SegmentationModel, config: CoTTAConfig, seed: int) -> None:
@@ -116,7 +117,7 @@ class CoTTALearner(OnlineAdapter):
 
 
 class CoTTA(OnlineMethod):
-    """Averaged teacher, augmentations and random restoring, with one step per warm-up frame, then frozen.
+    """Averaged teacher and augmentations (CoTTA) with one step per warm-up frame, then frozen.
 
     As published for segmentation: all weights are trained, by Adam on the cross-entropy with the pseudo-label; that is,
     pixel by pixel, the teacher's prediction where the source model is surer than 0.69, and the mean of its predictions

@@ -1,7 +1,7 @@
 """DiTTA as a method of the evaluation, and what is left of it without one of its parts.
 
-The adaptation job and the frame segmenter are those of the engine; only the stream's waiting is left out, so that the
-job sees exactly the warm-up frames and the frame after them meets the adapted model.
+The adaptation job and the frame segmenter are those of the stream; only its waiting is left out, so that the job sees
+exactly the warm-up frames and the frame after them meets the adapted model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from ditta_core.types import AdaptationReport, Frame
 
 
 class DiTTA(StreamMethod):
-    """Live mode, exactly what the node does by default.
+    """DiTTA in live mode, exactly what the node does by default.
 
-    Noisy, dark and flat images restored, the encoder's statistics blended, decoder trained towards the teacher's
-    targets in five passes, three quarters of what it learned deployed, then frozen; the probabilities are averaged
-    along optical flow with a share of up to 0.93 of the previous ones. Masks equal those of a
-    :class:`~ditta_core.stream.video_segmenter.VideoSegmenter` that is pushed every frame.
+    Masks equal those of a :class:`~ditta_core.stream.video_segmenter.VideoSegmenter` that is pushed every frame.
 
     Attributes:
-        adaptation: of the warm-up; the seed is that of the setup.
+        adaptation: Settings of the adaptation; its seed is that of the setup.
     """
 
     uses_warmup = True
@@ -49,7 +46,7 @@ class DiTTA(StreamMethod):
 
 
 class DiTTAParity(DiTTA):
-    """The published behaviour with its oddities: losses on probabilities, network in training mode, no averaging.
+    """DiTTA as published, with its oddities: losses on probabilities, network in training mode, no smoothing.
 
     The published inference looks at a frame with the one before it, so that the first frame after the warm-up has the
     last warm-up frame in its temporal memory.
@@ -66,37 +63,37 @@ class DiTTAParity(DiTTA):
 
 
 class DiTTANoFusion(DiTTA):
-    """Live mode without anything temporal after the warm-up: no averaging."""
+    """DiTTA in live mode without anything temporal after the warm-up: no smoothing."""
 
     config = InferenceConfig(smoothing=0.0)
 
 
 class DiTTATemporalBranch(DiTTA):
-    """Live mode with the temporal branch, trained and used where the reliability is below 0.8."""
+    """DiTTA in live mode with the temporal branch, trained and used where the reliability is below 0.8."""
 
     config = InferenceConfig(reliability_threshold=PUBLISHED_THRESHOLD)
     adaptation = AdaptationConfig(temporal_branch=True)
 
 
 class DiTTANoRestoration(DiTTA):
-    """Live mode on the camera's own images, however noisy or dark."""
+    """DiTTA in live mode on the camera's own images, however noisy or dark."""
 
     config = InferenceConfig(restoration=False)
 
 
 class DiTTANoStatistics(DiTTA):
-    """Live mode with the statistics of the training data: restoration, distillation and averaging are left."""
+    """DiTTA in live mode with the statistics of the training data instead of blended ones."""
 
     adaptation = AdaptationConfig(statistics_share=0.0)
 
 
 class DiTTANoContrastive(DiTTA):
-    """Live mode without the contrastive loss; a teacher that tracks no objects, such as ``flow``, never has one."""
+    """DiTTA in live mode without the contrastive loss, which teachers that track no objects never have."""
 
     adaptation = AdaptationConfig(contrastive=False)
 
 
 class DiTTANoDistillation(DiTTA):
-    """Live mode without a training step: blended statistics and averaging are left."""
+    """DiTTA in live mode without a training step: blended statistics and smoothing are left."""
 
     adaptation = AdaptationConfig(passes=0)

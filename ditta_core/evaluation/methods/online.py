@@ -1,8 +1,8 @@
 """Methods that learn from every frame that they segment, as they are published; and frozen after the warm-up.
 
-Test-time adaptation is published *online*: one step per frame, for ever. The protocol of this evaluation freezes every
-method after the warm-up, so each of them is here in both forms: frozen, with one step per warm-up frame in time order,
-and online, with one step per frame from the first on and without a warm-up.
+Test-time adaptation is published *online*: one step per frame, indefinitely. The protocol of this evaluation freezes
+every method after the warm-up, so each of them is here in both forms: frozen, with one step per warm-up frame in time
+order, and online, with one step per frame from the first on and without a warm-up.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class StepResult:
     """What came of one frame.
 
     Attributes:
-        outputs: what the frame's mask is made of, logits of the model's own outputs, float [1, len(outputs), h, w].
-        loss: before the step.
+        outputs: Logits of the model's own outputs that the frame's mask is made of, float [1, len(outputs), h, w].
+        loss: Loss before the step.
     """
 
     outputs: Tensor
@@ -124,26 +124,26 @@ class OnlineMethod(Method):
 
     def observe(self, frame: Frame) -> Segmentation:
         input_size, generation = self.input_size(frame), self.generation
-        outputs = self.frozen_outputs(frame, input_size) if self.uses_warmup else self.step(frame, input_size)
+        outputs = self._frozen_outputs(frame, input_size) if self.uses_warmup else self._step(frame, input_size)
         return mask_of_outputs(self.model, outputs, input_size, frame, generation)
 
     @torch.inference_mode()
-    def frozen_outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
+    def _frozen_outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
         """Outputs of the learner, or of the unadapted model where there is none."""
         if self.learner is None:
             return own_outputs(self.model, network_input(self.model, frame, input_size))
         return self.learner.outputs(frame, input_size)
 
-    def step(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
+    def _step(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:
         """Outputs for a frame, and one step on it."""
         try:
             if self.learner is None:
                 self.learner = self.new_learner()
-            lesson = self.learner.learn(frame, input_size)
+            result = self.learner.learn(frame, input_size)
         except (NothingToLearnError, NonFiniteLossError):
-            return self.frozen_outputs(frame, input_size)
+            return self._frozen_outputs(frame, input_size)
         self.generation += 1
-        return lesson.outputs
+        return result.outputs
 
     def reset(self) -> None:
         self.learner = None

@@ -12,7 +12,7 @@ from ditta_core.types import Frame, Segmentation
 
 
 class Source(Method):
-    """The model as one uses it without this package: the likeliest of its own outputs, then the class of that output.
+    """Unadapted model, every frame on its own: the likeliest of its outputs, then the class of that output.
 
     Pixels whose likeliest output belongs to no published class are unlabelled, however likely the classes are together;
     :class:`SourceMerged` is the other way round. The confidence is the probability of the likeliest output.
@@ -42,7 +42,7 @@ class Source(Method):
 
 
 class SourceMerged(Method):
-    """The model with the probabilities of its outputs merged into those of the published classes before the argmax.
+    """Unadapted model, every frame on its own, its outputs merged into classes before the argmax.
 
     What merging alone is worth, beside :class:`Source`; the same where the classes are the model's own.
     """

@@ -1,4 +1,4 @@
-"""What methods that segment with the engine share: its frame segmenter over the model that is serving."""
+"""What methods that segment with the stream's own frame segmenter share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ditta_core.types import Frame, Segmentation
 
 
 class StreamMethod(Method):
-    """Segments frame after frame with :class:`~ditta_core.stream.video_segmenter.FrameSegmenter`, as the node does.
+    """Segments frame after frame with :class:`~ditta_core.inference.frame_segmenter.FrameSegmenter`, as the node does.
 
     Attributes:
-        config: how; the sizes in it are not used, ``setup`` has them.
+        config: Settings of the inference; the sizes in it are not used, ``setup`` has them.
     """
 
     config: ClassVar[InferenceConfig]

@@ -6,7 +6,6 @@ Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 20
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,22 +24,11 @@ from ditta_core.evaluation.methods.outputs import network_input, own_outputs
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame
 
-NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+_NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 """Layers whose scale and shift are trained: BatchNorm and InstanceNorm, LayerNorm, GroupNorm."""
 
 
-@dataclass(frozen=True)
-class TentConfig:
-    """Settings of Tent for segmentation.
-
-    Attributes:
-        learning_rate: of Adam with the published betas (0.9, 0.999) and no weight decay; see ``LEARNING_RATE``.
-    """
-
-    learning_rate: float = LEARNING_RATE
-
-
-def normalise_by_frame(model: nn.Module) -> None:
+def _normalise_by_frame(model: nn.Module) -> None:
     """Make every BatchNorm normalise by the statistics of what it is given, and leave its running statistics alone.
 
     A map of a single value per channel has no variance (the pooled branch of a pyramid, for one frame): there, the
@@ -59,13 +47,17 @@ def normalise_by_frame(model: nn.Module) -> None:
 class TentLearner(OnlineAdapter):
     """A copy of the model whose normalisation layers learn to make its predictions certain.
 
+    Args:
+        model: Unadapted model; shared and not changed.
+        learning_rate: Learning rate of Adam, with the published betas (0.9, 0.999) and no weight decay.
+
     Raises:
         NothingToLearnError: the model has no normalisation layer with affine parameters.
     """
 
-    def __init__(self, model: SegmentationModel, config: TentConfig) -> None:
+    def __init__(self, model: SegmentationModel, learning_rate: float = LEARNING_RATE) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        layers = [module for module in self.model.modules() if isinstance(module, NORMALISATIONS)]
+        layers = [module for module in self.model.modules() if isinstance(module, _NORMALISATIONS)]
         parameters = [parameter for layer in layers for parameter in layer.parameters(recurse=False)]
         if not parameters:
             raise NothingToLearnError(
@@ -74,8 +66,8 @@ class TentLearner(OnlineAdapter):
             )
         for parameter in parameters:
             parameter.requires_grad_(True)
-        normalise_by_frame(self.model)
-        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+        _normalise_by_frame(self.model)
+        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate)
 
     def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
         outputs = self.outputs(frame, input_size)
@@ -87,7 +79,7 @@ class TentLearner(OnlineAdapter):
 
 
 class Tent(OnlineMethod):
-    """Entropy minimisation with one step per warm-up frame, then frozen.
+    """Entropy minimisation (Tent) with one step per warm-up frame, then frozen.
 
     As published: BatchNorm normalises by the statistics of the frame itself, before and after freezing; scale and shift
     of all normalisation layers are trained on the mean entropy of the pixels, by Adam; a frame's mask comes from the
@@ -99,10 +91,9 @@ class Tent(OnlineMethod):
     """
 
     uses_warmup = True
-    config = TentConfig()
 
     def new_learner(self) -> TentLearner:
-        return TentLearner(self.model, self.config)
+        return TentLearner(self.model)
 
 
 class TentOnline(Tent):

@@ -25,7 +25,7 @@ WINDOW = 4
 """Frames that vote on a mask, the newest included. Every frame pays for tracking through all of them, both ways."""
 
 LARGEST_GAP = InferenceConfig().max_fusion_gap
-"""Seconds between two frames above which the window starts anew."""
+"""Seconds between two frames above which the window starts over."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TrackerRefine(Method):
         )
 
     def make_memory(self, frame: Frame, probabilities: Tensor) -> None:
-        """Add a frame to the window, or start it anew where the frame cannot follow the last one."""
+        """Add a frame to the window, or start over where the frame cannot follow the last one."""
         if self.window:
             last = self.window[-1].frame
             if last.size != frame.size or not 0 <= frame.stamp - last.stamp <= LARGEST_GAP * 1e9:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.evaluation import corruptions
-from ditta_core.evaluation.corruptions import NAMES, CorruptedSequence, Corruption, Corruptor, corrupt, plasma_fractal
+from ditta_core.evaluation.corruptions import NAMES, CorruptedSequence, Corruption, Corruptor, plasma_fractal
 
 SEVERITIES = range(1, 6)
 
@@ -25,6 +25,11 @@ SEVERITIES = range(1, 6)
 def frame(shared_file: Callable[..., Path]) -> NDArray[np.uint8]:
     """A real frame of the training drives, 360x480."""
     return CamVidSequence(shared_file("data", "camvid", "train")).image(60)
+
+
+def corrupt(image: NDArray[np.uint8], corruption: Corruption, seed: int, index: int) -> NDArray[np.uint8]:
+    """One frame of a corrupted video."""
+    return Corruptor(corruption, seed)(image, index)
 
 
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -279,7 +284,7 @@ def test_rain_covers_as_much_as_published() -> None:
 def test_a_corrupted_sequence_is_the_clean_one_but_for_its_images(camvid_clip: Path) -> None:
     clean = CamVidSequence(camvid_clip)
     corrupted = CorruptedSequence(clean, Corruption("fog", 2), 5)
-    assert corrupted.clean is clean
+    assert corrupted.original is clean
     assert len(corrupted) == 101
     assert (corrupted.name, corrupted.frame_rate) == (clean.name, clean.frame_rate)
     assert corrupted.classes == clean.classes

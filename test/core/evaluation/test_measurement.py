@@ -13,7 +13,9 @@ from sklearn.metrics import jaccard_score
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import GroundTruth, Measurement, Run, Scores, measure, method_result
+from ditta_core.evaluation.measurement import GroundTruth, Measurement, VideoMeasurement, measure_video
+from ditta_core.evaluation.metrics import Motion
+from ditta_core.evaluation.scores import MethodRun, Scores, method_result
 from ditta_core.types import UNLABELLED
 
 CLASSES = ClassList.of_names(["road", "car", "sky"])
@@ -57,7 +59,7 @@ def random_video(seed: int, frames: int, name: str = "video") -> tuple[Drawn, li
 
 
 def measured(video: Drawn, masks: list[NDArray[np.uint8]], first: int = 0) -> Measurement:
-    (measurement,) = measure(video, GroundTruth(video, CLASSES), lambda index: masks[index], [first], 3)
+    (measurement,) = measure_video(video, GroundTruth(video, CLASSES), lambda index, image: [masks[index]], [first], 3)
     return measurement
 
 
@@ -97,7 +99,7 @@ def test_scores_of_several_videos_are_those_of_all_pixels_and_all_windows(seed: 
 
 def test_only_the_frames_after_the_warm_up_count() -> None:
     video, masks = random_video(1, 20)
-    both = measure(video, GroundTruth(video, CLASSES), lambda index: masks[index], [0, 9], 3)
+    both = measure_video(video, GroundTruth(video, CLASSES), lambda index, image: [masks[index]] * 2, [0, 9], 3)
     rest = Drawn("video", video.drawn[9:])
     alone = measured(rest, masks[9:])
     assert both[1].frames == 11 and both[1].first == 9
@@ -120,7 +122,7 @@ def test_a_constant_prediction_is_consistent_and_wrong() -> None:
 def test_a_missing_mask_is_left_out_and_breaks_the_windows() -> None:
     video, masks = random_video(3, 22)
     truth = GroundTruth(video, CLASSES)
-    (measurement,) = measure(video, truth, lambda index: None if index == 11 else masks[index], [0], 3)
+    (measurement,) = measure_video(video, truth, lambda index, image: None if index == 11 else [masks[index]], [0], 3)
     halves = [measured(Drawn("a", video.drawn[:11]), masks[:11]), measured(Drawn("b", video.drawn[12:]), masks[12:])]
     assert measurement.frames == 21
     assert measurement.counts.tolist() == (halves[0].counts + halves[1].counts).tolist()
@@ -136,6 +138,22 @@ def test_frames_without_labels_count_for_steadiness_only() -> None:
     assert measurement.consistent[8] == []
     scores = Scores.of([measurement])
     assert scores.vc8 is None and scores.miou is not None
+
+
+def test_flow_consistency_of_a_stream_is_over_all_trusted_pixels() -> None:
+    flow = np.zeros((2, 10, 2), np.float32)
+    many, few = np.ones((2, 10), bool), np.zeros((2, 10), bool)
+    few[0, 0] = True  # 5 %: a cut
+    zeros, ones = np.zeros((2, 10), np.uint8), np.ones((2, 10), np.uint8)
+    half = np.repeat([[0], [1]], 10, axis=1).astype(np.uint8)
+    stream = VideoMeasurement("video", 0, 2)
+    stream.update(0, zeros, None, None)
+    assert Scores.of([stream.finish()]).consistency is None
+    stream.update(1, half, Motion(flow, many), None)  # 10 of 20
+    stream.update(2, ones, Motion(flow, few), None)  # 0 of 1
+    measurement = stream.finish()
+    assert Scores.of([measurement]).consistency == pytest.approx(100 * 10 / 21)
+    assert measurement.frame_consistency == [None, 50.0, None]
 
 
 def test_labels_that_are_no_class_are_an_error_with_the_frame() -> None:
@@ -161,7 +179,9 @@ def test_classes_that_do_not_belong_together_are_an_error() -> None:
 
 def test_a_row_holds_the_mean_of_the_repeats_and_their_spread() -> None:
     runs = [
-        Run([measured(*random_video(seed, 20))], seconds=2.0, adaptation_seconds=[seed], peak_memory_mb=100.0 + seed)
+        MethodRun(
+            [measured(*random_video(seed, 20))], seconds=2.0, adaptation_seconds=[seed], peak_memory_mb=100.0 + seed
+        )
         for seed in (1, 2, 3)
     ]
     result = method_result("ditta", 10, "w2f", "fog:3", CLASSES, runs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
-from ditta_core.evaluation.metrics import ConfusionMatrix, MaskQuality, Motion, VideoConsistency, flow_consistency
+from ditta_core.evaluation.metrics import ConfusionMatrix, Motion, VideoConsistency, flow_consistency
 from ditta_core.flow import FlowEstimator
 from ditta_core.types import UNLABELLED
 
@@ -225,19 +225,3 @@ def test_without_a_trusted_pixel_nothing_is_measured() -> None:
     labels = np.zeros((4, 4), np.uint8)
     motion = Motion(np.zeros((4, 4, 2), np.float32), np.zeros((4, 4), bool))
     assert np.isnan(flow_consistency(labels, labels, motion))
-
-
-def test_flow_consistency_of_a_stream_is_over_all_trusted_pixels() -> None:
-    flow = np.zeros((2, 10, 2), np.float32)
-    many, few = np.ones((2, 10), bool), np.zeros((2, 10), bool)
-    few[0, 0] = True  # 5 %: a cut
-    zeros, ones = np.zeros((2, 10), np.uint8), np.ones((2, 10), np.uint8)
-    half = np.repeat([[0], [1]], 10, axis=1).astype(np.uint8)
-    quality = MaskQuality(2)
-    quality.update(zeros)
-    quality.update(half, Motion(flow, many))  # 10 of 20
-    quality.update(ones, Motion(flow, few))  # 0 of 1
-    assert quality.flow_consistency == pytest.approx(10 / 21)
-    assert quality.flow_consistencies[0] == 0.5
-    assert np.isnan(quality.flow_consistencies[1])
-    assert np.isnan(MaskQuality(2).flow_consistency)

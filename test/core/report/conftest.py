@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from evaluated_scenes import Evaluated, WrittenReport, evaluated
 
-from ditta_core.report.evaluation_page import write_report
+from ditta_core.report.evaluation_page import write_evaluation_report
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +19,5 @@ def report(streets: Evaluated, tmp_path_factory: pytest.TempPathFactory) -> Writ
     """The report of the streets."""
     folder = tmp_path_factory.mktemp("evaluation") / "report"
     steps: list[None] = []
-    write_report(streets.result, streets.sequences, streets.mask, folder, lambda: steps.append(None))
+    write_evaluation_report(streets.result, streets.sequences, streets.mask, folder, lambda: steps.append(None))
     return WrittenReport(folder, len(steps))

@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 from ditta_core.adaptation.config import warmup_length
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import (
-    EvaluationResult,
-    Measurement,
-    MethodResult,
-    Run,
-    VideoMeasurement,
-    method_result,
-)
+from ditta_core.evaluation.measurement import Measurement, VideoMeasurement
 from ditta_core.evaluation.metrics import Motion
+from ditta_core.evaluation.scores import EvaluationResult, MethodResult, MethodRun, method_result
 from ditta_core.flow import FlowEstimator
 
 SKY, BUILDING, ROAD, CAR, PERSON, BICYCLE = range(6)
@@ -180,14 +174,14 @@ def evaluated(frames: int = 24, ratios: tuple[int, ...] = (10, 25), seed: int = 
                 ]
                 warms = method in WARMED
                 seconds = sum(m.frames for m in measurements) * (0.021 if method == "source" else 0.034)
-                run = Run(measurements, seconds, (3.5, 4.25) if warms else (), peak_memory_mb=512.5)
+                run = MethodRun(measurements, seconds, (3.5, 4.25) if warms else (), peak_memory_mb=512.5)
                 rows.append(method_result(method, ratio, "w2f", corruption, CLASSES, [run]))
     config = {
         "command": "ditta evaluate streets --method 'source,ditta' --classes '[\"sky <clear>\"]'",
         "warmup_ratios": list(ratios),
         "model": "espnetv2:<file>",
         "seed": 5123,
-        "live": None,
+        "node": None,
     }
     return Evaluated(
         EvaluationResult(tuple(rows), CLASSES, config, {"ditta_ros": "0.1.0", "torch": "2.x"}), streets, ratios

@@ -14,11 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.metrics import MaskQuality, percent
+from ditta_core.evaluation.measurement import VideoMeasurement
+from ditta_core.evaluation.metrics import percent
+from ditta_core.evaluation.scores import Scores
 from ditta_core.report.demo_page import (
     Accuracy,
-    AccuracyComparison,
-    Consistency,
+    BothStreams,
     DemoSummary,
     Latency,
     PhaseLatencies,
@@ -28,7 +29,7 @@ from ditta_core.report.demo_page import (
     summary_text,
     write_html,
 )
-from ditta_core.report.pictures import OverlayVideo, Still, compose_panels, tint
+from ditta_core.report.pictures import OverlayVideo, Still, compose_panels
 from ditta_core.types import State
 
 CLASSES = ClassList.of_names(["road", "sky <clear>"])
@@ -50,8 +51,8 @@ SUMMARY = DemoSummary(
     masks_during_adaptation=20,
     latency_ms=PhaseLatencies(Latency(40.0, 55.5, 10), Latency(60.0, 90.0, 20), Latency(45.0, 52.0, 31)),
     compared_frames=31,
-    consistency=Consistency(90.125, 95.5),
-    accuracy=AccuracyComparison(Accuracy(50.0, 70.0, 80.0, None), Accuracy(53.5, 71.0, 88.0, None)),
+    consistency=BothStreams(90.125, 95.5),
+    accuracy=BothStreams(Accuracy(50.0, 70.0, 80.0, None), Accuracy(53.5, 71.0, 88.0, None)),
     configuration={"model": "camvid"},
     versions={"torch": "2.x"},
 )
@@ -80,10 +81,10 @@ def test_latency_percentiles() -> None:
 
 
 def test_accuracy_in_percent_with_none_for_what_was_not_measured() -> None:
-    quality = MaskQuality(2)
-    for _ in range(10):
-        quality.update(np.array([[0, 0, 0, 1]]), ground_truth=np.array([[0, 0, 1, 1]]))
-    assert Accuracy.of(quality) == Accuracy(
+    stream = VideoMeasurement("street", 0, 2)
+    for index in range(10):
+        stream.update(index, np.array([[0, 0, 0, 1]]), None, np.array([[0, 0, 1, 1]]))
+    assert Accuracy.of(Scores.of([stream.finish()])) == Accuracy(
         pytest.approx(100 * (2 / 3 + 1 / 2) / 2), pytest.approx(700 / 12), 100, None
     )
     assert percent(float("nan")) is None
@@ -106,8 +107,8 @@ def test_the_timeline_is_drawn(tmp_path: Path) -> None:
         masks=[0.1 * index + 0.05 for index in range(40)],
         latencies=[50.0] * 40,
         compared=[0.1 * index for index in range(20)],
-        source=[0.9] * 19 + [float("nan")],
-        ditta=[0.95] * 20,
+        source=[*[90.0] * 19, None],
+        ditta=[95.0] * 20,
     )
     path = tmp_path / "timeline.png"
     draw_timeline(timeline, path)
@@ -122,14 +123,6 @@ def test_the_timeline_is_drawn(tmp_path: Path) -> None:
 def test_a_run_of_one_state_without_comparison_is_drawn(tmp_path: Path) -> None:
     draw_timeline(Timeline([(0.0, State.BASE)], [0.0], [0.1], [100.0], [], [], []), tmp_path / "timeline.png")
     assert cv2.imread(str(tmp_path / "timeline.png")) is not None
-
-
-def test_tint_shows_classes_and_leaves_unlabelled_pixels_alone() -> None:
-    image = picture((100, 100, 100), (1, 3))
-    tinted = tint(image, np.array([[0, 1, 255]], np.uint8), CLASSES, opacity=0.5)
-    for column, color in enumerate(CLASSES.colors):
-        np.testing.assert_allclose(tinted[0, column], (np.array(color) + 100) / 2, atol=1)
-    np.testing.assert_array_equal(tinted[0, 2], image[0, 2])
 
 
 @pytest.mark.parametrize(("size", "panel_width"), [((49, 65), 320), ((300, 401), 400), ((720, 1280), 640)])

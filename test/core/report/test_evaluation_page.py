@@ -1,170 +1,240 @@
-"""The page of an evaluation in a real browser: the system's Chromium, without a screen."""
+"""The page of an evaluation: what it says, what it marks, and the files beside it."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from evaluated_scenes import METHODS, Evaluated, WrittenReport
+from evaluated_scenes import CLASSES, METHODS, Evaluated, WrittenReport
 from numpy.typing import NDArray
+from report_rows import NOTHING, result_of, row, scores
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium as the system has it; nothing is downloaded."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found:
-        pytest.skip("needs Chromium: apt install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
-        yield browser
-        browser.close()
+from ditta_core.datasets.base import VideoSequence
+from ditta_core.evaluation.scores import Scores, VideoResult
+from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
+from ditta_core.report.footage import Masks
 
 
-class OpenPage:
-    """A page, and what went wrong while it was open.
+class PageReader(HTMLParser):
+    """Reads a page into the text and the table rows of each section.
 
     Attributes:
-        requests: to anything but the file itself and what it carries.
-        complaints: of the console, and errors.
+        text: of each section by id, without the tables' tags.
+        tables: of each section, each a list of rows, each a list of (cell, whether it is marked best).
+        images: (section, alternative text, URL).
     """
 
-    def __init__(self, browser: Browser, report: WrittenReport, width: int, scheme: Any) -> None:
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=True
-        )
-        self.page: Page = self.context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.context.route("**/*", self.refuse_network)
-        self.page.goto(report.folder.joinpath("report.html").as_uri(), wait_until="load")
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.section = ""
+        self.text: dict[str, str] = {"": ""}
+        self.tables: dict[str, list[list[list[tuple[str, bool]]]]] = {}
+        self.images: list[tuple[str, str, str]] = []
+        self.cell: str | None = None
+        self.best = False
+        self.feed(page)
 
-    def refuse_network(self, route: Any) -> None:
-        """Let the file through, and note everything else."""
-        if route.request.url.startswith(("file:", "data:")):
-            route.continue_()
-        else:
-            self.requests.append(route.request.url)
-            route.abort()
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag == "section":
+            self.section = values["id"] or ""
+            self.text[self.section] = ""
+        elif tag == "table":
+            self.tables.setdefault(self.section, []).append([])
+        elif tag == "tr":
+            self.tables[self.section][-1].append([])
+        elif tag in ("td", "th"):
+            self.cell, self.best = "", values.get("class") == "best"
+        elif tag == "img":
+            self.images.append((self.section, values["alt"] or "", values["src"] or ""))
 
-    def picture(self, selector: str) -> NDArray[np.uint8]:
-        """The first element of a kind as it looks, RGB."""
-        shot = self.page.locator(selector).first.screenshot()
-        return np.asarray(cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1], np.uint8)
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self.cell is not None:
+            self.tables[self.section][-1][-1].append((self.cell.strip(), self.best))
+            self.cell = None
 
-    def close(self) -> None:
-        self.context.close()
-
-
-LOOKS = [(1280, "light"), (1280, "dark"), (400, "light")]
-
-
-@pytest.fixture(scope="module", params=LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
-def opened(request: pytest.FixtureRequest, browser: Browser, report: WrittenReport) -> Iterator[OpenPage]:
-    """The report, in several widths and colour schemes."""
-    opened = OpenPage(browser, report, *request.param)
-    yield opened
-    opened.close()
+    def handle_data(self, data: str) -> None:
+        self.text[self.section] += data
+        if self.cell is not None:
+            self.cell += data
 
 
-def inner_text(page: Page, selector: str) -> list[str]:
-    return [text.strip() for text in page.locator(selector).all_inner_texts()]
-
-
-def test_the_table_is_there(opened: OpenPage, streets: Evaluated) -> None:
-    table = opened.page.locator("#results table").first
-    assert table.is_visible()
-    first = "#results table >> nth=0 >> tbody >> nth=0 >> tr"
-    rows = opened.page.locator(first)
-    assert inner_text(opened.page, f"{first} >> th") == ["After 10 % warm-up · 44 frames", *METHODS]
-    own = streets.result.results[3].scores
-    assert own.miou is not None
-    assert own.vc8 is not None
-    cells = rows.nth(4).locator("td")
-    assert cells.nth(0).inner_text() == f"{own.miou:.2f}★"
-    assert cells.nth(2).inner_text() == f"{own.vc8:.2f}★"
-    assert cells.nth(0).get_by_label("best").count() == 1
-    weight = "element => getComputedStyle(element).fontWeight"
-    assert int(cells.nth(0).locator("strong").evaluate(weight)) >= 600
-    assert int(rows.nth(1).locator("td").nth(0).evaluate(weight)) == 400
-    picture = opened.picture("#results table")
-    assert picture.std() > 10
-
-
-def test_every_image_is_decoded_and_shows_something(opened: OpenPage) -> None:
-    page = opened.page
-    page.evaluate("document.querySelectorAll('details').forEach(element => { element.open = true; })")
-    page.wait_for_function("[...document.images].every(image => image.complete)")
-    sizes = page.evaluate("[...document.images].map(image => [image.alt, image.naturalWidth, image.naturalHeight])")
-    assert len(sizes) == 1 + 1 + 4 + 4 * 6 + 2  # scores, classes, curves, frames, confusions
-    assert all(width > 100 and height > 50 for _, width, height in sizes), sizes
-    for selector in ("#results img", "#classes img", "#curves img", "#frames img", "#confusion img"):
-        picture = opened.picture(selector)
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50, selector
-        assert picture.std() > 5, selector
-
-
-def test_the_curves_have_the_colours_of_the_methods_in_the_table(opened: OpenPage) -> None:
-    curves = opened.picture("#curves img").astype(int)
-    keys = opened.page.locator("#results table >> nth=0 >> tbody >> nth=0 >> .key")
-    assert keys.count() == len(METHODS)
-    for number, method in enumerate(METHODS):
-        if method == "tent":
-            continue  # one of the rest: thin and translucent
-        color = keys.nth(number).evaluate("element => getComputedStyle(element).borderTopColor")
-        rgb = [int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
-        assert (np.abs(curves - rgb).max(2) <= 12).sum() > 40, method
-
-
-def test_plots_have_the_brightness_of_the_page(opened: OpenPage) -> None:
-    dark = opened.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    corner = opened.picture("h1")[0, -1]
-    for section in ("results", "classes", "curves", "confusion"):
-        plot = opened.picture(f"#{section} .plot img")
-        # It lies on the page without an edge: its corner has the page's colour.
-        np.testing.assert_allclose(plot[2, 2].astype(int), corner, atol=2, err_msg=section)
-    assert corner.mean() < 40 if dark else corner.mean() > 250
-
-
-def test_the_page_never_scrolls_sideways(opened: OpenPage) -> None:
-    page = opened.page
-    page.evaluate("document.querySelectorAll('details').forEach(element => { element.open = true; })")
-    wide, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert wide <= seen
-    for section in page.locator("section").all():
-        box = section.bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= seen
-    if seen < 500:  # what does not fit scrolls by itself
-        inside, shown = page.locator("#results .scroll:has(table)").first.evaluate(
-            "element => [element.scrollWidth, element.clientWidth]"
-        )
-        assert inside > shown
-
-
-def test_nothing_is_fetched_and_nothing_complains(opened: OpenPage) -> None:
-    opened.page.wait_for_load_state("networkidle")
-    assert opened.requests == []
-    assert opened.complaints == []
-    assert opened.page.locator("script").count() == 0
-
-
-def test_links_lead_to_the_sections(opened: OpenPage) -> None:
-    links = opened.page.locator("nav a")
-    targets = [links.nth(number).get_attribute("href") or "" for number in range(links.count())]
-    assert targets == [
-        "#results", "#classes", "#curves", "#frames", "#confusion", "#videos", "#protocol", "#configuration",
+def test_the_page_has_the_table_with_the_best_marked(streets: Evaluated, report: WrittenReport) -> None:
+    page = PageReader(report.html)
+    clean, fog = page.tables["results"]
+    assert [cell for cell, _ in clean[0]] == [
+        "method", "mIoU", "wIoU", "VC8", "VC16", "consistency", "fps", "adaptation, s", "memory, MB", "correct8",
+        "correct16",
     ]  # fmt: skip
-    for target in targets:
-        assert opened.page.locator(f"section{target}").count() == 1
+    rows = [*clean[1:], *fog[1:]]
+    titles = [line[0][0] for line in rows]
+    assert titles == [
+        title
+        for group in ("After 10 % warm-up · 44 frames", "After 25 % warm-up · 36 frames") * 2
+        for title in (group, *METHODS)
+    ]
+    lines = [line for line in rows if len(line) > 1]
+    for line, own in zip(lines, streets.result.results, strict=True):
+        expected = [
+            own.scores.miou, own.scores.wiou, own.scores.vc8, own.scores.vc16, own.scores.consistency,
+        ]  # fmt: skip
+        marked = "★" if own.method == "ditta" else ""
+        assert [cell for cell, _ in line[1:6]] == [f"{value:.2f}{marked}" for value in expected]
+        assert [best for _, best in line[1:6]] == [own.method == "ditta"] * 5
+        assert line[6] == (f"{own.fps:.1f}" + "★" * (own.method == "source"), own.method == "source")
+        assert line[7][0] == ("3.9" if own.method in ("tent", "ditta") else "–")
+    assert page.text[""].count("ditta has the highest mean IoU at every warm-up ratio") == 1
+
+
+def test_the_page_has_iou_per_class_and_scores_per_video(streets: Evaluated, report: WrittenReport) -> None:
+    page = PageReader(report.html)
+    assert len(page.tables["classes"]) == 4
+    classes = page.tables["classes"][0]
+    assert [cell for cell, _ in classes[0]] == ["class, IoU %", *METHODS]
+    assert [line[0][0] for line in classes[1:]] == list(CLASSES.names)
+    ditta = streets.result.results[3]
+    assert classes[1][4] == (f"{ditta.iou['sky <clear>']:.1f}★", True)
+    videos = page.tables["videos"]
+    assert len(videos) == 12  # mIoU, VC8 and consistency at each ratio, clean and in fog
+    assert [line[0][0] for line in videos[0][1:]] == ["high_street", "mill_lane"]
+    assert videos[0][2][4] == (f"{ditta.videos[1].scores.miou:.2f}★", True)
+    assert videos[4][2][1] == (f"{streets.result.results[0].videos[1].scores.vc8:.2f}", False)
+
+
+def test_the_page_shows_the_frames_where_methods_differ_most(streets: Evaluated, report: WrittenReport) -> None:
+    page = PageReader(report.html)
+    frames = [(alt, url) for section, alt, url in page.images if section == "frames"]
+    assert len(frames) == 4 * (2 + 4)
+    shares = {}
+    for name, street in streets.sequences.items():
+        for index in range(2, len(street)):
+            masks = np.stack([streets.mask(own, name, index) for own in streets.result.results[:4]])
+            shares[name, index] = float(np.mean((masks != masks[0]).any(0)))
+    (video, index), share = max(shares.items(), key=lambda item: item[1])
+    assert f"Frame {index} of {video}: the methods differ on {100 * share:.1f} % of the pixels" in page.text["frames"]
+    pictures = {alt: url for alt, url in frames if f"frame {index} of {video}" in alt}
+    own = streets.result.results[3]
+    mask = streets.mask(own, video, index)
+    assert mask is not None
+    street = streets.sequences[video]
+    for alt, expected in (
+        (f"Camera image, frame {index} of {video}", street.image(index)),
+        (f"Ground truth, frame {index} of {video}", CLASSES.overlay(street.image(index), street.labels(index))),
+        (f"Masks of ditta, frame {index} of {video}", CLASSES.overlay(street.image(index), mask)),
+    ):
+        content = base64.b64decode(pictures[alt].removeprefix("data:image/jpeg;base64,"))
+        shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert np.abs(shown.astype(int) - expected).mean() < 4, alt
+    miou = next(each for each in own.videos if each.video == video).frame_miou[index - 2]
+    assert f"mIoU {miou:.1f} %" in page.text["frames"]
+
+
+def test_the_page_stands_alone_and_escapes_everything(report: WrittenReport) -> None:
+    html = report.html
+    assert not re.search(r"""(src|href|srcset)\s*=\s*"(?!data:|#)""", html)
+    assert not re.search(r"<script|@import|url\(", html)
+    assert "<clear>" not in html
+    assert "<file>" not in html
+    assert html.count("sky &lt;clear&gt;") >= 3
+    assert "ditta evaluate streets --method &#39;source,ditta&#39;" in html
+    page = PageReader(html)
+    assert set(page.text) == {
+        "", "results", "classes", "curves", "frames", "confusion", "videos", "protocol", "configuration",
+    }  # fmt: skip
+    assert all(alt for _, alt, _ in page.images)
+    assert "the one on which the scores of the methods lie farthest apart" in page.text["curves"]
+    for phrase in ("unlabelled ground truth counts as a value", "last possible window", "max(⌊N·r/100⌋, 1)"):
+        assert phrase in page.text["protocol"].replace("\n", " ")
+    configuration = [[cell for cell, _ in line] for table in page.tables["configuration"] for line in table]
+    assert ["model", "espnetv2:<file>"] in configuration
+    assert ["warmup_ratios", "[10, 25]"] in configuration
+    assert ["torch", "2.x"] in configuration
+    assert report.folder.joinpath("report.html").stat().st_size < 3e6
+
+
+class Unlabelled(VideoSequence):
+    """Three noisy frames."""
+
+    name = "street"
+    frame_rate = 10.0
+
+    def __len__(self) -> int:
+        return 4
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return np.random.default_rng(index).integers(0, 255, (48, 64, 3), np.uint8)
+
+
+def constant_masks(value: int) -> Masks:
+    return lambda own, video, index: np.full((48, 64), value, np.uint8) if index else None
+
+
+def test_a_node_on_an_unlabelled_video(tmp_path: Path) -> None:
+    node = row(
+        "node",
+        scores(None, consistency=95.0),
+        iou={"road": None, "sky <clear>": None},
+        confusion=np.zeros((2, 3), np.int64),
+        latency_ms={"p50": 41.25, "p95": 60.0, "p99": 71.5},
+        dropped=2,
+        failed_adaptations=1,
+    )
+    source = row("source", scores(None, consistency=90.0), iou=node.iou, confusion=node.confusion)
+    steps: list[None] = []
+    result = result_of(source, node)
+    write_evaluation_report(result, {"street": Unlabelled()}, constant_masks(1), tmp_path, lambda: steps.append(None))
+    assert len(steps) == report_steps(result, {"street": Unlabelled()})
+    page = PageReader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert set(page.text) == {"", "results", "curves", "frames", "protocol", "configuration"}
+    table = page.tables["results"][0]
+    shown = {heading: cell for (heading, _), (cell, _) in zip(table[0], table[3], strict=True)}
+    assert shown == {
+        "method": "node", "consistency": "95.00★", "fps": "10.0", "failed adaptations": "1", "latency p50, ms": "41.2",
+        "latency p95, ms": "60.0", "latency p99, ms": "71.5", "dropped": "2",
+    }  # fmt: skip
+    assert "latency, dropped" in page.text["protocol"]
+    assert "ground truth" not in page.text["frames"]
+    assert "the methods differ on 0.0 %" in page.text["frames"]
+
+
+def test_one_method_on_whole_videos_with_repeats(streets: Evaluated, tmp_path: Path) -> None:
+    own = streets.result.results[0]
+    spread = Scores(0.125, None, 0.5, None, None, None, None)
+    alone = replace(own, protocol="whole", warmup_ratio=None, spread=spread)
+    write_evaluation_report(replace(streets.result, results=(alone,)), streets.sequences, streets.mask, tmp_path)
+    page = PageReader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    table = page.tables["results"][0]
+    assert table[1][0][0] == "Whole videos · 44 frames"
+    assert table[2][1] == (f"{own.scores.miou:.2f}± 0.12", False)
+    assert f"source has a mean IoU of {own.scores.miou:.2f} ± 0.12 %." in page.text[""]
+    assert "standard deviation" in page.text["results"]
+    assert "all frames are measured" in page.text["protocol"]
+    assert "only the frames after them" not in page.text["protocol"].replace("\n", " ")
+    assert {path.name for path in tmp_path.glob("c*.png")} == {"curves.png", "classes.png", "confusion_source.png"}
+
+
+def test_a_node_that_answered_no_frame(tmp_path: Path) -> None:
+    nothing = VideoResult("street", 0, 1, NOTHING, (), ())
+    node = row("node", frames=0, confusion=np.zeros((2, 3), np.int64), videos=(nothing,), dropped=3)
+    steps: list[None] = []
+    write_evaluation_report(
+        result_of(node), {"street": Unlabelled()}, lambda own, video, index: None, tmp_path, lambda: steps.append(None)
+    )
+    assert len(steps) == report_steps(result_of(node), {"street": Unlabelled()})
+    page = PageReader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Nothing could be measured." in page.text[""]
+    assert not [section for section, _, _ in page.images if section == "curves"]
+    assert page.text["frames"].count("no mask") == 3
+    assert "overlay" not in page.text["frames"]
+    assert not (tmp_path / "overlay.mp4").exists()  # no frame has anything to lay over
+
+
+def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected results to report, but got none"):
+        write_evaluation_report(result_of(), {}, constant_masks(0), tmp_path)

@@ -1,4 +1,4 @@
-"""The command `ditta evaluate`: on a folder, on the bag made of it, live, interrupted, and on what is no good."""
+"""The command `ditta evaluate`: on a folder, on the bag made of it, by the node, interrupted, and on bad input."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path
 
 
 @pytest.mark.timeout(180)
-def test_live_in_lockstep_gives_the_numbers_of_the_bag(bag: Path, tmp_path: Path) -> None:
+def test_the_node_in_lockstep_gives_the_numbers_of_the_bag(bag: Path, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
-    direct, live = evaluate(tmp_path, bag, "--live", "--lockstep", "--method", "ditta", "--warmup-ratio", "20")
-    assert (direct["method"], live["method"]) == ("ditta", "node")
-    assert live["dropped"] == 0
-    assert live["latency_ms"]["p50"] > 0
-    assert live["adaptation_seconds"] > 0
-    assert live["frames"] == direct["frames"]
-    assert {**accuracy(live), "method": "ditta"} == accuracy(direct)
+    direct, node = evaluate(tmp_path, bag, "--node", "--lockstep", "--method", "ditta", "--warmup-ratio", "20")
+    assert (direct["method"], node["method"]) == ("ditta", "node")
+    assert node["dropped"] == 0
+    assert node["latency_ms"]["p50"] > 0
+    assert node["adaptation_seconds"] > 0
+    assert node["frames"] == direct["frames"]
+    assert {**accuracy(node), "method": "ditta"} == accuracy(direct)
 
 
 def test_the_report(folder: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_frame_without_a_mask_holds_lockstep_up_for_a_while_only(
     assert "no mask for frame 3 within 0.2 s: going on" in camera.last_words()
 
 
-def test_between_two_stretches_frames_and_clock_are_held(
+def test_between_two_ranges_frames_and_clock_are_held(
     echo: EchoNode, recording: Recording, start: Callable[..., Child]
 ) -> None:
     events, sequence = Events(), recording.read_sequence()
@@ -241,7 +241,7 @@ def test_simulated_time_has_no_longer_steps_than_a_tenth_of_a_second(
     assert max(steps) <= 100_000_000
 
 
-def test_a_stretch_can_be_broken_off(echo: EchoNode, recording: Recording, start: Callable[..., Child]) -> None:
+def test_a_range_can_be_broken_off(echo: EchoNode, recording: Recording, start: Callable[..., Child]) -> None:
     events = Events()
     camera = start(events, "camera", str(recording.folder))
     events.wait_for("camera", matched=True)

@@ -57,11 +57,11 @@ def test_teacher_is_the_moving_average_of_the_student() -> None:
 
 def test_student_learns_the_label_of_the_teacher() -> None:
     learner = CoTTALearner(TinyModel(), replace(FAST, momentum=1.0), 1)
-    lessons = [learner.learn(FRAMES[0], SIZE) for _ in range(15)]
-    label = lessons[0].outputs.argmax(1)
-    for lesson in lessons:
-        assert torch.equal(lesson.outputs.argmax(1), label)  # a teacher that does not move
-    assert lessons[-1].loss < 0.7 * lessons[0].loss
+    results = [learner.learn(FRAMES[0], SIZE) for _ in range(15)]
+    label = results[0].outputs.argmax(1)
+    for result in results:
+        assert torch.equal(result.outputs.argmax(1), label)  # a teacher that does not move
+    assert results[-1].loss < 0.7 * results[0].loss
 
 
 def test_restoring_everything_gives_the_source_back() -> None:

@@ -10,10 +10,10 @@ from method_models import SIZE, TinyModel, changed, copied, moving_frames
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.online import NothingToLearnError
 from ditta_core.evaluation.methods.source import SourceMerged
-from ditta_core.evaluation.methods.tent import Tent, TentConfig, TentLearner, TentOnline
+from ditta_core.evaluation.methods.tent import Tent, TentLearner, TentOnline
 
 FRAMES = moving_frames(4)
-FAST = TentConfig(learning_rate=1e-2)
+FAST = 1e-2
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "group"])
@@ -32,14 +32,14 @@ def test_entropy_falls_and_only_scale_and_shift_change(normalisation: str) -> No
 
 
 def test_loss_is_the_mean_entropy_of_the_outputs() -> None:
-    lesson = TentLearner(TinyModel(), FAST).learn(FRAMES[0], SIZE)
-    assert lesson.outputs.shape == (1, 5, 32, 48)
-    probabilities = lesson.outputs[0].softmax(0).numpy().astype(float)
-    assert lesson.loss == pytest.approx(-(probabilities * np.log(probabilities)).sum(0).mean(), rel=1e-5)
+    result = TentLearner(TinyModel(), FAST).learn(FRAMES[0], SIZE)
+    assert result.outputs.shape == (1, 5, 32, 48)
+    probabilities = result.outputs[0].softmax(0).numpy().astype(float)
+    assert result.loss == pytest.approx(-(probabilities * np.log(probabilities)).sum(0).mean(), rel=1e-5)
 
 
 def test_first_step_is_that_of_adam_at_the_published_rate() -> None:
-    learner = TentLearner(TinyModel(), TentConfig())
+    learner = TentLearner(TinyModel())
     before = copied(learner.model)
     learner.learn(FRAMES[0], SIZE)
     moved = torch.cat(
@@ -70,7 +70,7 @@ def test_layer_with_one_value_per_channel_keeps_the_source_statistics() -> None:
 def test_mask_comes_from_the_forward_pass_of_the_loss() -> None:
     """The online form shows every frame as the model was before it learned from that frame."""
     model = TinyModel()
-    online, learner = TentOnline(MethodSetup(long_side=0), model), TentLearner(model, TentConfig())
+    online, learner = TentOnline(MethodSetup(long_side=0), model), TentLearner(model)
     frozen = Tent(MethodSetup(long_side=0), model)
     for frame in FRAMES[:2]:
         frozen.learner = learner

@@ -22,10 +22,16 @@ from ditta_core.datasets.video import ImageFolder
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import Frame, State
 from ditta_ros.bags.sequence import BagSequence
-from ditta_ros.bags.writer import make_bag
-from ditta_ros.evaluation.live import EPOCH, LiveOptions, LiveProgress, LiveRecording, Replay, run_live
+from ditta_ros.bags.writer import EPOCH, make_bag
+from ditta_ros.evaluation.node_replay import (
+    NodeReplay,
+    NodeReplayOptions,
+    NodeReplayProgress,
+    NodeReplayRecording,
+    run_node_replay,
+)
+from ditta_ros.process import children
 from ditta_ros.process.children import Child, ProcessDied, ReplayError
-from ditta_ros.replay import processes as replay_processes
 from ditta_ros.replay.control import FrameRange
 
 FRAMES, WARMUP = 12, 3
@@ -43,13 +49,13 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> VideoSequence:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Callable[..., LiveOptions]:
+def options(tmp_path: Path) -> Callable[..., NodeReplayOptions]:
     """Makes options with which a replay is quick; ``parameters`` are added to those of the node."""
 
-    def options(parameters: dict[str, Any] | None = None, **others: Any) -> LiveOptions:
-        return LiveOptions(
+    def options(parameters: dict[str, Any] | None = None, **others: Any) -> NodeReplayOptions:
+        return NodeReplayOptions(
             **{
-                "folder": tmp_path / "live",
+                "folder": tmp_path / "replay",
                 "node_parameters": {**QUICK, **(parameters or {})},
                 "warmup_frames": WARMUP,
                 **others,
@@ -81,7 +87,7 @@ def processes(folder: Path) -> dict[int, str]:
     return found
 
 
-def in_process(options: LiveOptions, sequence: VideoSequence) -> list[NDArray[Any]]:
+def in_process(options: NodeReplayOptions, sequence: VideoSequence) -> list[NDArray[Any]]:
     """Masks of the same engine with the same settings in this process, each frame seen by the model that is due."""
     parameters = options.parameters()
     engine = VideoSegmenter(
@@ -94,34 +100,34 @@ def in_process(options: LiveOptions, sequence: VideoSequence) -> list[NDArray[An
     return [engine.push(frame).class_ids for frame in frames]
 
 
-def assert_counts_agree(live: LiveRecording) -> None:
+def assert_counts_agree(replayed: NodeReplayRecording) -> None:
     """Every frame without a mask is accounted for."""
-    assert live.unanswered == live.dropped + live.rejected + live.lost
-    for index, latency in enumerate(live.latency_ms):
-        mask = live.mask(index)
+    assert replayed.unanswered == replayed.dropped + replayed.rejected + replayed.lost
+    for index, latency in enumerate(replayed.latency_ms):
+        mask = replayed.mask(index)
         assert (mask is None) == (latency is None)
         assert latency is None or latency > 0
         assert mask is None or mask.shape == SIZE
 
 
 def test_in_lockstep_the_masks_are_those_of_the_engine(
-    sequence: VideoSequence, options: Callable[..., LiveOptions]
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
 ) -> None:
-    chosen, news = options(lockstep=True, rate=4.0), list[LiveProgress]()
-    live = run_live(chosen, sequence, news.append)
+    chosen, news = options(lockstep=True, rate=4.0), list[NodeReplayProgress]()
+    replayed = run_node_replay(chosen, sequence, news.append)
     assert processes(chosen.folder) == {}
-    assert_counts_agree(live)
-    assert live.unanswered == 0
-    assert live.behind_ms is None
-    assert [state.state.value for state in live.states] == ["BASE", "COLLECTING", "ADAPTING", "ADAPTED"]
-    assert (live.generation, live.failure) == (1, "")
-    assert live.adaptation_seconds is not None
-    assert live.adaptation_seconds > 0
-    assert live.stamps == tuple(EPOCH + sequence.stamp(index) for index in range(FRAMES))
+    assert_counts_agree(replayed)
+    assert replayed.unanswered == 0
+    assert replayed.behind_ms is None
+    assert [state.state.value for state in replayed.states] == ["BASE", "COLLECTING", "ADAPTING", "ADAPTED"]
+    assert (replayed.generation, replayed.failure) == (1, "")
+    assert replayed.adaptation_seconds is not None
+    assert replayed.adaptation_seconds > 0
+    assert replayed.stamps == tuple(EPOCH + sequence.stamp(index) for index in range(FRAMES))
 
-    frames = live.recording.frames()
+    frames = replayed.recording.frames()
     assert [frame.index for frame in frames] == list(range(FRAMES))
-    adapting, adapted = (state.time for state in live.states[-2:])
+    adapting, adapted = (state.time for state in replayed.states[-2:])
     assert frames[WARMUP - 1].time < adapting
     assert frames[WARMUP].time > adapted  # held until then
     assert {WARMUP} == {each.sent for each in news if each.state is State.ADAPTING}
@@ -129,54 +135,54 @@ def test_in_lockstep_the_masks_are_those_of_the_engine(
 
     expected = in_process(chosen, sequence)
     for index, mask in enumerate(expected):
-        np.testing.assert_array_equal(live.mask(index), mask)
+        np.testing.assert_array_equal(replayed.mask(index), mask)
     unadapted = in_process(options({"warmup_on": "service"}), sequence)
     assert any((mask != other).any() for mask, other in zip(expected[WARMUP:], unadapted[WARMUP:], strict=True))
 
 
 def test_in_time_nothing_is_held_and_every_dropped_frame_is_counted(
-    sequence: VideoSequence, options: Callable[..., LiveOptions]
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
 ) -> None:
     chosen = options(protocol="whole", rate=100.0)
-    live = run_live(chosen, sequence)
+    replayed = run_node_replay(chosen, sequence)
     assert processes(chosen.folder) == {}
-    assert_counts_agree(live)
-    assert 0 < live.unanswered < FRAMES  # 1000 frames per second are too many for any model
-    assert live.behind_ms is not None
-    frames = live.recording.frames()
+    assert_counts_agree(replayed)
+    assert 0 < replayed.unanswered < FRAMES  # 1000 frames per second are too many for any model
+    assert replayed.behind_ms is not None
+    frames = replayed.recording.frames()
     assert [frame.index for frame in frames] == list(range(FRAMES))
     for earlier, later in pairwise(frames):
         assert later.due - earlier.due == pytest.approx(1 / RATE / 100)
-    assert [frame.stamp for frame in frames] == list(live.stamps)
+    assert [frame.stamp for frame in frames] == list(replayed.stamps)
 
 
 def test_a_failed_adaptation_is_reported_and_the_rest_still_played(
-    sequence: VideoSequence, options: Callable[..., LiveOptions], tmp_path: Path
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions], tmp_path: Path
 ) -> None:
     chosen = options({"passes": 1000}, rate=4.0)
     make_bag(sequence, tmp_path / "bag")
     bag = BagSequence(tmp_path / "bag")
 
-    def kill_worker(progress: LiveProgress) -> None:
+    def kill_worker(progress: NodeReplayProgress) -> None:
         if progress.state is State.ADAPTING:
-            kill_process(chosen.folder, "adaptation_worker")
+            kill_process(chosen.folder, "ditta_ros.adaptation.worker")
 
-    live = run_live(chosen, bag, kill_worker)
-    assert_counts_agree(live)
-    assert live.failure.startswith("adaptation failed: the adaptation process was killed by SIGKILL")
-    assert (live.generation, live.states[-1].state) == (0, State.FAILED)
-    assert [frame.index for frame in live.recording.frames()] == list(range(FRAMES))
-    assert [frame.stamp for frame in live.recording.frames()] == [bag.stamp(index) for index in range(FRAMES)]
+    replayed = run_node_replay(chosen, bag, kill_worker)
+    assert_counts_agree(replayed)
+    assert replayed.failure.startswith("adaptation failed: the adaptation process was killed by SIGKILL")
+    assert (replayed.generation, replayed.states[-1].state) == (0, State.FAILED)
+    assert [frame.index for frame in replayed.recording.frames()] == list(range(FRAMES))
+    assert [frame.stamp for frame in replayed.recording.frames()] == [bag.stamp(index) for index in range(FRAMES)]
     assert bag.stamp(0) > 0  # a bag has a time of its own, and keeps it
-    assert live.mask(WARMUP) is not None
+    assert replayed.mask(WARMUP) is not None
 
 
 def test_a_node_that_does_not_adapt_is_not_waited_for(
-    sequence: VideoSequence, options: Callable[..., LiveOptions]
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
 ) -> None:
-    live = run_live(options({"warmup_on": "service"}, lockstep=True, rate=10.0), sequence)
-    assert (live.unanswered, live.generation, live.adaptation_seconds) == (0, 0, None)
-    assert [state.state for state in live.states] == [State.BASE]
+    replayed = run_node_replay(options({"warmup_on": "service"}, lockstep=True, rate=10.0), sequence)
+    assert (replayed.unanswered, replayed.generation, replayed.adaptation_seconds) == (0, 0, None)
+    assert [state.state for state in replayed.states] == [State.BASE]
 
 
 def kill_process(folder: Path, part: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -217,21 +223,21 @@ def interrupt(folder: Path) -> None:
 )
 def test_a_replay_that_ends_early_says_why_and_leaves_no_process_behind(
     sequence: VideoSequence,
-    options: Callable[..., LiveOptions],
+    options: Callable[..., NodeReplayOptions],
     action: Callable[[Path], None],
     error: type[BaseException],
     message: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replay_processes, "END_SECONDS", 3.0)  # a frozen process does not end by itself
+    monkeypatch.setattr(children, "END_SECONDS", 3.0)  # a frozen process does not end by itself
     chosen = options({"warmup_on": "service"}, lockstep=True, silence_seconds=3.0)
 
-    def end_early(progress: LiveProgress) -> None:
+    def end_early(progress: NodeReplayProgress) -> None:
         if progress.masks:
             action(chosen.folder)
 
     with pytest.raises(error, match=message):
-        run_live(chosen, sequence, end_early)
+        run_node_replay(chosen, sequence, end_early)
     assert processes(chosen.folder) == {}
 
 
@@ -246,19 +252,19 @@ def test_a_replay_that_ends_early_says_why_and_leaves_no_process_behind(
 )
 def test_a_node_that_does_not_get_there_is_an_error(
     sequence: VideoSequence,
-    options: Callable[..., LiveOptions],
+    options: Callable[..., NodeReplayOptions],
     parameters: dict[str, Any],
     others: dict[str, Any],
     message: str,
 ) -> None:
     chosen = options(parameters, **others)
     with pytest.raises(ReplayError, match=message):
-        run_live(chosen, sequence)
+        run_node_replay(chosen, sequence)
     assert processes(chosen.folder) == {}
 
 
 def test_a_node_that_does_not_take_the_warm_up_frames_is_an_error(
-    options: Callable[..., LiveOptions], tmp_path: Path
+    options: Callable[..., NodeReplayOptions], tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -266,7 +272,7 @@ def test_a_node_that_does_not_take_the_warm_up_frames_is_an_error(
         size = SIZE if index < WARMUP - 1 else (SIZE[0] // 2, SIZE[1] // 2)
         cv2.imwrite(str(images / f"{index:02}.png"), texture(index, size))
     with pytest.raises(ReplayError, match="to take 3 frames for its warm-up, but it took 1 and rejected 0"):
-        run_live(options(), ImageFolder(images, RATE))
+        run_node_replay(options(), ImageFolder(images, RATE))
 
 
 class Unanswering:
@@ -284,7 +290,7 @@ class Unanswering:
     def wait_until_ready(self, seconds: float) -> None:
         pass
 
-    def play(self, stretch: FrameRange) -> None:
+    def play(self, frames: FrameRange) -> None:
         self.playing = True
 
     def take_event(self) -> None:
@@ -294,11 +300,11 @@ class Unanswering:
 
 
 def test_a_node_that_answers_nothing_in_lockstep_is_given_up(
-    sequence: VideoSequence, options: Callable[..., LiveOptions], tmp_path: Path
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions], tmp_path: Path
 ) -> None:
     stream: Any = Unanswering(tmp_path)
     with pytest.raises(ReplayError, match=r"no mask came within 0\.2 s: the node is COLLECTING, collecting 3 frames"):
-        Replay(stream, options(silence_seconds=0.2), sequence, lambda _: None).run()
+        NodeReplay(stream, options(silence_seconds=0.2), sequence, lambda _: None).run()
     assert stream.sent > 2
     stream.node.stop()
 
@@ -315,10 +321,10 @@ def test_a_node_that_answers_nothing_in_lockstep_is_given_up(
     ],
 )
 def test_wrong_options_are_refused_before_anything_starts(
-    sequence: VideoSequence, options: Callable[..., LiveOptions], others: dict[str, Any], message: str
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions], others: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        run_live(options(**others), sequence)
+        run_node_replay(options(**others), sequence)
 
 
 class StandingStill(ImageFolder):
@@ -328,7 +334,9 @@ class StandingStill(ImageFolder):
         return 7 * min(index, 2)
 
 
-def test_stamps_that_do_not_rise_are_refused(sequence: VideoSequence, options: Callable[..., LiveOptions]) -> None:
+def test_stamps_that_do_not_rise_are_refused(
+    sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
+) -> None:
     assert isinstance(sequence, ImageFolder)
     with pytest.raises(ValueError, match=r"expected rising stamps in .*, but got 14 ns for frame 2 and 14 ns for"):
-        run_live(options(), StandingStill(sequence.image_paths[0].parent))
+        run_node_replay(options(), StandingStill(sequence.image_paths[0].parent))

@@ -17,22 +17,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.evaluation.measurement import Protocol
+from ditta_core.evaluation.scores import Protocol
 from ditta_core.inference.config import Runtime
 from ditta_core.stream.config import WarmupTrigger
 from ditta_core.types import State
+from ditta_ros.bags.writer import EPOCH
 from ditta_ros.parameters import NodeParameters, Value
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
 from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
 from ditta_ros.replay.stream import ANSWER_SECONDS, READY_SECONDS, Stream
 
-EPOCH = 1_600_000_000_000_000_000
-"""Stamp of the first frame of a sequence without a time of its own, nanoseconds: as in a bag that is made of it. Zero
-would mean to ROS that simulated time has not begun."""
-REPORT_SECONDS = 2.5
-"""The node tells its counters once a second; after this long, what it has counted is known."""
-OURS = (
+_REPORT_SECONDS = 2.5
+"""Seconds after which the node has reported what it counted: it reports once a second."""
+_DECIDED = (
     "image_topic",
     "image_reliability",
     "warmup_frames",
@@ -45,24 +43,24 @@ OURS = (
 
 
 @dataclass(frozen=True)
-class LiveOptions:
+class NodeReplayOptions:
     """How a sequence is played to the node.
 
     Attributes:
-        folder: for the recording, the logs and the parameters file; what an earlier run left in it is removed.
-        node_parameters: of the node, by name, without those that the replay decides on: the topic and its QoS, the
-            length of the warm-up, ``autostart`` and ``use_sim_time``.
-        warmup_frames: length of the warm-up, at least 1.
+        folder: Folder for the recording, the logs and the parameter file; what an earlier replay left in it is removed.
+        node_parameters: Parameters of the node by name, without those that the replay decides on: the topic and its
+            QoS, the length of the warm-up, ``autostart`` and ``use_sim_time``.
+        warmup_frames: Length of the warm-up, at least 1.
         protocol: ``w2f``: the warm-up frames are played in lockstep, so that they are the node's warm-up clip exactly;
             then frames and simulated time are held until the node has adapted. ``whole``: nothing is held.
-        rate: how many times as fast as their stamps say the frames are played, above 0.
-        lockstep: frames come one by one, each after the mask of the last (and no faster than ``rate`` says), so that
-            none is dropped. Otherwise they come in time, whoever can follow.
-        ready_seconds: how long the node may take to load its model and to find the camera.
-        answer_seconds: how long a frame in lockstep waits for the mask of the one before, which a frame that the node
-            rejects never gets.
-        adaptation_timeout: seconds that the adaptation may take while the replay is held for it.
-        silence_seconds: how long the node may say nothing, or in lockstep answer nothing, before it is given up.
+        rate: Factor above 0 by which the frames are played faster than their stamps say.
+        lockstep: Whether frames come one by one, each after the mask of the last (and no faster than ``rate`` says), so
+            that none is dropped. Otherwise they come in time, whoever can follow.
+        ready_seconds: Seconds that the node may take to load its model and to find the camera.
+        answer_seconds: Seconds that a frame in lockstep waits for the mask of the one before, which a frame that the
+            node rejects never gets.
+        adaptation_timeout: Seconds that the adaptation may take while the replay is held for it.
+        silence_seconds: Seconds that the node may say nothing, or in lockstep answer nothing, before it is given up.
     """
 
     folder: Path
@@ -80,11 +78,11 @@ class LiveOptions:
         if self.rate <= 0:
             raise ValueError(f"expected a rate above 0, but got {self.rate}; 1 plays as recorded")
         known = {each.name for each in fields(NodeParameters)}
-        wrong = sorted(name for name in self.node_parameters if name not in known or name in OURS)
+        wrong = sorted(name for name in self.node_parameters if name not in known or name in _DECIDED)
         if wrong:
             raise ValueError(
-                f"expected parameters of the node other than {', '.join(OURS)}, which the replay decides on, but got "
-                f"{', '.join(wrong)}"
+                f"expected parameters of the node other than {', '.join(_DECIDED)}, which the replay decides on, but "
+                f"got {', '.join(wrong)}"
             )
         self.parameters().stream_config()  # what is wrong with them is said before anything starts
 
@@ -112,39 +110,37 @@ class LiveOptions:
 
 
 @dataclass(frozen=True)
-class LiveProgress:
+class NodeReplayProgress:
     """How far a replay is.
 
     Attributes:
-        sent: frames published.
-        masks: that came out.
-        state: of the node.
-        adaptation: share of the running adaptation that is done, 0..1.
+        sent: Number of frames published.
+        masks: Number of masks that came out.
+        state: State of the node.
     """
 
     sent: int
     masks: int
     state: State
-    adaptation: float
 
 
 @dataclass(frozen=True)
-class LiveRecording:
+class NodeReplayRecording:
     """What came of a replay. Masks stay in files until they are asked for.
 
     Attributes:
-        recording: the files.
-        stamps: of the frames, by index, nanoseconds.
-        latency_ms: from the publication of a frame to the arrival of its mask, by index; None without a mask.
-        states: the first message of each state that the node was in, in order.
-        generation: of the model that served at the end, 0 for the base model.
-        adaptation_seconds: as the node measured it; None where no adaptation ended.
-        failure: why the adaptation failed; empty where it did not.
-        dropped: frames that the node passed over for newer ones, as it counts them.
-        rejected: frames that the node could not use, as it counts them.
-        lost: frames that did not reach the node: published, but not counted by it.
-        behind_ms: how far the camera was at most behind its own schedule, as where frames cannot be read in time; None
-            in lockstep, which has no schedule.
+        recording: Files of the replay.
+        stamps: Stamps of the frames, by index, in nanoseconds.
+        latency_ms: Milliseconds from the publication of a frame to the arrival of its mask, by index; None without one.
+        states: First message of each state that the node was in, in order.
+        generation: Generation of the model that served at the end, 0 for the base model.
+        adaptation_seconds: Seconds of the adaptation as the node measured it; None where no adaptation ended.
+        failure: Reason why the adaptation failed; empty where it did not.
+        dropped: Number of frames that the node passed over for newer ones, as it counts them.
+        rejected: Number of frames that the node could not use, as it counts them.
+        lost: Number of frames that did not reach the node: published, but not counted by it.
+        behind_ms: Milliseconds that the camera was at most behind its own schedule, as where frames cannot be read in
+            time; None in lockstep, which has no schedule.
     """
 
     recording: Recording
@@ -161,7 +157,7 @@ class LiveRecording:
 
     @property
     def unanswered(self) -> int:
-        """Frames without a mask."""
+        """Number of frames without a mask."""
         return self.latency_ms.count(None)
 
     def mask(self, index: int) -> NDArray[Any] | None:
@@ -169,24 +165,26 @@ class LiveRecording:
         return None if self.latency_ms[index] is None else self.recording.read_mask(self.stamps[index])
 
 
-def run_live(
-    options: LiveOptions, sequence: VideoSequence, on_progress: Callable[[LiveProgress], None] = lambda _: None
-) -> LiveRecording:
+def run_node_replay(
+    options: NodeReplayOptions,
+    sequence: VideoSequence,
+    on_progress: Callable[[NodeReplayProgress], None] = lambda _: None,
+) -> NodeReplayRecording:
     """Play a sequence to the node in another process, and record its masks.
 
     All processes have ended when this returns or raises.
 
     Args:
-        options: how.
-        sequence: what; it must be picklable, as the camera is another process.
-        on_progress: told of every piece of news, several times a second while there is any.
+        options: How it is played.
+        sequence: What is played; it must be picklable, as the camera is another process.
+        on_progress: Function that is called with every piece of news, several times a second while there is any.
 
     Raises:
         ValueError: the options do not go with the sequence.
         ReplayError: the node did not get ready, did not take the warm-up frames, did not adapt in time, or fell silent;
             or a process died. The message holds its last words.
     """
-    check_sequence(options, sequence)
+    _check_sequence(options, sequence)
     options.folder.mkdir(parents=True, exist_ok=True)
     recording = Recording(options.folder / "recording")
     with Processes(options.folder / "log") as processes:
@@ -199,11 +197,11 @@ def run_live(
             answered=options.lockstep or options.protocol == "w2f",
             clock=True,
         )
-        Replay(stream, options, sequence, on_progress).run()
-    return read_recording(options, sequence, recording)
+        NodeReplay(stream, options, sequence, on_progress).run()
+    return _read_recording(options, sequence, recording)
 
 
-def check_sequence(options: LiveOptions, sequence: VideoSequence) -> None:
+def _check_sequence(options: NodeReplayOptions, sequence: VideoSequence) -> None:
     """Raise ValueError where the options do not go with the sequence."""
     frames = len(sequence)
     if options.protocol == "w2f" and options.warmup_frames >= frames:
@@ -220,112 +218,105 @@ def check_sequence(options: LiveOptions, sequence: VideoSequence) -> None:
             )
 
 
-def stamp_offset(sequence: VideoSequence) -> int:
-    """What is added to the stamps of a sequence: nothing where they are those of a recording, else :data:`EPOCH`."""
+def _stamp_offset(sequence: VideoSequence) -> int:
+    """What is added to the stamps of a sequence: nothing where they are those of a recording, else ``EPOCH``."""
     return EPOCH if sequence.stamp(0) == 0 else 0
 
 
 # --- while it plays ------------------------------------------------------------------------------------------------
 
 
-class Replay:
-    """One replay, from the start of the processes to the last mask.
-
-    Args:
-        stream: the processes.
-        options: how to play.
-        sequence: what is played.
-        on_progress: told of every piece of news.
-    """
+class NodeReplay:
+    """One replay, from the start of the processes to the last mask; see :func:`run_node_replay`."""
 
     def __init__(
         self,
         stream: Stream,
-        options: LiveOptions,
+        options: NodeReplayOptions,
         sequence: VideoSequence,
-        on_progress: Callable[[LiveProgress], None],
+        on_progress: Callable[[NodeReplayProgress], None],
     ) -> None:
-        self.stream = stream
-        self.options = options
-        self.frames = len(sequence)
-        self.offset = stamp_offset(sequence)
-        self.on_progress = on_progress
-        self.last_mask = self.last_state = time.monotonic()
-        self.sent_at_last_mask = 0
+        self._stream = stream
+        self._options = options
+        self._frames = len(sequence)
+        self._offset = _stamp_offset(sequence)
+        self._on_progress = on_progress
+        self._last_mask = self._last_state = time.monotonic()
+        self._sent_at_last_mask = 0
 
     def run(self) -> None:
         """Play the sequence by the protocol, and wait for the last masks.
 
         Raises:
-            ReplayError: see :func:`run_live`.
+            ReplayError: see :func:`run_node_replay`.
         """
-        options, first = self.options, 0
-        self.stream.wait_until_ready(options.ready_seconds)
-        self.last_state = time.monotonic()
+        options, first = self._options, 0
+        self._stream.wait_until_ready(options.ready_seconds)
+        self._last_state = time.monotonic()
         if options.protocol == "w2f":
             first = options.warmup_frames
-            self.play(0, first, lockstep=True)
+            self._play(0, first, lockstep=True)
             if options.parameters().warmup_on != WarmupTrigger.SERVICE.value:
-                self.wait_for_adaptation()
-        self.play(first, self.frames, options.lockstep)
-        self.wait_for_last_masks()
+                self._wait_for_adaptation()
+        self._play(first, self._frames, options.lockstep)
+        self._wait_for_last_masks()
 
-    def play(self, first: int, end: int, lockstep: bool) -> None:
+    def _play(self, first: int, end: int, lockstep: bool) -> None:
         """Play frames, and wait until all of them are published."""
-        answer_seconds = self.options.answer_seconds if lockstep else None
-        self.stream.play(FrameRange(first, end, self.offset, self.options.rate, answer_seconds))
-        self.last_mask, self.sent_at_last_mask = time.monotonic(), first
-        while self.stream.playing:
-            self.watch()
+        answer_seconds = self._options.answer_seconds if lockstep else None
+        self._stream.play(FrameRange(first, end, self._offset, self._options.rate, answer_seconds))
+        self._last_mask, self._sent_at_last_mask = time.monotonic(), first
+        while self._stream.playing:
+            self._watch()
             # Two frames and no mask: otherwise it may be the sequence in which there is nothing for so long.
-            unanswered = self.stream.sent - self.sent_at_last_mask >= 2
-            if lockstep and unanswered and time.monotonic() - self.last_mask > self.options.silence_seconds:
-                raise self.error(f"no mask came within {self.options.silence_seconds:g} s")
+            unanswered = self._stream.sent - self._sent_at_last_mask >= 2
+            if lockstep and unanswered and time.monotonic() - self._last_mask > self._options.silence_seconds:
+                raise self._error(f"no mask came within {self._options.silence_seconds:g} s")
 
-    def wait_for_adaptation(self) -> None:
+    def _wait_for_adaptation(self) -> None:
         """Hold frames and clock until the node has adapted, or has failed to."""
         begin = time.monotonic()
-        while self.stream.state not in (State.ADAPTED, State.FAILED):
-            self.watch()
-            node = self.stream.node_state
+        while self._stream.state not in (State.ADAPTED, State.FAILED):
+            self._watch()
+            node = self._stream.node_state
             assert node is not None  # it was ready
-            if node.time > begin + REPORT_SECONDS and node.state in (State.BASE, State.COLLECTING):
-                raise self.error(
-                    f"expected the node to take {self.options.warmup_frames} frames for its warm-up, but it took "
+            if self._last_state > begin + _REPORT_SECONDS and node.state in (State.BASE, State.COLLECTING):
+                raise self._error(
+                    f"expected the node to take {self._options.warmup_frames} frames for its warm-up, but it took "
                     f"{node.collected} and rejected {node.rejected}"
                 )
-            if time.monotonic() > begin + self.options.adaptation_timeout:
-                raise self.error(f"the adaptation did not finish within {self.options.adaptation_timeout:g} s")
+            if time.monotonic() > begin + self._options.adaptation_timeout:
+                raise self._error(f"the adaptation did not finish within {self._options.adaptation_timeout:g} s")
 
-    def wait_for_last_masks(self) -> None:
+    def _wait_for_last_masks(self) -> None:
         """Wait until the node has counted all frames and the masks of those that it answered are here."""
         begin = time.monotonic()
-        while (waited := time.monotonic() - begin) < self.options.answer_seconds:
-            self.watch()
-            node = self.stream.node_state
+        while (waited := time.monotonic() - begin) < self._options.answer_seconds:
+            self._watch()
+            node = self._stream.node_state
             assert node is not None  # it was ready
             settled = node.received == node.published + node.dropped + node.rejected
-            complete = settled and node.received == self.frames and self.stream.masks >= node.published
-            if complete or (settled and waited > REPORT_SECONDS):
+            complete = settled and node.received == self._frames and self._stream.masks >= node.published
+            if complete or (settled and waited > _REPORT_SECONDS):
                 return
 
-    def watch(self) -> None:
-        """Take in what a process tells, and see whether the node is still there."""
-        stream = self.stream
+    def _watch(self) -> None:
+        """Take in what a process emits, and see whether the node is still there."""
+        stream = self._stream
         masks, node_state = stream.masks, stream.node_state
         stream.take_event()
         now = time.monotonic()
         if stream.masks > masks:
-            self.last_mask, self.sent_at_last_mask = now, stream.sent
+            self._last_mask, self._sent_at_last_mask = now, stream.sent
         if stream.node_state is not node_state:
-            self.last_state = now
-        if now - self.last_state > self.options.silence_seconds:
-            raise self.error(f"the node said nothing for {self.options.silence_seconds:g} s")
-        self.on_progress(LiveProgress(stream.sent, stream.masks, stream.state, stream.progress))
+            self._last_state = now
+        if now - self._last_state > self._options.silence_seconds:
+            raise self._error(f"the node said nothing for {self._options.silence_seconds:g} s")
+        self._on_progress(NodeReplayProgress(stream.sent, stream.masks, stream.state))
 
-    def error(self, reason: str) -> ReplayError:
+    def _error(self, reason: str) -> ReplayError:
         """A failure of the node, with its state and its last words."""
-        stream = self.stream
+        stream = self._stream
         return ReplayError(
             f"{reason}: the node is {stream.state.value}, {stream.message}; the end of {stream.node.log}:\n"
             f"{stream.node.last_words()}"
@@ -335,7 +326,7 @@ class Replay:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-def read_recording(options: LiveOptions, sequence: VideoSequence, recording: Recording) -> LiveRecording:
+def _read_recording(options: NodeReplayOptions, sequence: VideoSequence, recording: Recording) -> NodeReplayRecording:
     """What a finished replay left.
 
     Raises:
@@ -346,11 +337,11 @@ def read_recording(options: LiveOptions, sequence: VideoSequence, recording: Rec
         raise ReplayError(f"expected masks on /ditta/semantic, but none of {len(frames)} frames was answered")
     arrivals = {mask.stamp: mask.time for mask in masks}
     published = {frame.stamp: frame.time for frame in frames}
-    stamps = tuple(stamp_offset(sequence) + sequence.stamp(index) for index in range(len(sequence)))
+    stamps = tuple(_stamp_offset(sequence) + sequence.stamp(index) for index in range(len(sequence)))
     scheduled = [] if options.lockstep else frames[options.warmup_frames if options.protocol == "w2f" else 0 :]
     failures = [message.message for message in messages if message.state is State.FAILED]
     end = messages[-1]
-    return LiveRecording(
+    return NodeReplayRecording(
         recording=recording,
         stamps=stamps,
         latency_ms=tuple(1e3 * (arrivals[stamp] - published[stamp]) if stamp in arrivals else None for stamp in stamps),
@@ -361,5 +352,5 @@ def read_recording(options: LiveOptions, sequence: VideoSequence, recording: Rec
         dropped=end.dropped,
         rejected=end.rejected,
         lost=max(len(frames) - end.received, 0),
-        behind_ms=max(1e3 * (frame.time - frame.due) for frame in scheduled) if scheduled else None,
+        behind_ms=max((1e3 * (frame.time - frame.due) for frame in scheduled), default=None),
     )

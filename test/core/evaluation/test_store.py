@@ -1,0 +1,54 @@
+"""What is kept of trials."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from small_evaluations import SETUP, THREADS, Street, evaluation, numbers
+
+from ditta_core.evaluation.collect import unfinished
+from ditta_core.evaluation.corruptions import Corruption
+from ditta_core.evaluation.plan import EvaluationOptions, plan
+from ditta_core.evaluation.runners import run_here
+from ditta_core.evaluation.scores import Scores
+from ditta_core.evaluation.store import TrialStore
+from ditta_core.evaluation.trial import decode_mask, run_trial
+from ditta_core.segmentation.base import SegmentationModel
+
+
+def test_an_interrupted_evaluation_loses_nothing(model: SegmentationModel, tmp_path: Path) -> None:
+    options = EvaluationOptions(("source", "bn_blend"), SETUP, corruptions=(None, Corruption("noise", 3)))
+    streets = [Street("a", 20), Street("b", 18)]
+    whole = evaluation(options, streets, model, tmp_path / "whole")
+
+    store = TrialStore(tmp_path / "interrupted")
+    planned = plan(
+        options,
+        streets,
+    )
+    waiting = unfinished(planned, store)
+    assert len(waiting) == 8 == len({trial.key for trial in waiting})
+    for trial, record in run_here(waiting[:3], model, THREADS):
+        store.put(trial, record)
+    (store.folder / waiting[3].key / "masks").mkdir(parents=True)  # broken off while this one was written down
+    again = TrialStore(store.folder)
+    assert [trial.key for trial in unfinished(planned, again)] == [trial.key for trial in waiting[3:]]
+    resumed = evaluation(options, streets, model, store.folder)
+    assert numbers(resumed.result) == numbers(whole.result)
+    again.remove()
+    assert not store.folder.exists()
+
+
+def test_record_survives_the_store(model: SegmentationModel, tmp_path: Path) -> None:
+    options = EvaluationOptions(("bn_blend",), SETUP)
+    ((trial,),) = [[trial for trial, _ in row.trials[0]] for row in plan(options, [Street()])]
+    record = run_trial(trial, model)
+    store = TrialStore(tmp_path)
+    store.put(trial, record)
+    read = store.get(trial)
+    assert json.loads((tmp_path / trial.key / "record.json").read_text())["report"]["succeeded"]
+    assert (read.report, read.seconds, read.peak_memory_mb) == (record.report, record.seconds, record.peak_memory_mb)
+    assert Scores.of(read.measurements) == Scores.of(record.measurements)
+    np.testing.assert_array_equal(store.mask(trial, 20), decode_mask(record.masks[20]))
