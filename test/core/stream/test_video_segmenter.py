@@ -47,6 +47,12 @@ def frame_at(index: int, size: tuple[int, int] = SIZE, frame_id: str = "camera")
     return Frame(image_at(index, size), index * SECOND // 10, frame_id)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """Two threads of tiny frames would wait for each other on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     torch.manual_seed(0)
