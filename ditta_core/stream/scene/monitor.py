@@ -44,9 +44,7 @@ SLOW_DISTANCE = 0.30  # distance of the slow window from the reference
 JUMP_DISTANCE = 0.21  # distance over a cut, and of the place after it from the reference
 CERTAINTY_FALL = 0.25  # fall of certainty beyond the slack
 
-CERTAINTY_WINDOW = (
-    5.0  # seconds over which certainty is averaged, after an adaptation for its level, later for its fall
-)
+CERTAINTY_WINDOW = 5.0  # seconds over which certainty is averaged, for its level and later for its fall
 CERTAINTY_SLACK = 0.06  # fall of certainty that says nothing
 CLEAR = 0.75  # share of the evidence below which a change counts as gone
 SERIES_LIMIT = 4.0
