@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from released_segformer import DIM, released
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
