@@ -5,7 +5,6 @@ A benchmark that has a goal notes it; ``make bench`` prints them as a table and 
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from goals import ROOT, Goal, text_table
+from notes import write_notes
 
 from ditta_core.versions import software_versions
 
@@ -72,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             {"name": each.name, "our_seconds": each.stats.median, **each.extra_info}
             for each in (session.benchmarks if session is not None else [])
         ]
-        path.write_text(json.dumps(results.json(benchmarks), indent=2) + "\n", encoding="utf-8")
+        write_notes(path, results.json(benchmarks))
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def results(pytestconfig: pytest.Config) -> Results:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimeComparison:
     """Times ours with pytest-benchmark and the reference beside it, and notes the ratio of the medians.
 
     The figures stand in the benchmark's ``extra_info`` and so in the JSON that ``make bench`` writes.
@@ -110,7 +110,7 @@ class Comparison:
 
 
 @pytest.fixture
-def compare(benchmark: Any) -> Comparison:
-    """See :class:`Comparison`."""
+def compare(benchmark: Any) -> TimeComparison:
+    """See :class:`TimeComparison`."""
     torch.set_num_threads(2)
-    return Comparison(benchmark)
+    return TimeComparison(benchmark)

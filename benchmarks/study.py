@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from goals import ROOT
+from notes import write_notes
 from oracle import ORACLES, evaluate_oracles
 
 from ditta_core.datasets.open import open_sequences
@@ -222,7 +223,7 @@ def main() -> None:
         rows += rows_of(part, results)
         rows.sort(key=lambda row: part.methods.index(row["method"]))
         noted[part.name] = {"part": asdict(part), "versions": results["versions"], "rows": rows}
-        path.write_text(json.dumps(noted, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_notes(path, noted)
         rows = [row for each in STUDY if each.name in noted for row in noted[each.name]["rows"]]
         (RESULTS / "study.md").write_text(markdown(rows), encoding="utf-8")
 

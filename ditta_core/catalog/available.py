@@ -19,17 +19,17 @@ from ditta_core.versions import distribution_version
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
 
-TRANSFORMERS = (4, 57)
+_TRANSFORMERS = (4, 57)
 """The first release of transformers that was proven."""
 
-ESPNETV2_WEIGHTS = (
+_ESPNETV2_WEIGHTS = (
     "https://github.com/sacmehta/EdgeNets/raw/master/model/segmentation/model_zoo/espnetv2/"
     "espnetv2_s_2.0_city_1024x512.pth"
 )
-DITTA_CONVERSION = "python tools/convert_ditta_checkpoint.py RELEASED FILE"
-SAM2_WEIGHTS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt"
-SEGFORMER = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
-SAM2_FOLDER = "facebook/sam2.1-hiera-tiny"
+_DITTA_CONVERSION = "python tools/convert_ditta_checkpoint.py RELEASED FILE"
+_SAM2_WEIGHTS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt"
+_SEGFORMER = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
+_SAM2_FOLDER = "facebook/sam2.1-hiera-tiny"
 """The smallest of each kind, as examples to begin with."""
 
 
@@ -38,9 +38,9 @@ class Problem:
     """Why something cannot be loaded.
 
     Attributes:
-        missing: a package that must be installed, or replaced; or only the weights, which are yours to give.
-        reason: what is missing, in words.
-        command: for a shell, what mends it.
+        missing: ``package`` where one must be installed or replaced; ``weights`` where only these are yours to give.
+        reason: What is missing, in words.
+        command: Shell command that provides it.
     """
 
     missing: Literal["package", "weights"]
@@ -53,10 +53,10 @@ class Option:
     """A model or teacher that can be asked for.
 
     Attributes:
-        name: as the parameters ``model`` and ``teacher`` take it; a word in capitals stands for what you give.
-        description: what it is, in a few words.
-        checkpoint: what a teacher is to be given as its checkpoint, empty where it needs none or none is known.
-        problem: what is in the way, None where it can be loaded.
+        name: Name that the parameters ``model`` and ``teacher`` take; a word in capitals stands for what you give.
+        description: Description in a few words.
+        checkpoint: Checkpoint to give to a teacher; empty where it needs none or none is known.
+        problem: Problem that is in the way; None where it can be loaded.
     """
 
     name: str
@@ -70,8 +70,8 @@ class Available:
     """All models, teachers and class lists.
 
     Attributes:
-        models, teachers: in the order in which to try them.
-        class_lists: by name, the names of its classes.
+        models, teachers: Options in the order in which to try them.
+        class_lists: Names of the classes, by the name of the list.
     """
 
     models: tuple[Option, ...]
@@ -104,7 +104,7 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
             "espnetv2:FILE",
             "weights of ESPNetv2 s=2.0 (EdgeNets)",
             problem=Problem(
-                "weights", "you give the weights, for example those for Cityscapes", f"curl -LO {ESPNETV2_WEIGHTS}"
+                "weights", "you give the weights, for example those for Cityscapes", f"curl -LO {_ESPNETV2_WEIGHTS}"
             ),
         ),
         *found,
@@ -115,14 +115,14 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
             or (
                 None
                 if loadable
-                else Problem("weights", "no such model in the cache of Hugging Face", f"hf download {SEGFORMER}")
+                else Problem("weights", "no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
             ),
         ),
         Option(
             "ditta:FILE",
             "SegFormer with DiTTA's decode head",
             problem=package
-            or Problem("weights", "you give the weights: the authors' checkpoint, converted", DITTA_CONVERSION),
+            or Problem("weights", "you give the weights: the authors' checkpoint, converted", _DITTA_CONVERSION),
         ),
     ]
 
@@ -132,22 +132,24 @@ def teachers(cached: list[CachedCheckpoint]) -> list[Option]:
     return [
         Option("flow", "predictions carried along optical flow; runs anywhere"),
         Option("object_vote:flow", "the published vote over regions tracked by optical flow; runs anywhere"),
-        *object_votes(
+        *_object_votes(
             Option("object_vote:sam2", "the published teacher: SAM 2 by its own package", problem=sam2_problem()),
             [entry for entry in cached if entry.kind is CheckpointKind.SAM2],
-            Problem("weights", "no weights in the cache of Hugging Face; any file will do", f"curl -LO {SAM2_WEIGHTS}"),
+            Problem(
+                "weights", "no weights in the cache of Hugging Face; any file will do", f"curl -LO {_SAM2_WEIGHTS}"
+            ),
         ),
-        *object_votes(
+        *_object_votes(
             Option("object_vote:sam2_transformers", "SAM 2 or EdgeTAM by transformers", problem=transformers_problem()),
             [entry for entry in cached if entry.kind is CheckpointKind.VIDEO_TRACKER],
             Problem(
-                "weights", "no weights in the cache of Hugging Face; any folder will do", f"hf download {SAM2_FOLDER}"
+                "weights", "no weights in the cache of Hugging Face; any folder will do", f"hf download {_SAM2_FOLDER}"
             ),
         ),
     ]
 
 
-def object_votes(teacher: Option, checkpoints: list[CachedCheckpoint], no_weights: Problem) -> list[Option]:
+def _object_votes(teacher: Option, checkpoints: list[CachedCheckpoint], no_weights: Problem) -> list[Option]:
     """A teacher with each of the checkpoints that it could take, or once with what is missing."""
     if not checkpoints:
         return [replace(teacher, problem=teacher.problem or no_weights)]
@@ -167,11 +169,11 @@ def object_votes(teacher: Option, checkpoints: list[CachedCheckpoint], no_weight
 
 def transformers_problem() -> Problem | None:
     """What keeps the package transformers from working here."""
-    install = f"pip install 'transformers>={'.'.join(map(str, TRANSFORMERS))}'"
+    install = f"pip install 'transformers>={'.'.join(map(str, _TRANSFORMERS))}'"
     if util.find_spec("transformers") is None:
         return Problem("package", "the package transformers is not installed", install)
     version = distribution_version("transformers")
-    if release(version) < TRANSFORMERS:
+    if release(version) < _TRANSFORMERS:
         return Problem("package", f"the package transformers is too old: {version}", install)
     return torchvision_problem()
 
@@ -180,11 +182,11 @@ def sam2_problem() -> Problem | None:
     """What keeps the package sam2 from working here."""
     for module in ("sam2", "hydra", "iopath"):
         if util.find_spec(module) is None:
-            return Problem("package", f"the package {module} is not installed", sam2_installation())
+            return Problem("package", f"the package {module} is not installed", _sam2_installation())
     return torchvision_problem()
 
 
-def sam2_installation() -> str:
+def _sam2_installation() -> str:
     """The command that installs the package sam2: beside a CPU build of torch without torchvision, which needs CUDA."""
     if torch.version.cuda is not None:
         return "pip install 'sam2>=1.1,<2'"
@@ -194,7 +196,7 @@ def sam2_installation() -> str:
     )
 
 
-def timm_problem() -> Problem | None:
+def _timm_problem() -> Problem | None:
     """What keeps the image encoder of EdgeTAM, a network of timm, from working here."""
     if util.find_spec("timm") is not None:
         return None
@@ -238,11 +240,11 @@ class CachedCheckpoint:
     """A checkpoint in the local cache of Hugging Face.
 
     Attributes:
-        repository: its id.
-        kind: what it holds.
-        architecture: of which class it is.
-        checkpoint: what loads it: the id, or for weights of SAM 2 the path of the file.
-        problem: why it cannot be loaded even with all packages, None where nothing is known to be in the way.
+        repository: Id of the repository.
+        kind: Kind of its content.
+        architecture: Class of the model.
+        checkpoint: Name that loads it: the id, or for weights of SAM 2 the path of the file.
+        problem: Problem that remains even with all packages; None where none is known.
     """
 
     repository: str
@@ -256,7 +258,7 @@ def cached_checkpoints(cache: Path | None = None) -> list[CachedCheckpoint]:
     """All models in the cache, by id; none where the package huggingface_hub or the cache is not there.
 
     Args:
-        cache: its folder, by default the one that the environment or the package sets.
+        cache: Folder of the cache; by default the one that the environment or the package sets.
     """
     try:
         from huggingface_hub import CacheNotFound, scan_cache_dir
@@ -271,11 +273,11 @@ def cached_checkpoints(cache: Path | None = None) -> list[CachedCheckpoint]:
         if repository.repo_type != "model":
             continue
         revision = repository.refs.get("main") or max(repository.revisions, key=lambda one: one.last_modified)
-        found += in_revision(repository.repo_id, revision)
+        found += _in_revision(repository.repo_id, revision)
     return found
 
 
-def in_revision(repository: str, revision: CachedRevisionInfo) -> list[CachedCheckpoint]:
+def _in_revision(repository: str, revision: CachedRevisionInfo) -> list[CachedCheckpoint]:
     """What one revision of a repository holds: a model folder, weights of SAM 2, both or nothing that is known here."""
     files = {file.file_name: file.file_path for file in revision.files}
     found = []
@@ -284,7 +286,7 @@ def in_revision(repository: str, revision: CachedRevisionInfo) -> list[CachedChe
             config = read_configuration(files["config.json"])
         except ValueError:
             return []
-        problem = timm_problem() if config.model_type == "edgetam_video" else None
+        problem = _timm_problem() if config.model_type == "edgetam_video" else None
         if not any(name.endswith(".safetensors") for name in files):
             problem = Problem("weights", "it has no safetensors", f"hf download {repository}")
         found.append(CachedCheckpoint(repository, config.kind, config.architecture, repository, problem))

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import METADATA, convert, read_released, save_ditta_segformer
@@ -26,17 +27,14 @@ from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.teacher.sam2 import configuration_name
 
-VIDEO_TRACKERS = ("sam2_video", "edgetam_video")
+_VIDEO_TRACKERS = ("sam2_video", "edgetam_video")
 """``model_type`` of the folders that serve as tracker."""
 
-ESPNETV2_CLASSIFIER = "bu_dec_l4.merge_layer.3.weight"
-SEGFORMER_CLASSIFIER = "decode_head.linear_pred.weight"
+_ESPNETV2_CLASSIFIER = "bu_dec_l4.merge_layer.3.weight"
+_SEGFORMER_CLASSIFIER = "decode_head.linear_pred.weight"
 
-CHECK_FRAME = (360, 640)
+_FRAME_SIZE = (360, 640)
 """Height and width of the frames of a trial."""
-
-CHECK_LONG_SIDE = 480
-"""Longest side of a model's input in a trial: the node's default."""
 
 CHECK_TRACKER_SIZE = 512
 """Side of a tracker's input in a trial: half its default, for a fifth of the time."""
@@ -53,13 +51,13 @@ class CheckpointKind(Enum):
     VIDEO_TRACKER = "video tracker folder of Hugging Face"
 
 
-TEACHERS = {
+_TEACHERS = {
     CheckpointKind.SAM2: "object_vote:sam2",
     CheckpointKind.VIDEO_TRACKER: "object_vote:sam2_transformers",
 }
 """The teacher that takes a checkpoint; the other kinds are models."""
 
-MODELS = {
+_MODELS = {
     CheckpointKind.ESPNETV2: "espnetv2",
     CheckpointKind.RELEASED_DITTA: "ditta",
     CheckpointKind.DITTA: "ditta",
@@ -73,10 +71,10 @@ class IdentifiedCheckpoint:
     """A weight file or model folder, told by its content.
 
     Attributes:
-        path: of the file or folder.
-        kind: what it holds.
-        architecture: of a folder the class of the model, of a file its size or number of outputs.
-        parameters: numbers in it, statistics of normalisation included.
+        path: Path of the file or folder.
+        kind: Kind of its content.
+        architecture: Class of the model in a folder; size or number of outputs of the one in a file.
+        parameters: Number of parameters, statistics of normalisation included.
     """
 
     path: Path
@@ -87,7 +85,7 @@ class IdentifiedCheckpoint:
     @property
     def is_teacher(self) -> bool:
         """Whether a teacher takes it; otherwise it is a model."""
-        return self.kind in TEACHERS
+        return self.kind in _TEACHERS
 
     @property
     def converted(self) -> Path:
@@ -99,7 +97,7 @@ class IdentifiedCheckpoint:
     @property
     def name(self) -> str:
         """The name of the model, path included, or of the teacher that takes this checkpoint."""
-        return TEACHERS[self.kind] if self.is_teacher else f"{MODELS[self.kind]}:{self.converted}"
+        return _TEACHERS[self.kind] if self.is_teacher else f"{_MODELS[self.kind]}:{self.converted}"
 
 
 # --- what is it ------------------------------------------------------------------------------------------------------
@@ -114,10 +112,10 @@ def identify(path: Path) -> IdentifiedCheckpoint:
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a weight file or model folder, but {path} does not exist")
-    return identify_folder(path) if path.is_dir() else identify_file(path)
+    return _identify_folder(path) if path.is_dir() else identify_file(path)
 
 
-def identify_folder(folder: Path) -> IdentifiedCheckpoint:
+def _identify_folder(folder: Path) -> IdentifiedCheckpoint:
     """A folder as ``save_pretrained`` of transformers writes it.
 
     Raises:
@@ -137,7 +135,7 @@ def identify_folder(folder: Path) -> IdentifiedCheckpoint:
         raise ValueError(
             f"expected model.safetensors in {folder}, but got a configuration alone; download the weights too"
         )
-    parameters = sum(count_numbers(tensors_without_values(part)) for part in weights)
+    parameters = sum(_count_numbers(_tensors_without_values(part)) for part in weights)
     return IdentifiedCheckpoint(folder, config.kind, config.architecture, parameters)
 
 
@@ -146,8 +144,8 @@ class Configuration:
     """What ``config.json`` of a model folder says of the model.
 
     Attributes:
-        model_type: the family of architectures, such as ``segformer``; empty where it is not told.
-        architecture: the class, such as ``SegformerForSemanticSegmentation``, or the family where it is not told.
+        model_type: Family of architectures, such as ``segformer``; empty where it is not told.
+        architecture: Class, such as ``SegformerForSemanticSegmentation``, or the family where it is not told.
     """
 
     model_type: str
@@ -156,7 +154,7 @@ class Configuration:
     @property
     def kind(self) -> CheckpointKind:
         """A tracker, or what is at most a segmentation model."""
-        return CheckpointKind.VIDEO_TRACKER if self.model_type in VIDEO_TRACKERS else CheckpointKind.HUGGING_FACE
+        return CheckpointKind.VIDEO_TRACKER if self.model_type in _VIDEO_TRACKERS else CheckpointKind.HUGGING_FACE
 
 
 def read_configuration(file: Path) -> Configuration:
@@ -181,12 +179,12 @@ def identify_file(path: Path) -> IdentifiedCheckpoint:
     Raises:
         ValueError: it is no weight file, or one of a network that is not known here.
     """
-    tensors = tensors_without_values(path)
-    kind, architecture = kind_of_tensors(path, tensors)
-    return IdentifiedCheckpoint(path, kind, architecture, count_numbers(tensors))
+    tensors = _tensors_without_values(path)
+    kind, architecture = _kind_of_tensors(path, tensors)
+    return IdentifiedCheckpoint(path, kind, architecture, _count_numbers(tensors))
 
 
-def kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[CheckpointKind, str]:
+def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[CheckpointKind, str]:
     """Kind and architecture of a weight file from the names and shapes of its tensors.
 
     Raises:
@@ -196,11 +194,11 @@ def kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpoi
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in tensors) for start in starts)
 
-    if has("base_net.", ESPNETV2_CLASSIFIER):
-        return CheckpointKind.ESPNETV2, f"{len(tensors[ESPNETV2_CLASSIFIER])} outputs"
-    if has("backbone.", "decode_head.linear_fuse.", SEGFORMER_CLASSIFIER):
-        kind = CheckpointKind.DITTA if is_converted(path) else CheckpointKind.RELEASED_DITTA
-        return kind, f"{len(tensors[SEGFORMER_CLASSIFIER])} outputs"
+    if has("base_net.", _ESPNETV2_CLASSIFIER):
+        return CheckpointKind.ESPNETV2, f"{len(tensors[_ESPNETV2_CLASSIFIER])} outputs"
+    if has("backbone.", "decode_head.linear_fuse.", _SEGFORMER_CLASSIFIER):
+        kind = CheckpointKind.DITTA if _is_converted(path) else CheckpointKind.RELEASED_DITTA
+        return kind, f"{len(tensors[_SEGFORMER_CLASSIFIER])} outputs"
     if has("image_encoder.trunk.", "memory_encoder.", "sam_mask_decoder."):
         return CheckpointKind.SAM2, configuration_name(tensors)
     if has("image_encoder.", "mask_decoder.", "prompt_encoder."):
@@ -216,7 +214,7 @@ def kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpoi
     raise ValueError(f"expected weights of ESPNetv2, DiTTA's SegFormer or SAM 2, but {path} {reason}")
 
 
-def tensors_without_values(path: Path) -> dict[str, Tensor]:
+def _tensors_without_values(path: Path) -> dict[str, Tensor]:
     """The tensors of a weight file by name, on the device ``meta``: shapes alone, so that nothing large is read.
 
     Where the file wraps its state dict (as ``model``, ``state_dict``), that of the inner one.
@@ -224,7 +222,7 @@ def tensors_without_values(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is no weight file, or damaged.
     """
-    check_is_weights(path)
+    _check_is_weights(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -246,7 +244,7 @@ def tensors_without_values(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def check_is_weights(path: Path) -> None:
+def _check_is_weights(path: Path) -> None:
     """Raise a ValueError for what is often found in the place of a weight file."""
     with path.open("rb") as file:
         start = file.read(64)
@@ -258,20 +256,22 @@ def check_is_weights(path: Path) -> None:
         reason = "is a web page, as failed downloads leave it; download it again"
     elif path.suffix in (".onnx", ".engine", ".xml", ".tflite", ".h5"):
         reason = "is a model of another runtime, which cannot be adapted; take the weights that it was made from"
-    elif path.suffix != ".safetensors" and zipfile.is_zipfile(path) and is_torch_script(path):
+    elif path.suffix != ".safetensors" and _is_torch_script(path):
         reason = "is a TorchScript program; take the state dict of the model that it was made from"
     else:
         return
     raise ValueError(f"expected a weight file, but {path} {reason}")
 
 
-def is_torch_script(path: Path) -> bool:
-    """Whether a zip archive is a program of ``torch.jit.save``."""
+def _is_torch_script(path: Path) -> bool:
+    """Whether a file is a program of ``torch.jit.save``."""
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def is_converted(path: Path) -> bool:
+def _is_converted(path: Path) -> bool:
     """Whether a weight file is a converted checkpoint of DiTTA rather than a released one."""
     if path.suffix != ".safetensors":
         return False
@@ -279,7 +279,7 @@ def is_converted(path: Path) -> bool:
         return METADATA in (file.metadata() or {})
 
 
-def count_numbers(tensors: Mapping[str, Tensor]) -> int:
+def _count_numbers(tensors: Mapping[str, Tensor]) -> int:
     """Numbers in all tensors together."""
     return sum(tensor.numel() for tensor in tensors.values())
 
@@ -292,13 +292,15 @@ class ModelTrial:
     """What came out of loading a model and segmenting a frame of noise.
 
     Attributes:
-        outputs: names of the model's own classes.
-        published: for every published class its name and the outputs it is made of.
-        unlabelled: outputs that are published as unlabelled.
-        likely_misspelt: see :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
-        parameters, trained_parameters: of the whole model, and those that an adaptation trains.
-        input_size: (H, W) of the network input for a frame of :data:`CHECK_FRAME`.
-        milliseconds: for one frame, the model alone.
+        outputs: Names of the model's own classes.
+        published: Name of every published class and the outputs it is made of.
+        unlabelled: Outputs that are published as unlabelled.
+        likely_misspelt: Members of classes that are likely misspelt, see
+            :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
+        parameters: Number of parameters of the whole model.
+        trained_parameters: Number of parameters that an adaptation trains.
+        input_size: Network input (H, W) for the frame of the trial.
+        milliseconds: Milliseconds for one frame, the model alone.
     """
 
     outputs: tuple[str, ...]
@@ -316,8 +318,8 @@ class TeacherTrial:
     """What came out of building a teacher and following an object over two frames.
 
     Attributes:
-        image_size: side of the tracker's input in the trial.
-        milliseconds: for the two frames, forward and back.
+        image_size: Side of the tracker's input in the trial.
+        milliseconds: Milliseconds for the two frames, forward and back.
     """
 
     image_size: int
@@ -337,7 +339,7 @@ def try_model(source: ModelSource) -> ModelTrial:
     except RuntimeError as error:  # torch's own, whatever goes wrong inside the network
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"expected {source.name} to segment a frame of {CHECK_FRAME[1]}×{CHECK_FRAME[0]} pixels on "
+            f"expected {source.name} to segment a frame of {_FRAME_SIZE[1]}×{_FRAME_SIZE[0]} pixels on "
             f"{source.device}, but it failed: {reason}"
         ) from error
 
@@ -360,8 +362,8 @@ def segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
     Raises:
         ValueError: the logits are not finite.
     """
-    image = np.random.default_rng(0).integers(0, 256, (*CHECK_FRAME, 3), np.uint8)
-    input_size = model.input_size(CHECK_FRAME, CHECK_LONG_SIDE)
+    image = np.random.default_rng(0).integers(0, 256, (*_FRAME_SIZE, 3), np.uint8)
+    input_size = model.input_size(_FRAME_SIZE, DEFAULT_LONG_SIDE)
     with torch.inference_mode():
         logits = model(model.preprocess(image[None], input_size, model.mean.device))
     if not bool(torch.isfinite(logits).all()):
@@ -389,13 +391,13 @@ def segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
 
 
 def try_teacher(config: TeacherConfig, device: str = "cpu") -> TeacherTrial:
-    """Build a teacher and let it follow a bright square over two frames, at :data:`CHECK_TRACKER_SIZE`.
+    """Build a teacher and let it follow a bright square over two frames, at a smaller size than usual.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: see :func:`build_teacher`; ValueError also where it fails to build
             targets.
     """
-    height, width = CHECK_FRAME
+    height, width = _FRAME_SIZE
     clip = np.full((2, height, width, 3), 60, np.uint8)
     probabilities = np.full((2, 2, height // 4, width // 4), 0.02, np.float32)
     probabilities[:, 0] = 0.98

@@ -165,13 +165,13 @@ class ImageSequence(VideoSequence):
         ids = self._ids[values]
         if ids.min() < 0:
             raise ValueError(
-                f"expected label values of {_ranges(np.flatnonzero(self._ids != _NOT_AN_ID))}, but {path} holds "
-                f"{_ranges(np.unique(values[ids == _NOT_AN_ID]))}; is the format the right one?"
+                f"expected label values of {ranges(np.flatnonzero(self._ids != _NOT_AN_ID))}, but {path} holds "
+                f"{ranges(np.unique(values[ids == _NOT_AN_ID]))}; is the format the right one?"
             )
         return ids.astype(np.uint8)
 
 
-def _ranges(values: NDArray[np.integer]) -> str:
+def ranges(values: NDArray[np.integer]) -> str:
     """Sorted numbers as text, runs of them as ranges: ``0..11, 255``."""
     runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.base import SequenceView, VideoSequence
 
-Setting = TypeVar("Setting")
+_Setting = TypeVar("_Setting")
 
 NAMES = ("fog", "low_light", "noise", "motion_blur", "rain", "jpeg", "contrast")
 SEVERITIES = range(1, 6)
@@ -159,26 +159,20 @@ class Corruptor:
             raise ValueError(f"expected a uint8 RGB image [H, W, 3], but got {image.dtype} {list(image.shape)}")
         return self._apply(image, index)
 
-    def _of_video(self) -> np.random.Generator:
-        """Random numbers that are the same in every frame; and at every severity, so that only the strength differs."""
-        return self._generator(0)
-
-    def _of_frame(self, index: int) -> np.random.Generator:
-        """Random numbers of one frame."""
-        return self._generator(1, index)
-
-    def _generator(self, *key: int) -> np.random.Generator:
+    def _random(self, index: int | None = None) -> np.random.Generator:
+        """Random numbers of a frame, or of the video: the same at every severity, so that only the strength differs."""
         entropy = (self.seed, zlib.crc32(self.corruption.name.encode()))
+        key = (0,) if index is None else (1, index)
         return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
 
-    def _setting(self, settings: tuple[Setting, ...]) -> Setting:
+    def _setting(self, settings: tuple[_Setting, ...]) -> _Setting:
         return settings[self.corruption.severity - 1]
 
     def _add_fog(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         thickness, decay = self._setting(FOG)
         height, width = image.shape[:2]
         longest = max(height, width)
-        generator = self._of_video()
+        generator = self._random()
         direction = generator.uniform(0, 2 * math.pi)
         size = max(2, 1 << (longest - 1).bit_length())
         if self._fog.shape[0] != size:
@@ -193,18 +187,18 @@ class Corruptor:
         return np.clip((image + 255 * thickness * fog) * np.float32(scale), 0, 255).astype(np.uint8)
 
     def _darken(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        generator = self._of_frame(index)
+        generator = self._random(index)
         photons = LOW_LIGHT_PHOTONS * self._setting(LOW_LIGHT) * np.linspace(0, 1, 256) ** 2
         counted = generator.poisson(photons[image]).astype(np.float32)
         counted *= 255 / LOW_LIGHT_PHOTONS
         return _add_gaussian(np.minimum(counted, 255), LOW_LIGHT_READ_NOISE, generator)
 
     def _add_noise(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        return _add_gaussian(image, self._setting(NOISE), self._of_frame(index))
+        return _add_gaussian(image, self._setting(NOISE), self._random(index))
 
     def _blur(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         radius, sigma = self._setting(MOTION_BLUR)
-        direction, phase = self._of_video().uniform(-1, 1, 2)
+        direction, phase = self._random().uniform(-1, 1, 2)
         sway = math.sin(2 * math.pi * index / BLUR_SWAY_FRAMES + math.pi * phase)
         kernel = _motion_blur_kernel(radius, sigma, (BLUR_ANGLE - BLUR_SWAY) * direction + BLUR_SWAY * sway)
         blurred = cv2.filter2D(image.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REPLICATE)
@@ -212,7 +206,7 @@ class Corruptor:
 
     def _add_rain(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
-        video, frame = self._of_video(), self._of_frame(index)
+        video, frame = self._random(), self._random(index)
         density = video.uniform(*self._setting(RAIN_DENSITY))
         length = video.uniform(*RAIN_LENGTH)
         slant = video.uniform(-RAIN_SLANT, RAIN_SLANT)

@@ -21,7 +21,7 @@ Labels = NDArray[Any]
 """Integer [H, W]: class ids."""
 
 
-def check_same_shape(ground_truth: Labels, prediction: Labels) -> None:
+def _check_same_shape(ground_truth: Labels, prediction: Labels) -> None:
     """Raise ValueError where two label images are none or differ in size."""
     if ground_truth.ndim != 2 or ground_truth.shape != prediction.shape:
         raise ValueError(
@@ -64,7 +64,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: the images differ in size, or hold ids that are neither a class nor ``unlabelled``.
         """
-        check_same_shape(ground_truth, prediction)
+        _check_same_shape(ground_truth, prediction)
         labelled = ground_truth != self.unlabelled
         rows = ground_truth[labelled].astype(np.int64)
         columns = prediction[labelled].astype(np.int64)
@@ -143,7 +143,7 @@ class VideoConsistency:
         Raises:
             ValueError: the images differ in size, or from those before in this clip.
         """
-        check_same_shape(ground_truth, prediction)
+        _check_same_shape(ground_truth, prediction)
         for window, score, correct in self._pending:
             # The scripts keep the share of a window in single precision.
             self.scores[window].append(float(np.float32(score)))
@@ -235,7 +235,7 @@ def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float
     Raises:
         ValueError: the images differ in size.
     """
-    check_same_shape(previous, current)
+    _check_same_shape(previous, current)
     # What lies outside the previous frame is not trusted, so that its label never counts.
     carried = warp_labels(previous, motion.flow, outside=0)
     return share((carried == current) & motion.trusted, motion.trusted)

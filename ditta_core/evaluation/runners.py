@@ -31,7 +31,7 @@ def run_here(
         torch.set_num_threads(before)
 
 
-class TrialWorker:
+class _TrialWorker:
     """Runs trials in a process of its own, with a model that is loaded once.
 
     Args:
@@ -76,7 +76,7 @@ def run_on_ray(
     )
     try:
         on_gpu = torch.device(setup.source.device).type == "cuda"
-        worker = ray.remote(num_cpus=threads, num_gpus=1 if on_gpu else 0)(TrialWorker)
+        worker = ray.remote(num_cpus=threads, num_gpus=1 if on_gpu else 0)(_TrialWorker)
         pool = ActorPool([worker.remote(setup, threads) for _ in range(min(workers, len(trials)))])
 
         for number, record in pool.map_unordered(lambda actor, job: actor.run.remote(*job), list(enumerate(trials))):

@@ -171,7 +171,7 @@ def quality_table(summary: DemoSummary) -> Table:
     return Table((f"{summary.compared_frames} frames, percent", "frame by frame", "DiTTA", "change"), tuple(rows))
 
 
-def latency_table(summary: DemoSummary) -> Table:
+def _latency_table(summary: DemoSummary) -> Table:
     """Latency per phase."""
     phases = summary.latency_ms
     rows = tuple(
@@ -181,7 +181,7 @@ def latency_table(summary: DemoSummary) -> Table:
     return Table(("adaptation", "masks", "latency p50, ms", "p95, ms"), rows)
 
 
-def flow_sentence(summary: DemoSummary) -> str:
+def _flow_sentence(summary: DemoSummary) -> str:
     """The way of the frames in one sentence."""
     lost = f", {summary.lost} lost on the way to the node" if summary.lost else ""
     return (
@@ -193,8 +193,8 @@ def flow_sentence(summary: DemoSummary) -> str:
 
 def summary_text(summary: DemoSummary) -> str:
     """What the demo prints."""
-    tables = quality_table(summary).to_text(), latency_table(summary).to_text()
-    return "\n\n".join([*tables, flow_sentence(summary)])
+    tables = quality_table(summary).to_text(), _latency_table(summary).to_text()
+    return "\n\n".join([*tables, _flow_sentence(summary)])
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------
@@ -265,8 +265,8 @@ def write_html(
     page = render(
         "demo.html.j2",
         summary=summary,
-        flow=flow_sentence(summary),
-        tables=[quality_table(summary), latency_table(summary)],
+        flow=_flow_sentence(summary),
+        tables=[quality_table(summary), _latency_table(summary)],
         timeline=data_url(timeline_png.read_bytes(), "png"),
         stills=[(data_url(jpeg(still.image), "jpeg"), still.caption) for still in stills],
         swatches=swatches(classes),

@@ -137,10 +137,7 @@ def file_content(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def draw_scores(
-    groups: Sequence[MethodComparison],
-    measures: Sequence[Measure],
-    styles: Mapping[str, MethodStyle],
-    theme: Theme,
+    groups: Sequence[MethodComparison], measures: Sequence[Measure], styles: Mapping[str, MethodStyle], theme: Theme
 ) -> Figure:
     """Every method's scores beside each other: a row per method, a panel per measure, a dot per warm-up ratio.
 
@@ -221,11 +218,7 @@ class Curve:
 
 
 def draw_curves(
-    panels: Mapping[str, Sequence[Curve]],
-    warmup: int,
-    end: int,
-    styles: Mapping[str, MethodStyle],
-    theme: Theme,
+    panels: Mapping[str, Sequence[Curve]], warmup: int, end: int, styles: Mapping[str, MethodStyle], theme: Theme
 ) -> Figure:
     """Curves over time, a panel per measure, the warm-up shaded; beside each panel the methods, the best mean first.
 

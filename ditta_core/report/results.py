@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ditta_core.classes import ClassList
 from ditta_core.evaluation.scores import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
 from ditta_core.report.tables import Table, number
 
@@ -60,50 +59,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return finite(value) if isinstance(value, float) else value
-
-
-def from_json(text: str) -> EvaluationResult:
-    """What :func:`to_json` wrote, exactly.
-
-    Raises:
-        ValueError: the text is no JSON, or not that of an evaluation.
-    """
-    try:
-        value = json.loads(text)
-        names, colors, members = zip(
-            *((entry["name"], tuple(entry["color"]), tuple(entry["members"])) for entry in value["classes"]),
-            strict=True,
-        )
-        return EvaluationResult(
-            results=tuple(_method_result(row, len(names)) for row in value["results"]),
-            classes=ClassList(names, colors, members),
-            config=value["config"],
-            versions=value["versions"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"expected the results.json of an evaluation, but got something else: {reason}") from error
-
-
-def _method_result(value: Mapping[str, Any], classes: int) -> MethodResult:
-    attributes = _attributes(MethodResult, value)
-    attributes["spread"] = None if value["spread"] is None else Scores(**_attributes(Scores, value["spread"]))
-    attributes["confusion"] = np.asarray(value["confusion"], np.int64).reshape(classes, classes + 1)
-    attributes["fps"] = math.nan if value["fps"] is None else value["fps"]
-    attributes["videos"] = tuple(VideoResult(**_attributes(VideoResult, video)) for video in value["videos"])
-    return MethodResult(**attributes)
-
-
-def _attributes(kind: type[Scores | VideoResult | MethodResult], value: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a dataclass out of its JSON value, lists as tuples."""
-    attributes: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name == "scores":
-            attributes["scores"] = Scores(**_attributes(Scores, value))
-        else:
-            attribute = value[field.name]
-            attributes[field.name] = tuple(attribute) if isinstance(attribute, list) else attribute
-    return attributes
 
 
 # --- what compares with what ---------------------------------------------------------------------------------------

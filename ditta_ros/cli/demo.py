@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ditta_ros.cli.arguments import INTERRUPTED, has_ros, size
+from ditta_ros.process.children import ReplayError
 
 
 def add_demo_parser(commands: Any) -> None:
@@ -54,7 +55,7 @@ def run_demo_command(options: argparse.Namespace) -> int:
         return 2
     try:
         from ditta_core.report.demo_page import summary_text
-        from ditta_ros.demo.run import DemoError, DemoOptions, default_video, run_demo
+        from ditta_ros.demo.run import DemoOptions, default_video, run_demo
     except ImportError as error:
         print(f"ditta demo: {error}: pip install 'ditta_ros[demo]' (from a checkout: '.[demo]')", file=sys.stderr)
         return 2
@@ -79,7 +80,7 @@ def run_demo_command(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"ditta demo: {error}", file=sys.stderr)
         return 2
-    except DemoError as error:
+    except ReplayError as error:
         print(f"ditta demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ from ditta_ros.demo.comparison import FrameByFrame, Panels, compare, write_overl
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import ArrivedMask, PublishedFrame, Recording, StateHistory
+from ditta_ros.replay.recording import Played, PublishedFrame, Recording
 from ditta_ros.replay.stream import ANSWER_SECONDS, Stream
 
 _PAUSE_SECONDS = 2.0
@@ -44,10 +44,6 @@ _PAUSE_SECONDS = 2.0
 _SETTLE_SECONDS = 2.5
 """Seconds that the recorder goes on after the last image: the node reports its counters once a second."""
 _STILLS = 3
-
-
-class DemoError(RuntimeError):
-    """The demo did not come to its end; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ def run_demo(options: DemoOptions) -> DemoSummary:
 
     Raises:
         FileNotFoundError, ValueError: an option is wrong.
-        DemoError: no mask came out, the adaptation did not finish, or a process died.
+        ReplayError: no mask came out, the adaptation did not finish, or a process died.
     """
     sequence = open_video(options.sequence)
     values = options.node_parameters(len(sequence))
@@ -139,15 +135,12 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         )
     model = load_model(parameters.model_source())
     recording = Recording(options.out / "recording")
-    try:
-        with Processes(options.out / "log") as processes:
-            params_file = options.out / "node.yaml"
-            stream = Stream(processes, sequence, recording, params_file, values, answered=options.lockstep)
-            stream.wait_until_ready()
-            with _progress_bar(len(sequence), "playing") as bar:
-                _Rounds(stream, options, sequence, bar).play()
-    except ReplayError as error:
-        raise DemoError(str(error)) from error
+    with Processes(options.out / "log") as processes:
+        params_file = options.out / "node.yaml"
+        stream = Stream(processes, sequence, recording, params_file, values, answered=options.lockstep)
+        stream.wait_until_ready()
+        with _progress_bar(len(sequence), "playing") as bar:
+            _Rounds(stream, options, sequence, bar).play()
     return _write_demo_report(options, sequence, model, config, recording)
 
 
@@ -175,8 +168,7 @@ class _Rounds:
         """Play all rounds, and wait for the last masks.
 
         Raises:
-            DemoError: the node did not adapt, or not in time.
-            ProcessDied: one of the processes has.
+            ReplayError: the node did not adapt, or not in time, or a process died.
         """
         last = False
         while not last:
@@ -216,9 +208,9 @@ class _Rounds:
             bar.reset(len(self._sequence))
         bar.update(stream.sent - bar.n)
         if stream.state is State.FAILED:
-            raise DemoError(f"the adaptation failed: {stream.message}")
+            raise ReplayError(f"the adaptation failed: {stream.message}")
         if stream.state is not State.ADAPTED and time.monotonic() > self._deadline:
-            raise DemoError(
+            raise ReplayError(
                 f"the adaptation did not finish within {self._options.timeout:g} s: the node is {stream.state.value}, "
                 f"{stream.message}; {stream.masks} masks came out. Give it more time with --timeout, or less to do "
                 f"with --warmup-frames or --input-size"
@@ -233,50 +225,21 @@ def _progress_bar(total: int, description: str) -> tqdm[Any]:
 # --- afterwards ----------------------------------------------------------------------------------------------------
 
 
-class _Played:
-    """What was published and what arrived.
-
-    Attributes:
-        frames, masks, messages: Published frames, arrived masks and messages of the node, in order.
-        history: State of the node over time.
-        published, arrivals: Time of each frame's publication and of each mask's arrival, by stamp.
-
-    Raises:
-        DemoError: no mask arrived.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        self.frames, self.masks, self.messages = recording.frames(), recording.masks(), recording.states()
-        if not self.masks:
-            raise DemoError(f"expected masks on /ditta/semantic, but none of {len(self.frames)} frames was answered")
-        self.history = StateHistory(self.messages)
-        self.published = {frame.stamp: frame.time for frame in self.frames}
-        self.arrivals = {mask.stamp: mask.time for mask in self.masks}
-
-    def latency_ms(self, mask: ArrivedMask) -> float:
-        """Milliseconds from the publication of a frame to the arrival of its mask."""
-        return 1e3 * (mask.time - self.published[mask.stamp])
-
-    def answered(self, frame: PublishedFrame) -> State | None:
-        """The state of the node when the mask of a frame arrived; None for a frame without one."""
-        return self.history.at(self.arrivals[frame.stamp]) if frame.stamp in self.arrivals else None
-
-
 def _write_demo_report(
-    options: DemoOptions,
-    sequence: VideoSequence,
-    model: SegmentationModel,
-    config: StreamConfig,
-    recording: Recording,
+    options: DemoOptions, sequence: VideoSequence, model: SegmentationModel, config: StreamConfig, recording: Recording
 ) -> DemoSummary:
     """Compare with the unadapted model, and write everything that the demo shows."""
-    played = _Played(recording)
+    played = Played(recording)
     first_round, last_round = (
         [frame for frame in played.frames if frame.round == number] for number in (0, played.frames[-1].round)
     )
-    compared = [frame for frame in last_round if frame.index >= config.warmup_frames and played.answered(frame)]
+
+    def answered(frame: PublishedFrame) -> State | None:
+        return played.history.at(played.arrivals[frame.stamp]) if frame.stamp in played.arrivals else None
+
+    compared = [frame for frame in last_round if frame.index >= config.warmup_frames and answered(frame)]
     if not compared:
-        raise DemoError("expected masks for the last pass, but none of its frames after the warm-up was answered")
+        raise ReplayError("expected masks for the last pass, but none of its frames after the warm-up was answered")
     height, width = sequence.image(0).shape[:2]
     input_size = config.inference.input_size or model.input_size((height, width), config.inference.long_side)
     source = FrameByFrame(sequence, model, input_size)
@@ -293,7 +256,7 @@ def _write_demo_report(
         _progress_bar(len(shown), "drawing") as bar,
         OverlayVideo(options.out / "overlay.mp4", sequence.frame_rate) as video,
     ):
-        write_overlay(shown, played.answered, panels, video, bar.update)
+        write_overlay(shown, answered, panels, video, bar.update)
 
     stills = []
     for place in np.linspace(0, len(compared) - 1, _STILLS + 2)[1:-1]:
@@ -316,13 +279,13 @@ def _summarize(
     sequence: VideoSequence,
     config: StreamConfig,
     input_size: tuple[int, int],
-    played: _Played,
+    played: Played,
     measured: BothStreams[Measurement],
 ) -> DemoSummary:
     """All numbers of the run."""
     latencies: dict[State, list[float]] = {state: [] for state in State}
     for mask in played.masks:
-        latencies[played.history.at(mask.time)].append(played.latency_ms(mask))
+        latencies[played.history.at(mask.time)].append(1e3 * (mask.time - played.published[mask.stamp]))
     end = played.messages[-1]
     height, width = sequence.image(0).shape[:2]
     source, ditta = Scores.of([measured.source]), Scores.of([measured.ditta])
@@ -335,7 +298,7 @@ def _summarize(
         frames_in=len(played.frames),
         masks_out=len(played.masks),
         dropped=end.dropped,
-        lost=max(len(played.frames) - end.received, 0),
+        lost=played.lost,
         states=tuple(change.state.value for change in played.history.changes),
         generation=end.generation,
         warmup_frames=config.warmup_frames,
@@ -366,7 +329,7 @@ def _summarize(
 
 
 def _timeline(
-    sequence: VideoSequence, played: _Played, compared: list[PublishedFrame], measured: BothStreams[Measurement]
+    sequence: VideoSequence, played: Played, compared: list[PublishedFrame], measured: BothStreams[Measurement]
 ) -> Timeline:
     """Everything in seconds since the first image."""
     begin = played.frames[0].time
@@ -374,7 +337,7 @@ def _timeline(
         states=[(change.time - begin, change.state) for change in played.history.changes],
         frames=[frame.time - begin for frame in played.frames],
         masks=[mask.time - begin for mask in played.masks],
-        latencies=[played.latency_ms(mask) for mask in played.masks],
+        latencies=[1e3 * (mask.time - played.published[mask.stamp]) for mask in played.masks],
         compared=[frame.index / sequence.frame_rate for frame in compared[1:]],
         source=measured.source.frame_consistency[1:],
         ditta=measured.ditta.frame_consistency[1:],

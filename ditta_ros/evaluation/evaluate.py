@@ -42,7 +42,7 @@ from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
 
-def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
+def _open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
     """The videos of all inputs.
 
     Raises:
@@ -60,7 +60,7 @@ def open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
     return sequences
 
 
-def fill_in(options: argparse.Namespace) -> None:
+def _fill_in(options: argparse.Namespace) -> None:
     """Fill in what was not given: the values of a quick look, or the usual ones."""
     if options.max_frames is None and options.quick:
         options.max_frames = QUICK_FRAMES
@@ -70,7 +70,7 @@ def fill_in(options: argparse.Namespace) -> None:
         options.threads = os.cpu_count() or 1
 
 
-def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
+def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     """What is compared.
 
     Raises:
@@ -105,7 +105,7 @@ def evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     )
 
 
-def configuration(
+def _configuration(
     options: argparse.Namespace, evaluation: EvaluationOptions, sequences: Sequence[VideoSequence]
 ) -> dict[str, Any]:
     """What it takes to repeat the evaluation, as JSON values."""
@@ -132,14 +132,14 @@ def configuration(
     }
 
 
-def run_key(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
+def _run_key(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
     """The name of an evaluation by everything that its numbers depend on: one never goes on with parts of another."""
     digest = hashlib.sha256(json.dumps({**config, "command": "", "inputs": []}, sort_keys=True).encode())
     for sequence in sequences:
         digest.update(f"{type(sequence).__name__} {sequence.name} {len(sequence)} {sequence.frame_rate}".encode())
         digest.update(sequence.image(0).tobytes())
     for text in (setup.source.name.partition(":")[2], setup.source.classes, setup.teacher.checkpoint):
-        for file in files_at(text):
+        for file in _files_at(text):
             digest.update(file.read_bytes())
     for package in ("ditta_core", "ditta_ros"):
         for file in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
@@ -147,7 +147,7 @@ def run_key(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: M
     return digest.hexdigest()[:16]
 
 
-def files_at(text: str) -> list[Path]:
+def _files_at(text: str) -> list[Path]:
     """The file, or the files of the folder, that an argument names; none where it names neither."""
     path = Path(text or "none").expanduser()
     if len(text) > 1000 or not path.exists():  # a class list may also be YAML
@@ -169,13 +169,13 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
         raise ValueError("expected at least one bag, folder or video to evaluate, but got none")
     if options.node and options.engine == "ray":
         raise ValueError("expected --node in this process, but got --engine ray; run the two one after the other")
-    fill_in(options)
-    evaluation = evaluation_options(options)
-    sequences = open_inputs(options)
+    _fill_in(options)
+    evaluation = _evaluation_options(options)
+    sequences = _open_inputs(options)
     model = load_model(evaluation.setup.source)
     check_sequences(evaluation, sequences, model)
-    config = configuration(options, evaluation, sequences)
-    folder = options.work / run_key(config, sequences, evaluation.setup)
+    config = _configuration(options, evaluation, sequences)
+    folder = options.work / _run_key(config, sequences, evaluation.setup)
     if options.fresh:
         shutil.rmtree(folder, ignore_errors=True)
     store = TrialStore(folder)
@@ -189,14 +189,14 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     # Outside a terminal there is no bar, only a line for each trial that is done.
     with tqdm(total=total, initial=total - done, unit="frame", smoothing=0.05, dynamic_ncols=True, disable=None) as bar:
         begin = time.monotonic()
-        for trial, record in run_trials(options, evaluation, waiting, model, bar):
+        for trial, record in _run_trials(options, evaluation, waiting, model, bar):
             store.put(trial, record)
             finished += 1
             tqdm.write(f"{finished}/{len(every)}  {trial.key}  after {time.monotonic() - begin:.0f} s", file=sys.stderr)
     return collect(evaluation, planned, store, model, config)
 
 
-def run_trials(
+def _run_trials(
     options: argparse.Namespace,
     evaluation: EvaluationOptions,
     trials: Sequence[Trial],

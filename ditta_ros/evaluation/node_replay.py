@@ -25,7 +25,7 @@ from ditta_ros.bags.writer import EPOCH
 from ditta_ros.parameters import NodeParameters, Value
 from ditta_ros.process.children import Processes, ReplayError
 from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
+from ditta_ros.replay.recording import ArrivedState, Played, Recording
 from ditta_ros.replay.stream import ANSWER_SECONDS, READY_SECONDS, Stream
 
 _REPORT_SECONDS = 2.5
@@ -332,25 +332,21 @@ def _read_recording(options: NodeReplayOptions, sequence: VideoSequence, recordi
     Raises:
         ReplayError: no frame was answered.
     """
-    frames, masks, messages = recording.frames(), recording.masks(), recording.states()
-    if not masks:
-        raise ReplayError(f"expected masks on /ditta/semantic, but none of {len(frames)} frames was answered")
-    arrivals = {mask.stamp: mask.time for mask in masks}
-    published = {frame.stamp: frame.time for frame in frames}
+    played = Played(recording)
     stamps = tuple(_stamp_offset(sequence) + sequence.stamp(index) for index in range(len(sequence)))
-    scheduled = [] if options.lockstep else frames[options.warmup_frames if options.protocol == "w2f" else 0 :]
-    failures = [message.message for message in messages if message.state is State.FAILED]
-    end = messages[-1]
+    scheduled = [] if options.lockstep else played.frames[options.warmup_frames if options.protocol == "w2f" else 0 :]
+    failures = [message.message for message in played.messages if message.state is State.FAILED]
+    end = played.messages[-1]
     return NodeReplayRecording(
         recording=recording,
         stamps=stamps,
-        latency_ms=tuple(1e3 * (arrivals[stamp] - published[stamp]) if stamp in arrivals else None for stamp in stamps),
-        states=tuple(StateHistory(messages).changes),
+        latency_ms=tuple(map(played.latency_ms, stamps)),
+        states=tuple(played.history.changes),
         generation=end.generation,
         adaptation_seconds=end.adaptation_seconds,
         failure=failures[-1] if failures else "",
         dropped=end.dropped,
         rejected=end.rejected,
-        lost=max(len(frames) - end.received, 0),
+        lost=played.lost,
         behind_ms=max((1e3 * (frame.time - frame.due) for frame in scheduled), default=None),
     )

@@ -12,12 +12,7 @@ from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.trial import Trial, TrialRecord, encode_mask, measure_masks
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import AdaptationReport
-from ditta_ros.evaluation.node_replay import (
-    NodeReplayOptions,
-    NodeReplayProgress,
-    NodeReplayRecording,
-    run_node_replay,
-)
+from ditta_ros.evaluation.node_replay import NodeReplayOptions, NodeReplayProgress, NodeReplayRecording, run_node_replay
 from ditta_ros.parameters import Value
 
 

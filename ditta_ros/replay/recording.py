@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
 from ditta_ros.messages.state import StreamState
+from ditta_ros.process.children import ReplayError
 
 
 @dataclass(frozen=True)
@@ -179,3 +180,33 @@ class Recording:
     def read_mask(self, stamp: int) -> NDArray[Any]:
         """The label image of a stamp."""
         return np.asarray(cv2.imread(str(self.masks_folder / f"{stamp}.png"), cv2.IMREAD_UNCHANGED))
+
+
+class Played:
+    """What was published and what arrived, read once a replay is over.
+
+    Attributes:
+        frames, masks, messages: Published frames, arrived masks and messages of the node, in order.
+        history: State of the node over time.
+        published, arrivals: Time of each frame's publication and of each mask's arrival, by stamp.
+
+    Raises:
+        ReplayError: no mask arrived.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.frames, self.masks, self.messages = recording.frames(), recording.masks(), recording.states()
+        if not self.masks:
+            raise ReplayError(f"expected masks on /ditta/semantic, but none of {len(self.frames)} frames was answered")
+        self.history = StateHistory(self.messages)
+        self.published = {frame.stamp: frame.time for frame in self.frames}
+        self.arrivals = {mask.stamp: mask.time for mask in self.masks}
+
+    @property
+    def lost(self) -> int:
+        """Number of frames that did not reach the node: published, but not counted by it."""
+        return max(len(self.frames) - self.messages[-1].received, 0)
+
+    def latency_ms(self, stamp: int) -> float | None:
+        """Milliseconds from the publication of a frame to the arrival of its mask; None for a frame without one."""
+        return 1e3 * (self.arrivals[stamp] - self.published[stamp]) if stamp in self.arrivals else None

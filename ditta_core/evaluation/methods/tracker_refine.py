@@ -29,7 +29,7 @@ LARGEST_GAP = InferenceConfig().max_fusion_gap
 
 
 @dataclass(frozen=True)
-class WindowFrame:
+class _WindowFrame:
     """A frame of the window, with probabilities [C, H, W] and reliabilities [H, W] at its size."""
 
     frame: Frame
@@ -86,7 +86,7 @@ class TrackerRefine(Method):
             if last.size != frame.size or not 0 <= frame.stamp - last.stamp <= LARGEST_GAP * 1e9:
                 self.window.clear()
         trust = reliability(probabilities)[0]
-        self.window.append(WindowFrame(frame, probabilities[0].cpu().numpy(), trust.cpu().numpy()))
+        self.window.append(_WindowFrame(frame, probabilities[0].cpu().numpy(), trust.cpu().numpy()))
 
     def reset(self) -> None:
-        self.window: deque[WindowFrame] = deque(maxlen=WINDOW)
+        self.window: deque[_WindowFrame] = deque(maxlen=WINDOW)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from released_segformer import DIM, released
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -230,8 +231,6 @@ def test_trial_of_a_video_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_trial_of_a_released_checkpoint_of_ditta(tmp_path: Path) -> None:
     """In the layout of the release, with the 124 outputs of VSPW."""
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from test_ditta_segformer import DIM, released
-
     state = released()
     state["decode_head.linear_pred.weight"] = torch.randn(124, DIM, 1, 1)
     state["decode_head.linear_pred.bias"] = torch.zeros(124)

@@ -14,6 +14,7 @@ from ditta_core.evaluation.store import TrialStore
 from ditta_core.segmentation.base import SegmentationModel
 
 
+@pytest.mark.slow
 def test_the_same_on_ray(model: SegmentationModel, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     options = EvaluationOptions(("source", "bn_blend"), SETUP)

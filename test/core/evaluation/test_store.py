@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from small_evaluations import SETUP, THREADS, Street, evaluation, numbers
 
 from ditta_core.evaluation.collect import unfinished
@@ -18,6 +19,7 @@ from ditta_core.evaluation.trial import decode_mask, run_trial
 from ditta_core.segmentation.base import SegmentationModel
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_loses_nothing(model: SegmentationModel, tmp_path: Path) -> None:
     options = EvaluationOptions(("source", "bn_blend"), SETUP, corruptions=(None, Corruption("noise", 3)))
     streets = [Street("a", 20), Street("b", 18)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,3 +46,38 @@ def row(method: str, of: Scores | float | None = None, **others: Any) -> MethodR
 
 def result_of(*rows: MethodResult, **others: Any) -> EvaluationResult:
     return EvaluationResult(rows, TWO, **others)
+
+
+def from_json(text: str) -> EvaluationResult:
+    """What ``to_json`` wrote, exactly: nothing was lost on the way."""
+    value = json.loads(text)
+    names, colors, members = zip(
+        *((entry["name"], tuple(entry["color"]), tuple(entry["members"])) for entry in value["classes"]), strict=True
+    )
+    return EvaluationResult(
+        results=tuple(_method_result(row, len(names)) for row in value["results"]),
+        classes=ClassList(names, colors, members),
+        config=value["config"],
+        versions=value["versions"],
+    )
+
+
+def _method_result(value: Mapping[str, Any], classes: int) -> MethodResult:
+    attributes = _attributes(MethodResult, value)
+    attributes["spread"] = None if value["spread"] is None else Scores(**_attributes(Scores, value["spread"]))
+    attributes["confusion"] = np.asarray(value["confusion"], np.int64).reshape(classes, classes + 1)
+    attributes["fps"] = math.nan if value["fps"] is None else value["fps"]
+    attributes["videos"] = tuple(VideoResult(**_attributes(VideoResult, video)) for video in value["videos"])
+    return MethodResult(**attributes)
+
+
+def _attributes(kind: type[Scores | VideoResult | MethodResult], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a dataclass out of its JSON value, lists as tuples."""
+    attributes: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name == "scores":
+            attributes["scores"] = Scores(**_attributes(Scores, value))
+        else:
+            attribute = value[field.name]
+            attributes[field.name] = tuple(attribute) if isinstance(attribute, list) else attribute
+    return attributes

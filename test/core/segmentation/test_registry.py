@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from ditta_core.classes import ClassMap
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.evaluation.metrics import ConfusionMatrix
 from ditta_core.inference.frame_segmenter import segment_frame
@@ -57,19 +56,6 @@ def test_weight_files_that_are_not_there(tmp_path: Path) -> None:
     for kind in ("espnetv2", "ditta"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             load_model(ModelSource(f"{kind}:{tmp_path / 'nothing.safetensors'}"))
-
-
-@pytest.mark.timeout(600)
-def test_cityscapes_weights_reach_the_independently_measured_figures(city_weights: Path, camvid_clip: Path) -> None:
-    """59.12 mIoU and 80.35 wIoU on all frames, by argmax over the outputs first and the class map after it."""
-    model, sequence = load_model(ModelSource(f"espnetv2:{city_weights}")), CamVidSequence(camvid_clip)
-    assignment = np.array(ClassMap.between(model.outputs, sequence.classes).assignment, np.uint8)
-    confusion = ConfusionMatrix(len(sequence.classes))
-    for index in range(len(sequence)):
-        class_ids, _ = segment_frame(model, sequence.image(index), (480, 640))
-        confusion.update(sequence.labels(index), assignment[class_ids])
-    assert 100 * confusion.mean_iou() == pytest.approx(59.12, abs=0.2)
-    assert 100 * confusion.weighted_iou() == pytest.approx(80.35, abs=0.2)
 
 
 @pytest.mark.timeout(600)

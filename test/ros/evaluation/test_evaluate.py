@@ -59,6 +59,7 @@ def accuracy(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in (*names, "iou", "confusion")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path: Path) -> None:
     arguments = [
@@ -228,6 +229,7 @@ def test_quick_look(folder: Path, tmp_path: Path) -> None:
     assert config["quick"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_independent_numbers_on_the_whole_clip(city_weights: Path, camvid_clip: Path, tmp_path: Path) -> None:
     """What an independent script measures for the unadapted model on all frames of the clip."""
