@@ -75,7 +75,7 @@ class AdaptationReport:
 
     Attributes:
         succeeded: whether an adapted model was produced.
-        reason: one sentence; says why not where it did not succeed, and what was refused where a part was.
+        reason: one sentence: "adapted", why it did not succeed, or what serves where the trained decoder was refused.
         frames: number of warm-up frames.
         steps: optimiser steps made.
         seconds: wall time of targets and optimisation together.
@@ -86,6 +86,7 @@ class AdaptationReport:
             nothing is blended by the method.
         deployed_share: how far what goes live lies from the base decoder (0, also where the trained one was refused) to
             the trained one (1); None where the method does not choose.
+        refused: why the trained decoder was refused; empty where it was not.
     """
 
     succeeded: bool
@@ -98,3 +99,14 @@ class AdaptationReport:
     objects: int = 0
     statistics_share: float | None = None
     deployed_share: float | None = None
+    refused: str = ""
+
+
+class AdaptationFailed(Exception):
+    """No adapted model came of an adaptation; the message is the report's reason. All of its ends derive from this.
+
+    Attributes:
+        refused: why the trained decoder was refused; empty where something else went wrong.
+    """
+
+    refused: str = ""

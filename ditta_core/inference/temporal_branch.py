@@ -138,8 +138,8 @@ class NetworkOutput:
 class TemporalSegmenter(nn.Module):
     """An image model with the temporal add-on and the projection head of the contrastive loss.
 
-    The add-on works on maps of ``model.fusion_pool`` times the stride of the logits, which brings every model to about
-    stride 4, where the published window reaches ±20 pixels.
+    The add-on works on maps of ``model.temporal_pool`` times the stride of the logits, which brings every model to
+    about stride 4, where the published window reaches ±20 pixels.
 
     Args:
         model: the image model; its parameters are used, not copied.
@@ -166,7 +166,7 @@ class TemporalSegmenter(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """A map of the logits' stride brought to the add-on's."""
-        return F.avg_pool2d(x, self.model.fusion_pool) if self.model.fusion_pool > 1 else x
+        return F.avg_pool2d(x, self.model.temporal_pool) if self.model.temporal_pool > 1 else x
 
     def make_memory(self, embedding: Tensor, logits: Tensor) -> TemporalMemory:
         """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> what the next frame needs of it."""

@@ -40,23 +40,23 @@ class SegmentationModel(nn.Module):
     its features serve every pass of an adaptation.
 
     Class attributes:
-        size_multiple: the sides of the network input must be multiples of this.
-        embedding_dim: channels of the embedding, D.
-        fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
-        decodes_windows: whether a window of the features, all maps [N, channels, h, w], decodes to about that window of
-            the logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
-        logits_align_corners: the convention in which the logits are enlarged to the network input.
+        size_multiple: Number that the sides of the network input must be multiples of.
+        embedding_dim: Channels of the embedding, D.
+        temporal_pool: Factor from the stride of the logits to that of the temporal add-on's maps, which is about 4.
+        decodes_crops: Whether a crop of the features, all maps [N, channels, h, w], decodes to about that crop of the
+            logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
+        logits_align_corners: Convention in which the logits are enlarged to the network input.
 
     Attributes:
-        fixed_input_size: (H, W) of the network input where position embeddings admit only that one, else None.
-        add_on_weights: initial weights of the temporal add-on by their names in
-            :class:`~ditta_core.inference.temporal_branch.TemporalSegmenter`, where the model's file has them; empty for random ones.
+        fixed_input_size: Network input (H, W) where position embeddings admit only that one, else None.
+        add_on_weights: Initial weights of the temporal add-on by their names in ``TemporalSegmenter``, where the
+            model's file has them; empty for random ones.
     """
 
     size_multiple: int = 32
     embedding_dim: int
-    fusion_pool: int = 1
-    decodes_windows: bool = False
+    temporal_pool: int = 1
+    decodes_crops: bool = False
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor

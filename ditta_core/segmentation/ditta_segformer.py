@@ -104,7 +104,7 @@ class DittaSegformer(SegmentationModel):
         ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
     """
 
-    decodes_windows = True
+    decodes_crops = True
 
     def __init__(self, checkpoint: DittaCheckpoint) -> None:
         shape = checkpoint.shape

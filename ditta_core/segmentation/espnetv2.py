@@ -292,8 +292,8 @@ class ESPNetv2(SegmentationModel):
 
     size_multiple = 16
     embedding_dim = 32
-    fusion_pool = 2
-    decodes_windows = True
+    temporal_pool = 2
+    decodes_crops = True
     logits_align_corners = True
 
     def __init__(self, class_list: ClassList, outputs: int | None = None, pyramid_width: int = 10) -> None:

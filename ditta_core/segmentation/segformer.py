@@ -93,7 +93,7 @@ class FoldedSegformer(SegmentationModel):
         network: taken apart; not to be used afterwards.
     """
 
-    decodes_windows = True
+    decodes_crops = True
 
     def __init__(
         self, network: SegformerForSemanticSegmentation, outputs: ClassList, pixel_format: PixelFormat | None = None

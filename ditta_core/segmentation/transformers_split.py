@@ -293,7 +293,7 @@ class SplitTransformer(SegmentationModel):
         self.encoder_name, self.classifier_name = anatomy.encoder, anatomy.classifier
         self.enlargement = anatomy.enlargement
         self.maps_channels_last = anatomy.channels_last
-        self.fusion_pool = max(1, 4 // anatomy.stride)
+        self.temporal_pool = max(1, 4 // anatomy.stride)
         self.embedding_dim = anatomy.embedding_dim
         for name in anatomy.unused:
             setattr(network, name, None)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.types import AdaptationFailed
+
 Mask = NDArray[np.bool_]
 """bool [H, W]: the pixels of one object in one frame."""
 
@@ -31,7 +33,7 @@ class DistillationTarget:
     objects: int = 0
 
 
-class NoTargetError(RuntimeError):
+class NoTargetError(AdaptationFailed):
     """The clip offers nothing to learn from; the message says why. The base model keeps serving."""
 
 
