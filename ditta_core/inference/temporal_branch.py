@@ -1,4 +1,4 @@
-"""The temporal add-on: every pixel looks itself up in a window of the previous frame and takes the logits found there.
+"""The temporal branch: every pixel attends to a window of the previous frame and takes the logits found there.
 
 The published form scores all pixels against all pixels and masks what lies outside the window; here only the window is
 ever computed (method, section 2). Maps are [N, channels, h, w].
@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from ditta_core.segmentation.base import SegmentationModel
 
 TILE = 8
-"""Queries are taken in tiles of 8×8: with a window of radius 5 a tile reads 18×18 keys, of which 37 % fall in a given
-window. Larger tiles waste more of the products, smaller ones copy the keys more often: on two cores a 120×213 map of
-width 256 with 124 classes takes 121, 102 and 160 ms with tiles of 4, 8 and 16."""
+"""Side of the tiles that queries are taken in; chosen in docs/ablations.md#tiles-of-local-attention."""
 
 NARROW = 128
-"""Up to this many channels of keys and values together the copies cost less than the waste, and tiles have half the
-height: on one core a 92×120 map of width 32 with 11 classes takes 10.5 instead of 13.4 ms."""
+"""Channels of keys and values together up to which tiles have half the height, since the copies cost less than the
+waste."""
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, radius: int) -> Tensor:
@@ -104,8 +102,8 @@ class TemporalMemory:
     """What is kept of a frame for the next one.
 
     Attributes:
-        key: float [1, D, h, w], its keys.
-        logits: float [1, C, h, w], its own logits, before any fusion: the fused result never feeds back.
+        key: Keys, float [1, D, h, w].
+        logits: Logits of the frame branch, float [1, C, h, w]: the blend of the branches never feeds back.
     """
 
     key: Tensor
@@ -114,12 +112,12 @@ class TemporalMemory:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says of one frame.
+    """What the network makes of one frame.
 
     Attributes:
-        logits: float [1, C, h, w], of the frame branch.
-        query: float [1, D, h', w'], to look up the frame before; None without the temporal branch.
-        memory: what the next frame looks itself up in; None without the temporal branch.
+        logits: Logits of the frame branch, float [1, C, h, w].
+        query: Query that attends to the frame before, float [1, D, h', w']; None without the temporal branch.
+        memory: Memory that the next frame attends to; None without the temporal branch.
     """
 
     logits: Tensor
@@ -183,9 +181,8 @@ class TemporalSegmenter(nn.Module):
     def forward_heads(self, embedding: Tensor, logits: Tensor) -> NetworkOutput:
         """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> all that the temporal branch needs of it."""
         pooled = self.pool(embedding)
-        return NetworkOutput(
-            logits, self.query_layer(pooled), TemporalMemory(self.key_layer(pooled), self.pool(logits))
-        )
+        memory = TemporalMemory(self.key_layer(pooled), self.pool(logits))
+        return NetworkOutput(logits, self.query_layer(pooled), memory)
 
     def decode_clip(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Features of a clip of one or two frames, oldest first -> both branches of the last frame.
