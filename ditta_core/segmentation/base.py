@@ -24,8 +24,8 @@ class PixelFormat:
     """What a network takes for pixels.
 
     Attributes:
-        mean, std: of the channels for values in 0..1, in the network's channel order.
-        blue_first: whether the network was trained with BGR images.
+        mean, std: Mean and deviation of the channels for values in 0..1, in the network's channel order.
+        blue_first: Whether the network was trained with BGR images.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -141,9 +141,8 @@ class SegmentationModel(nn.Module):
             )
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != tuple(input_size):
-            # Antialiased and rounded to whole numbers, which is what PIL's resize did in training and in the published
-            # figures: unrounded, the Cityscapes weights score 59.8 instead of 59.1 mIoU on CamVid. The CPU resizes
-            # uint8 as it is and rounds; CUDA cannot.
+            # Antialiased and rounded to whole numbers, as PIL did in training and in the published figures:
+            # docs/ablations.md#rounding-of-resized-pixels. The CPU resizes uint8 as it is and rounds; CUDA cannot.
             if pixels.device.type != "cpu":
                 pixels = pixels.float()
             pixels = F.interpolate(pixels, tuple(input_size), mode="bilinear", align_corners=False, antialias=True)

@@ -1,10 +1,9 @@
 """SegFormer with the published decode head, for weights in the layout of the paper's own release.
 
-Backbone and head are those of SegFormer; unlike :class:`~ditta_core.segmentation.segformer.FoldedSegformer` the head
-keeps its parameters as they are published, since an adaptation trains them, and the images are brought to the network
-input as for VSPW. :func:`convert` turns a released checkpoint into a file that :func:`load_ditta_segformer` reads: the
-backbone under the names of the checkpoints on the Hugging Face hub, which every version of transformers knows, the head
-and the add-on under their published ones.
+Unlike in :class:`~ditta_core.segmentation.segformer.FoldedSegformer` the head keeps its published parameters, since an
+adaptation trains them, and images are resized as for VSPW. :func:`convert` turns a released checkpoint into a file that
+:func:`load_ditta_segformer` reads: the backbone under the names of the Hugging Face hub, head and add-on under their
+published ones.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.base import SegmentationModel, load_state_dict_file
+from ditta_core.segmentation.base import load_state_dict_file
 from ditta_core.segmentation.huggingface import quiet_unless, require_transformers
+from ditta_core.segmentation.segformer import Segformer
 from ditta_core.segmentation.segformer_head import SegFormerHead
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ METADATA = "ditta_segformer"
 
 @dataclass(frozen=True)
 class SegformerShape:
-    """What a checkpoint's tensors say of the network, level by level from the finest on.
+    """The shape of the network of a checkpoint, level by level from the finest on.
 
     Attributes:
-        widths: channels of the levels.
-        depths: blocks of the levels.
-        reductions: by how much keys and values are smaller than the level, along each side.
-        expansions: hidden width of a block's MLP over its width.
-        heads: of the attention; the tensors do not tell, so that they are :data:`HEADS` unless given.
-        dim: embedding width D of the head.
-        classes: names of the outputs.
+        widths: Channels of the levels.
+        depths: Blocks of the levels.
+        reductions: Factors from the sides of a level to those of its keys and values.
+        expansions: Hidden widths of the blocks' MLPs over the widths of the blocks.
+        heads: Attention heads of the levels; the tensors do not tell, so that they are :data:`HEADS` unless given.
+        dim: Embedding width D of the head.
+        classes: Names of the outputs.
     """
 
     widths: tuple[int, ...]
@@ -78,8 +78,8 @@ class DittaCheckpoint:
     """A converted checkpoint.
 
     Attributes:
-        shape: of the network.
-        tensors: ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``.
+        shape: Shape of the network.
+        tensors: Tensors ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``.
     """
 
     shape: SegformerShape
@@ -94,8 +94,8 @@ class DittaCheckpoint:
 # --- the network ---------------------------------------------------------------------------------------------------
 
 
-class DittaSegformer(SegmentationModel):
-    """MiT backbone of transformers and the published head behind :class:`SegmentationModel`.
+class DittaSegformer(Segformer):
+    """SegFormer with the published head.
 
     Args:
         checkpoint: whose weights are loaded.
@@ -103,8 +103,6 @@ class DittaSegformer(SegmentationModel):
     Raises:
         ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
     """
-
-    decodes_crops = True
 
     def __init__(self, checkpoint: DittaCheckpoint) -> None:
         shape = checkpoint.shape
@@ -117,19 +115,6 @@ class DittaSegformer(SegmentationModel):
         except RuntimeError as error:
             raise ValueError(f"the decode head does not fit {shape}: {error}") from error
         self.add_on_weights = checkpoint.part("add_on")
-
-    @property
-    def encoder(self) -> nn.Module:
-        return self.backbone
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(pixels, output_hidden_states=True, return_dict=True).hidden_states)
-
-    def decode(self, features: Sequence[Tensor]) -> Tensor:
-        return self.decode_head.decode(features)
-
-    def classify_outputs(self, embedding: Tensor) -> Tensor:
-        return self.decode_head.classify(embedding)
 
     def input_size(self, image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Network input (H, W) as for VSPW: the scaled image's sides, raised to the next multiple of 32.
@@ -229,37 +214,32 @@ def load_ditta_segformer(path: str | Path) -> DittaSegformer:
         raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            described = (file.metadata() or {}).get(METADATA)
+            described = json.loads((file.metadata() or {})[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        described, tensors = None, {}
-        cause = str(error)
-    else:
-        cause = f"it has no {METADATA} in its metadata"
-    if described is None:
+    except (SafetensorError, KeyError) as error:
+        cause = f"it has no {METADATA} in its metadata" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"expected a SegFormer converted by tools/convert_ditta_checkpoint.py, but {path} is none: {cause}"
-        )
-    fields: dict[str, Any] = json.loads(described)
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        ) from error
+    fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in described.items()}
     return DittaSegformer(DittaCheckpoint(SegformerShape(**fields), tensors)).eval()
 
 
 # --- conversion ----------------------------------------------------------------------------------------------------
 
 BACKBONE_NAMES = (
-    (r"patch_embed(\d)\.proj\.", r"encoder.patch_embeddings.{level}.proj."),
-    (r"patch_embed(\d)\.norm\.", r"encoder.patch_embeddings.{level}.layer_norm."),
-    (r"norm(\d)\.", r"encoder.layer_norm.{level}."),
-    (r"block(\d)\.(\d+)\.norm1\.", r"encoder.block.{level}.{block}.layer_norm_1."),
-    (r"block(\d)\.(\d+)\.norm2\.", r"encoder.block.{level}.{block}.layer_norm_2."),
-    (r"block(\d)\.(\d+)\.attn\.q\.", r"encoder.block.{level}.{block}.attention.self.query."),
-    (r"block(\d)\.(\d+)\.attn\.sr\.", r"encoder.block.{level}.{block}.attention.self.sr."),
-    (r"block(\d)\.(\d+)\.attn\.norm\.", r"encoder.block.{level}.{block}.attention.self.layer_norm."),
-    (r"block(\d)\.(\d+)\.attn\.proj\.", r"encoder.block.{level}.{block}.attention.output.dense."),
-    (r"block(\d)\.(\d+)\.mlp\.fc1\.", r"encoder.block.{level}.{block}.mlp.dense1."),
-    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"encoder.block.{level}.{block}.mlp.dwconv.dwconv."),
-    (r"block(\d)\.(\d+)\.mlp\.fc2\.", r"encoder.block.{level}.{block}.mlp.dense2."),
+    (r"patch_embed(\d)\.proj\.", "encoder.patch_embeddings.{}.proj."),
+    (r"patch_embed(\d)\.norm\.", "encoder.patch_embeddings.{}.layer_norm."),
+    (r"norm(\d)\.", "encoder.layer_norm.{}."),
+    (r"block(\d)\.(\d+)\.norm1\.", "encoder.block.{}.{}.layer_norm_1."),
+    (r"block(\d)\.(\d+)\.norm2\.", "encoder.block.{}.{}.layer_norm_2."),
+    (r"block(\d)\.(\d+)\.attn\.q\.", "encoder.block.{}.{}.attention.self.query."),
+    (r"block(\d)\.(\d+)\.attn\.sr\.", "encoder.block.{}.{}.attention.self.sr."),
+    (r"block(\d)\.(\d+)\.attn\.norm\.", "encoder.block.{}.{}.attention.self.layer_norm."),
+    (r"block(\d)\.(\d+)\.attn\.proj\.", "encoder.block.{}.{}.attention.output.dense."),
+    (r"block(\d)\.(\d+)\.mlp\.fc1\.", "encoder.block.{}.{}.mlp.dense1."),
+    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", "encoder.block.{}.{}.mlp.dwconv.dwconv."),
+    (r"block(\d)\.(\d+)\.mlp\.fc2\.", "encoder.block.{}.{}.mlp.dense2."),
 )
 """Released names and those on the hub, up to weight or bias. Levels are numbered from 1 there and from 0 here."""
 
@@ -317,18 +297,14 @@ def convert(
 
 def convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
     """A tensor of the backbone under its name on the hub, keys and values apart; empty for an unknown name."""
-    key_value = KEY_VALUE.match(name)
-    if key_value:
-        level, block = int(key_value[1]) - 1, key_value[2]
-        kind = name[key_value.end() :]
+    if match := KEY_VALUE.match(name):
+        prefix, kind = f"encoder.block.{int(match[1]) - 1}.{match[2]}.attention.self", name[match.end() :]
         keys, values = value.chunk(2)
-        prefix = f"encoder.block.{level}.{block}.attention.self"
         return {f"{prefix}.key.{kind}": keys.clone(), f"{prefix}.value.{kind}": values.clone()}
     for pattern, ours in BACKBONE_NAMES:
-        match = re.match(pattern, name)
-        if match:
-            level, block = int(match[1]) - 1, match[2] if match.re.groups > 1 else ""
-            return {ours.format(level=level, block=block) + name[match.end() :]: value}
+        if match := re.match(pattern, name):
+            level, *block = match.groups()
+            return {ours.format(int(level) - 1, *block) + name[match.end() :]: value}
     return {}
 
 

@@ -31,7 +31,7 @@ def check_teacher(config: TeacherConfig) -> None:
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"expected a torch device that is there, but got {config.device!r}: {error}") from error
     if config.name == "object_vote:sam2":
-        from ditta_core.teacher.sam2 import require_checkpoint, require_sam2
+        from ditta_core.teacher.sam2_network import require_checkpoint, require_sam2
 
         require_sam2()
         require_checkpoint(Path(config.checkpoint))

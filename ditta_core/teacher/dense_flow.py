@@ -28,10 +28,9 @@ from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBui
 SMALLEST_WEIGHT = 1e-6
 """Weight of a prediction of reliability 0: it counts where there is no better one, and the average always exists."""
 
-
 SMALLEST_LINK = 0.25
-"""Two frames of which the forward-backward check confirms a smaller share do not belong together: at the cuts of a real
-street video it confirmed 0.2 to 4 % of the pixels, by chance, and within its shots never less than 52 %."""
+"""Share of pixels that the forward-backward check must confirm between two frames that belong together, and not to two
+shots; chosen in docs/ablations.md#cuts-in-a-warm-up."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class DenseFlowConfig:
     """Settings of :class:`DenseFlow`.
 
     Attributes:
-        reach: a frame hears the ``reach`` frames before and after it.
-        decay: factor on the weight of a neighbour for every frame of distance, in 0..1.
-        preset: of the optical flow.
+        reach: Number of frames before and after a frame that its target takes in.
+        decay: Factor in 0..1 on the weight of a neighbour for every frame of distance.
+        preset: Preset of the optical flow.
 
     Raises:
         ValueError: a value out of its range.
@@ -63,8 +62,8 @@ class Link:
     """How the pixels of a frame continue in an adjacent one.
 
     Attributes:
-        flow: [h, w, 2], where each pixel lies there.
-        consistent: bool [h, w], which pixels the forward-backward check confirms; none at a cut of the video.
+        flow: Place of each pixel there, [h, w, 2].
+        consistent: Pixels that the forward-backward check confirms, bool [h, w]; none at a cut of the video.
     """
 
     flow: Flow
@@ -101,13 +100,7 @@ class DenseFlow(TargetBuilder):
     are sampled at the place of x in frame s. That place is found by chaining the flows of adjacent frames; a frame has
     no say where a link on the way fails the forward-backward check or leaves the image. The frame itself always counts.
 
-    On street video at 15 and 25 Hz chained flow and direct flow between distant frames explain the images equally well
-    (mean grey difference 6.3 and 6.3 at three frames on CamVid), but the chain confirms more pixels (83 % and 73 %),
-    and needs 2(n − 1) flows instead of about 2·reach·n.
-
-    Why a reach of 3, chosen without labels: where the model is sure, what the third neighbour says of a pixel agrees
-    with the frame's own label at 99.8 % of the pixels (CamVid; 99.4 % on the 25 Hz video) and exists for 83 % of them;
-    at the sixth it is 99.5 % and 74 %.
+    Why flows are chained, and why a reach of 3: docs/ablations.md#reach-of-the-flow-teacher.
 
     The weight of a target pixel is the certainty of the averaged distribution. Nothing is tracked, so there are no
     object ids.
