@@ -143,13 +143,13 @@ class Anatomy:
     """Where the parts of a network are.
 
     Attributes:
-        encoder, classifier: their names in the network.
-        unused: children of the network that its logits do not depend on, such as auxiliary heads.
-        enlargement: by how much the logits are enlarged after the classifier with aligned corners; 1 where they are
+        encoder, classifier: Names of the parts in the network.
+        unused: Children of the network that its logits do not depend on, such as auxiliary heads.
+        enlargement: Factor by which the logits are enlarged after the classifier with aligned corners; 1 where they are
             not, or in the usual convention.
-        stride: of the classifier's output.
-        channels_last: whether the classifier is a linear layer over maps [N, h, w, channels].
-        embedding_dim: channels of the classifier's input.
+        stride: Stride of the classifier's output.
+        channels_last: Whether the classifier is a linear layer over maps [N, h, w, channels].
+        embedding_dim: Channels of the classifier's input.
     """
 
     encoder: str
@@ -200,22 +200,22 @@ def dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
     try:
         with torch.enable_grad():
             logits = network(pixels).logits
-            outputs = [output for _, _, output in calls]
-            reaches = torch.autograd.grad(logits.sum(), outputs, retain_graph=True, allow_unused=True) if calls else ()
-            heads = {path: list(child.parameters()) for path, child in network.named_children() if path != encoder}
-            unused = tuple(
-                path
-                for path, parameters in heads.items()
-                if parameters
-                and all(
-                    gradient is None
-                    for gradient in torch.autograd.grad(logits.sum(), parameters, retain_graph=True, allow_unused=True)
-                )
-            )
     finally:
         for handle in handles:
             handle.remove()
-    through = [call for call, gradient in zip(calls, reaches, strict=True) if gradient is not None]
+
+    def reached(tensors: list[Tensor]) -> list[bool]:
+        """Which tensors the logits depend on."""
+        if not tensors:
+            return []
+        gradients = torch.autograd.grad(logits.sum(), tensors, retain_graph=True, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
+
+    with torch.enable_grad():
+        heads = {path: list(child.parameters()) for path, child in network.named_children() if path != encoder}
+        unused = tuple(path for path, parameters in heads.items() if parameters and not any(reached(parameters)))
+        reaching = reached([output for _, _, output in calls])
+    through = [call for call, reaches in zip(calls, reaching, strict=True) if reaches]
     if not through:
         raise UnsplittableError(
             f"{name} has no convolution with one output per class ({classes}) in its decoder, of which the embedding "
@@ -304,33 +304,25 @@ class SplitTransformer(SegmentationModel):
 
     def probe(self) -> tuple[Tensor, Anatomy]:
         """A random image that the network takes, and what is found with it: two by three multiples, or its own size."""
-        multiple, config = self.size_multiple, self.network.config
-        own = getattr(config, "image_size", None)
+        multiple, own = self.size_multiple, getattr(self.network.config, "image_size", None)
         generator = torch.Generator().manual_seed(0)
-        try:
-            pixels = torch.randn(1, 3, 2 * multiple, 3 * multiple, generator=generator)
-            return pixels, dissect(self.network, len(self.outputs), pixels)
-        except UnsplittableError:
-            raise
-        except (ValueError, RuntimeError, AssertionError) as error:
-            # Position embeddings of one size are told by the network itself, in as many ways as there are networks.
-            if own is None:
-                raise UnsplittableError(
-                    f"{type(self.network).__name__} does not take an image of {2 * multiple}×{3 * multiple} pixels, "
-                    f"and its configuration names no image_size that it takes: {error}"
-                ) from error
-        height, width = (own, own) if isinstance(own, int) else own
-        pixels = torch.randn(1, 3, height, width, generator=generator)
-        try:
-            anatomy = dissect(self.network, len(self.outputs), pixels)
-        except UnsplittableError:
-            raise
-        except (ValueError, RuntimeError, AssertionError) as error:
-            raise UnsplittableError(
-                f"{type(self.network).__name__} does not take an image of its own image_size {height}×{width}: {error}"
-            ) from error
-        self.fixed_input_size = (height, width)
-        return pixels, anatomy
+        sizes = [(2 * multiple, 3 * multiple)]
+        if own is not None:
+            sizes.append((own, own) if isinstance(own, int) else (own[0], own[1]))
+        for size in sizes:
+            pixels = torch.randn(1, 3, *size, generator=generator)
+            try:
+                anatomy = dissect(self.network, len(self.outputs), pixels)
+            except UnsplittableError:
+                raise
+            except (ValueError, RuntimeError, AssertionError) as error:
+                # Position embeddings of one size are told by the network itself, in as many ways as there are networks.
+                failure = error
+                continue
+            self.fixed_input_size = size if size != sizes[0] else None
+            return pixels, anatomy
+        tried = " nor its own image_size ".join(f"{height}×{width}" for height, width in sizes)
+        raise UnsplittableError(f"{type(self.network).__name__} takes no image of {tried}: {failure}") from failure
 
     def find_features(self, pixels: Tensor) -> None:
         """Note which tensors of the encoder's answer the decoder reads."""
