@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,28 +178,6 @@ class SegmentationModel(nn.Module):
     def prepare_enlargement(self, logits: Tensor) -> Tensor:
         """What of :meth:`enlarge_logits` comes before the interpolation to the size asked for."""
         return logits
-
-    def load_checkpoint(self, state: Mapping[str, Tensor], origin: str) -> None:
-        """Load strictly; on a mismatch say which keys and shapes differ.
-
-        Raises:
-            ValueError: keys are missing, unexpected or of another shape.
-        """
-        expected = self.state_dict()
-        missing = sorted(set(expected) - set(state))
-        unexpected = sorted(set(state) - set(expected))
-        shapes = [
-            f"{key}: expected {list(expected[key].shape)}, but got {list(value.shape)}"
-            for key, value in state.items()
-            if key in expected and expected[key].shape != value.shape
-        ]
-        if missing or unexpected or shapes:
-            raise ValueError(
-                f"the weights of {origin} do not fit {type(self).__name__} with {len(self.outputs)} classes: "
-                f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
-                f"{len(shapes)} of another shape {shapes[:3]}"
-            )
-        self.load_state_dict(dict(state))
 
 
 def load_state_dict_file(path: str | Path, nested: Sequence[str] = ()) -> dict[str, Tensor]:

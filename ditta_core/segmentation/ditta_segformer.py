@@ -108,7 +108,7 @@ class DittaSegformer(Segformer):
         shape = checkpoint.shape
         super().__init__(ClassList.of_outputs(shape.classes))
         self.embedding_dim = shape.dim
-        self.backbone = build_backbone(shape, checkpoint.part("backbone"))
+        self.backbone = _build_backbone(shape, checkpoint.part("backbone"))
         self.decode_head = SegFormerHead(shape.widths, len(shape.classes), shape.dim)
         try:
             self.decode_head.load_state_dict(checkpoint.part("decode_head"))
@@ -121,7 +121,7 @@ class DittaSegformer(Segformer):
 
         ``long_side`` 0 is the published 853, beside which the short side is at most 480; another one scales both.
         """
-        height, width = scaled_size(image_size, long_side or LONG_SIDE)
+        height, width = _scaled_size(image_size, long_side or LONG_SIDE)
         multiple = self.size_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
@@ -132,19 +132,19 @@ class DittaSegformer(Segformer):
         published one for these images; in one step to any other.
         """
         size = (images.shape[1], images.shape[2])
-        steps = [scaled_size(size, LONG_SIDE)] if tuple(input_size) == self.input_size(size, 0) else []
-        resized = np.stack([resize(image, [*steps, (input_size[0], input_size[1])]) for image in images])
+        steps = [_scaled_size(size, LONG_SIDE)] if tuple(input_size) == self.input_size(size, 0) else []
+        resized = np.stack([_resize(image, [*steps, (input_size[0], input_size[1])]) for image in images])
         return super().preprocess(resized, input_size, device)
 
 
-def scaled_size(image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
+def _scaled_size(image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
     """(height, width) of an image scaled until its long side or its short side reaches its limit; rounded half up."""
     scale = min(long_side / max(image_size), long_side * SHORT_SIDE / LONG_SIDE / min(image_size))
     height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
     return height, width
 
 
-def resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+def _resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
     """Resize to one (height, width) after the other, where the image has another."""
     for height, width in sizes:
         if image.shape[:2] != (height, width):
@@ -152,12 +152,8 @@ def resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArra
     return image
 
 
-def build_backbone(shape: SegformerShape, state: Mapping[str, Tensor]) -> SegformerModel:
-    """The MiT of a shape with the weights in ``state``, by their names on the hub.
-
-    Raises:
-        ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
-    """
+def _build_backbone(shape: SegformerShape, state: Mapping[str, Tensor]) -> SegformerModel:
+    """The MiT of a shape with the weights in ``state``, by their names on the hub."""
     require_transformers()
     from transformers import SegformerConfig, SegformerModel
 
@@ -279,7 +275,7 @@ def convert(
         part, _, name = key.partition(".")
         if ADD_ON.fullmatch(key) or UNUSED.fullmatch(key):
             continue
-        if part == "backbone" and (converted := convert_backbone_tensor(name, value)):
+        if part == "backbone" and (converted := _convert_backbone_tensor(name, value)):
             tensors.update({f"backbone.{ours}": tensor for ours, tensor in converted.items()})
         elif part == "decode_head" and name.startswith("linear_"):
             tensors[key] = value
@@ -290,12 +286,12 @@ def convert(
             f"expected the released names, such as backbone.block1.0.attn.q.weight and decode_head.linear_pred.weight, "
             f"but got {len(unknown)} others, such as {unknown[:3]}"
         )
-    shape = shape_of(checkpoint, classes, heads)
-    tensors.update(add_on_tensors(add_on or checkpoint, shape.dim))
+    shape = _shape_of(checkpoint, classes, heads)
+    tensors.update(_add_on_tensors(add_on or checkpoint, shape.dim))
     return DittaCheckpoint(shape, tensors)
 
 
-def convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
+def _convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
     """A tensor of the backbone under its name on the hub, keys and values apart; empty for an unknown name."""
     if match := KEY_VALUE.match(name):
         prefix, kind = f"encoder.block.{int(match[1]) - 1}.{match[2]}.attention.self", name[match.end() :]
@@ -308,12 +304,8 @@ def convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
     return {}
 
 
-def shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Sequence[int]) -> SegformerShape:
-    """The shape of the network that the released tensors belong to.
-
-    Raises:
-        ValueError: one that tells it is missing, or the names of the classes are not as many as the outputs.
-    """
+def _shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Sequence[int]) -> SegformerShape:
+    """The shape of the network that the released tensors belong to."""
     try:
         levels = range(1, LEVELS + 1)
         widths = tuple(len(checkpoint[f"backbone.patch_embed{level}.proj.weight"]) for level in levels)
@@ -338,12 +330,8 @@ def shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Se
     return SegformerShape(widths, depths, reductions, expansions, tuple(heads), dim, names)
 
 
-def add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
-    """``add_on.*`` for all tensors of the add-on, whatever stands before their names; empty where there are none.
-
-    Raises:
-        ValueError: some of them are missing, or they are of another width.
-    """
+def _add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
+    """``add_on.*`` for all tensors of the add-on, whatever stands before their names; empty where there are none."""
     found = {f"add_on.{match[1]}": value for key, value in checkpoint.items() if (match := ADD_ON.fullmatch(key))}
     if not found:
         return {}
@@ -360,10 +348,5 @@ def add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tens
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a released file, unpacked from the ``state_dict`` or ``model`` that it may hold them in.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be read as weights.
-    """
+    """The tensors of a released file, from the ``state_dict`` or ``model`` in it; see :func:`load_state_dict_file`."""
     return load_state_dict_file(path, nested=("state_dict", "model"))

@@ -312,5 +312,10 @@ def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPN
             )
         class_list = ClassList.packaged(known[outputs])
     model = ESPNetv2(class_list, outputs, pyramid_width)
-    model.load_checkpoint(state, str(path))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected the weights of ESPNetv2 for {outputs} outputs in {path}, but got: {error}"
+        ) from error
     return model

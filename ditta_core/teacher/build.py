@@ -39,9 +39,7 @@ def check_teacher(config: TeacherConfig) -> None:
         if not config.checkpoint:
             raise ValueError("expected a checkpoint for the teacher 'object_vote:sam2_transformers', but got none")
         if find_spec("transformers") is None:
-            raise ImportError(
-                "expected the package transformers, but got none; install it by 'pip install transformers'"
-            )
+            raise ImportError("expected the package transformers, but got none; pip install transformers")
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> TargetBuilder:

@@ -86,13 +86,11 @@ def find_points(
     Returns:
         Points (row, column); of equally reliable pixels of a class the first in raster order.
     """
-    flat = labels.ravel()
     peaks = []
-    for label in np.unique(flat):
-        candidates = np.flatnonzero(flat == label)
-        peaks.append(candidates[np.argmax(reliability.ravel()[candidates])])
-    peaks.sort(key=lambda peak: -reliability.ravel()[peak])
-    points = [(int(peak) // labels.shape[1], int(peak) % labels.shape[1]) for peak in peaks]
+    for label in np.unique(labels):
+        candidates = np.argwhere(labels == label)
+        peaks.append(candidates[np.argmax(reliability[labels == label])])
+    points = sorted(((int(row), int(column)) for row, column in peaks), key=lambda point: -reliability[point])
     return [point for point in points if reliability[point] >= threshold and (occupied is None or not occupied[point])]
 
 
@@ -129,8 +127,7 @@ def vote(
         float64 [largest object id + 1, C]; row 0 and the rows of objects without a pixel are 0.
     """
     objects = max((key for masks in tracks for key in masks), default=0)
-    counts = np.zeros((objects + 1, classes))
-    sums = np.zeros((objects + 1, classes))
+    counts, sums = np.zeros((2, objects + 1, classes))
     for masks, frame_labels, frame_reliability in zip(tracks, labels, reliabilities, strict=True):
         for key, mask in masks.items():
             covered = frame_labels[mask]

@@ -55,9 +55,8 @@ def require_sam2() -> type[nn.Module]:
     """
     try:
         network: type[nn.Module] = import_module("sam2.modeling.sam2_base").SAM2Base
-        import_module("sam2.modeling.backbones.hieradet")
-        import_module("hydra.utils")
-        import_module("PIL.Image")
+        for name in ("sam2.modeling.backbones.hieradet", "hydra.utils", "PIL.Image"):
+            import_module(name)
     except ImportError as error:
         raise ImportError(f"expected the package sam2, but got: {error}; {INSTALL}") from error
     name, version = installed_package()
@@ -82,11 +81,7 @@ CONFIGURATIONS = tuple(f"{release}_hiera_{size}" for release in ("sam2", "sam2.1
 
 
 def load_configuration(name: str) -> Any:
-    """One of the package's own configurations, an omegaconf ``DictConfig``.
-
-    Raises:
-        ValueError: there is no such configuration.
-    """
+    """One of the package's own :data:`CONFIGURATIONS`, an omegaconf ``DictConfig``; a ValueError for another name."""
     require_sam2()
     if name not in CONFIGURATIONS:
         raise ValueError(f"expected a configuration of {', '.join(CONFIGURATIONS)}, but got {name!r}")
@@ -141,11 +136,8 @@ def build_network(configuration: Any, image_size: int) -> nn.Module:
     model._target_ = f"{network.__module__}.{network.__name__}"
     model.image_size = image_size
     model.binarize_mask_from_pts_for_mem_enc = True
-    model.sam_mask_decoder_extra_args = {
-        "dynamic_multimask_via_stability": True,
-        "dynamic_multimask_stability_delta": 0.05,
-        "dynamic_multimask_stability_thresh": 0.98,
-    }
+    stability = {"via_stability": True, "stability_delta": 0.05, "stability_thresh": 0.98}
+    model.sam_mask_decoder_extra_args = {f"dynamic_multimask_{name}": value for name, value in stability.items()}
     layer = model.memory_attention.layer
     for attention in (layer.self_attention, layer.cross_attention):
         attention.feat_sizes = [image_size // 16] * 2

@@ -55,11 +55,7 @@ ARCHITECTURES = {
 
 
 def import_transformers(since: tuple[int, int] = (0, 0)) -> Any:
-    """The package transformers, of a release that is new enough.
-
-    Raises:
-        ImportError: it is not there, or older.
-    """
+    """The package transformers; an ImportError where it is not there, or older than ``since``."""
     try:
         import transformers
     except ImportError as error:
@@ -119,11 +115,7 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
 
 
 def architecture_of(settings: Mapping[str, Any], checkpoint: str) -> Architecture:
-    """Which family a checkpoint belongs to, by its ``config.json``.
-
-    Raises:
-        ValueError: to none.
-    """
+    """The family that a checkpoint belongs to by its ``config.json``; a ValueError where it is none."""
     model_type = settings.get("model_type")
     if model_type not in ARCHITECTURES:
         raise ValueError(
@@ -134,11 +126,7 @@ def architecture_of(settings: Mapping[str, Any], checkpoint: str) -> Architectur
 
 
 def set_image_size(config: Any, image_size: int) -> None:
-    """Set the side of the network input, and what follows from it, in the configuration of a video model.
-
-    Raises:
-        ValueError: the model does not admit the size.
-    """
+    """Set the side of the network input, and what follows from it; a ValueError where the model does not admit it."""
     if image_size == config.image_size:
         return
     multiple = 32  # the coarsest map is that of stride 32
@@ -183,13 +171,13 @@ class PreparedFrames:
     """The frames of a clip as the model takes them, prepared when asked for: once each, for their features are kept."""
 
     def __init__(self, clip: NDArray[np.uint8], size: int, device: torch.device) -> None:
-        self._clip, self._size, self._device = clip, size, device
+        self._clip, self._size, self.device = clip, size, device
 
     def __len__(self) -> int:
         return len(self._clip)
 
     def __getitem__(self, frame: int) -> Tensor:
-        return prepare_image(self._clip[frame], self._size, self._device)
+        return prepare_image(self._clip[frame], self._size, self.device)
 
 
 class SharedFeatures:
@@ -225,24 +213,16 @@ class SharedFeatures:
 
 
 def open_session(
-    architecture: Architecture,
-    frames: PreparedFrames,
-    features: SharedFeatures,
-    frame_size: tuple[int, int],
-    device: torch.device,
+    architecture: Architecture, frames: PreparedFrames, features: SharedFeatures, size: tuple[int, int]
 ) -> Any:
     """An inference session for one object over frames and features that all objects share.
 
     One each, because the model follows every object by itself, but a session does not keep them apart: when one is
     prompted, it runs all of them again, and some releases then encode what all remember as if it had been prompted.
     """
+    places = ("inference_device", "inference_state_device", "video_storage_device")
     session = getattr(import_transformers(), architecture.session)(
-        video_height=frame_size[0],
-        video_width=frame_size[1],
-        inference_device=device,
-        inference_state_device=device,
-        video_storage_device=device,
-        dtype=torch.float32,
+        video_height=size[0], video_width=size[1], dtype=torch.float32, **dict.fromkeys(places, frames.device)
     )
     for name in ("processed_frames", "cache", "output_dict_per_obj", "obj_with_new_inputs"):
         if not hasattr(session, name):
@@ -328,10 +308,8 @@ class Sam2VideoTracker(MaskTracker):
     ) -> None:
         if frames_kept < 1:
             raise ValueError(f"expected frames_kept >= 1, but got {frames_kept}")
-        if dtype is None:
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.device = device
-        self.dtype = dtype
+        self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.image_size = image_size
         self._frames_kept = frames_kept
         model, self._architecture = load_video_model(checkpoint, image_size, allow_download)
@@ -359,7 +337,7 @@ class Sam2VideoTracker(MaskTracker):
         if not isinstance(prompt, tuple) and not prompt.any():
             self._objects[object_id] = TrackedObject(None, np.zeros(size, np.bool_))
             return
-        session = open_session(self._architecture, self._frames, self._features, size, self.device)
+        session = open_session(self._architecture, self._frames, self._features, size)
         index = session.obj_id_to_idx(object_id)
         if isinstance(prompt, tuple):
             session.add_point_inputs(index, frame, prepare_point(prompt, size, self.image_size))
