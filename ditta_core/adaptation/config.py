@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-DEFAULT_SEED = 5123
-"""Seed of everything random, where nothing else is asked for."""
+from ditta_core.inference.config import DEFAULT_SEED
 
 RESTORED_SHARE = 2.0
 """Factor on the share of the warm-up's statistics where the clip was full of noise, chosen in

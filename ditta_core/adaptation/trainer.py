@@ -191,17 +191,14 @@ class DistillationTrainer:
                 contrast = contrastive_loss(
                     pixel_features(self.student, embedding[-1:], size),
                     pixel_features(self.ema_model, ema_embedding[-1:], size).detach(),
-                    self.enlarge(ema_frame, ema_frame.shape[-2:]).softmax(1)[0],
+                    enlarge(self.student.model, ema_frame, self.resize, ema_frame.shape[-2:]).softmax(1)[0],
                     target.object_ids,
                     self.prototypes,
                     self.config.temperature,
                 )
         loss = sum((term for term in (temporal_loss, contrast) if term is not None), frame_loss)
-        losses = StepLosses(
-            frame_loss.item(),
-            None if temporal_loss is None else temporal_loss.item(),
-            None if contrast is None else contrast.item(),
-        )
+        optional = (None if term is None else term.item() for term in (temporal_loss, contrast))
+        losses = StepLosses(frame_loss.item(), *optional)
         if not np.isfinite(losses.total):
             raise NonFiniteLossError(f"expected a finite loss, but got {losses}")
         self.optimizer.zero_grad()
@@ -223,13 +220,9 @@ class DistillationTrainer:
             return frame, None, embedding
         return frame, self.student.temporal_logits(embedding, self.student.make_memory(*past)), embedding
 
-    def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Logits at the size of the losses; where nothing is resized, at ``size``."""
-        return enlarge(self.student.model, logits, self.resize, size)
-
     def scores(self, logits: Tensor, like: Tensor | None = None) -> Tensor:
         """What the cross-entropy takes for logits: the logits, or their softmax in the published form."""
-        enlarged = self.enlarge(logits, (logits if like is None else like).shape[-2:])
+        enlarged = enlarge(self.student.model, logits, self.resize, (logits if like is None else like).shape[-2:])
         return enlarged.softmax(1) if self.config.probability_loss else enlarged
 
     def update_ema(self) -> None:

@@ -213,34 +213,29 @@ class ServingNetwork:
         """Compile, and use the result if it gives the classes that eager torch gives."""
         if tuple(pixels.shape) != self._size:
             return  # the stream has another size by now
-        reasons: list[str] = []
+        compiled, precision, reasons = None, "", list[str]()
         try:
             pixels = pixels.clone(memory_format=torch.channels_last)  # tracing takes no tensor of inference mode
             for precision in precisions(self._config, self._runtime):
-                compiled = self._make(self._module, pixels, self._runtime, precision)
+                candidate = self._make(self._module, pixels, self._runtime, precision)
                 with torch.no_grad():
-                    agreement = Agreement.of(compiled(pixels)[0], self._module(pixels)[0])
-                least = LEAST[precision]
-                if agreement.suffices(least):
-                    self._use(pixels, compiled, RuntimeStatus(self._runtime.value, precision=precision))
+                    agreement = Agreement.of(candidate(pixels)[0], self._module(pixels)[0])
+                if agreement.suffices(LEAST[precision]):
+                    compiled = candidate
                     break
-                reasons.append(f"in {precision} it agrees with torch in {agreement} only, not in {least}")
-            else:
-                self._give_up(pixels, "; ".join(reasons))
+                reasons.append(f"in {precision} it agrees with torch in {agreement} only, not in {LEAST[precision]}")
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
             # OpenVINO's messages are of many lines, of which the first names a line of its own code.
-            self._give_up(pixels, " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON])
-        return_memory()
-
-    def _use(self, pixels: Tensor, compiled: Compiled | None, status: RuntimeStatus) -> None:
-        """Answer with this network from now on, or not at all, if the stream still has the size of these pixels."""
+            reasons = [" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]]
+        if compiled is None:
+            reason = f"{self._runtime.value} cannot run this network: {'; '.join(reasons)}"
+            status = RuntimeStatus("torch", reason)
+        else:
+            status = RuntimeStatus(self._runtime.value, precision=precision)
         with self._lock:
             if tuple(pixels.shape) == self._size:
                 self.compiled, self.status = compiled, status
-
-    def _give_up(self, pixels: Tensor, reason: str) -> None:
-        """Leave it to torch."""
-        self._use(pixels, None, RuntimeStatus("torch", f"{self._runtime.value} cannot run this network: {reason}"))
+        return_memory()
 
 
 class Compiler:

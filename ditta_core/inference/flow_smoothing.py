@@ -66,9 +66,9 @@ class FlowSmoother:
         """See :meth:`begin`."""
         grey = self.grey(image, (previous_image.shape[0], previous_image.shape[1]))
         backward = self.flow.flow(previous_image, grey)
-        trusted = forward_backward_consistent(backward, self.flow.flow(grey, previous_image))
+        consistent = forward_backward_consistent(backward, self.flow.flow(grey, previous_image))
         carried, _ = warp(previous[0].cpu().numpy(), backward)
-        return CarriedProbabilities(grey, carried, trusted * flow_reliability(previous_image, grey, backward))
+        return CarriedProbabilities(grey, carried, consistent * flow_reliability(previous_image, grey, backward))
 
     @staticmethod
     def smooth(probabilities: Tensor, carried: CarriedProbabilities, share: float) -> Tensor:

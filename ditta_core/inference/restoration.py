@@ -13,7 +13,7 @@ Where both are those of a clean image, restoration is the identity: the same arr
 1. **levels**: the range is stretched to 0..255, and what is dark raised by a gamma. That comes first because the square
    root is what makes shot noise equally strong in light and shadow (Anscombe, 1948), so that one number describes it;
 2. **averaging over time**, at half the size: the average of the earlier frames is carried along optical flow and takes
-   in the new frame. Every pixel counts the frames in its average, and starts anew where the new frame contradicts it by
+   in the new frame. Every pixel counts the frames in its average, and starts over where the new frame contradicts it by
    more than the noise explains;
 3. **shrinkage** of the Laplacian pyramid: each band is multiplied by the share of its local power that is not noise (a
    local Wiener filter), noise being what the averaging has left.

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditta_core.inference.config import DEFAULT_SEED
 from ditta_core.segmentation.base import SegmentationModel
 
 TILE = 8
@@ -146,7 +147,7 @@ class TemporalSegmenter(nn.Module):
             model's file (``model.add_on_weights``).
     """
 
-    def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = 5123) -> None:
+    def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = DEFAULT_SEED) -> None:
         super().__init__()
         self.model = model
         self.radius = radius

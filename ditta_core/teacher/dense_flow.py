@@ -1,7 +1,7 @@
 """The teacher that needs no weights: class probabilities carried along optical flow to neighbouring frames, averaged.
 
-A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow
-finds the same point in the frames around it, their predictions are further opinions on that point.
+A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow finds
+the same point in the frames around it, their predictions are further ones of that point.
 """
 
 from __future__ import annotations
@@ -123,24 +123,24 @@ class DenseFlow(TargetBuilder):
         weights = np.maximum(reliabilities, SMALLEST_WEIGHT, dtype=np.float32)
         # The weights travel as one more channel beside the weighted probabilities: one warp carries both.
         weighted = np.concatenate([probabilities * weights[:, None], weights[:, None]], 1)
-        before, after = self._links(clip, (height, width))
+        links = self._links(clip, (height, width))
 
         target = np.empty(probabilities.shape, np.float32)
         for frame in range(frames):
             total = weighted[frame].copy()
-            for links, direction in ((before, -1), (after, 1)):
+            for direction in (-1, 1):
                 path = np.zeros((height, width, 2), np.float32)
                 seen = np.ones((height, width), np.bool_)
                 for distance in range(1, self.config.reach + 1):
                     source = frame + direction * distance
                     if not 0 <= source < frames:
                         break
-                    link = links[source - direction]
+                    link = links[source - direction, source]
                     seen &= warp_labels(link.consistent, path, outside=False)
                     path += warp(np.ascontiguousarray(link.flow.transpose(2, 0, 1)), path)[0].transpose(1, 2, 0)
                     seen &= in_frame(positions(path))
-                    opinion, _ = warp(weighted[source], path)
-                    total += opinion * (seen * np.float32(self.config.decay**distance))
+                    carried, _ = warp(weighted[source], path)
+                    total += carried * (seen * np.float32(self.config.decay**distance))
             np.divide(total[:-1], total[-1], out=target[frame])
 
         confidence = certainty(target)
@@ -148,17 +148,14 @@ class DenseFlow(TargetBuilder):
             raise NoTargetError("expected probabilities that prefer a class somewhere, but got uniform ones everywhere")
         return DistillationTarget(labels=target.argmax(1).astype(np.int64), probabilities=target, weights=confidence)
 
-    def _links(self, clip: NDArray[np.uint8], size: tuple[int, int]) -> tuple[dict[int, Link], dict[int, Link]]:
-        """Links to the frame before and to the frame after, by the frame that they start from."""
-        if not self.config.reach:
-            return {}, {}
+    def _links(self, clip: NDArray[np.uint8], size: tuple[int, int]) -> dict[tuple[int, int], Link]:
+        """Links of adjacent frames, both ways, by (from, to)."""
         estimator = FlowEstimator(self.config.preset)
         images = [estimator.prepare(image) for image in clip]
-        before: dict[int, Link] = {}
-        after: dict[int, Link] = {}
-        for frame in range(len(clip) - 1):
-            to_next = estimator.flow(images[frame + 1], images[frame], size)
-            to_previous = estimator.flow(images[frame], images[frame + 1], size)
-            after[frame] = Link.between(to_next, to_previous)
-            before[frame + 1] = Link.between(to_previous, to_next)
-        return before, after
+        links: dict[tuple[int, int], Link] = {}
+        for frame in range(len(clip) - 1 if self.config.reach else 0):
+            there = estimator.flow(images[frame + 1], images[frame], size)
+            back = estimator.flow(images[frame], images[frame + 1], size)
+            links[frame, frame + 1] = Link.between(there, back)
+            links[frame + 1, frame] = Link.between(back, there)
+        return links

@@ -237,7 +237,7 @@ def open_session(
 
 
 def forget_old_frames(session: Any, frame: int, memories: int, pointers: int) -> None:
-    """Drop from a session what the model will not look at when it goes on from ``frame`` to a neighbour.
+    """Drop from a session what the model will not attend to when it goes on from ``frame`` to a neighbour.
 
     It attends to the ``memories`` - 1 frames before, and to the small pointers of the ``pointers`` - 1 before. The
     prompted frame stays. Masks at the size of the network input were for the memory encoder alone.
