@@ -108,7 +108,7 @@ def test_stream_against_the_tracker_at_every_frame(results: Any, images: np.ndar
     frames = [Frame(image, index * 50_000_000) for index, image in enumerate(images)]
     teachers = {"flow": (TeacherConfig("object_vote:flow"), 3)}
     if importlib.util.find_spec("sam2") is not None:
-        from ditta_core.teacher.sam2 import build_network, load_configuration
+        from ditta_core.teacher.sam2_network import build_network, load_configuration
 
         checkpoint = tmp_path / "random_tiny.pt"
         torch.save({"model": build_network(load_configuration("sam2.1_hiera_t"), 512).state_dict()}, checkpoint)

@@ -1,4 +1,4 @@
-"""Dense optical flow: estimation, the forward-backward check, and warping. Shared by teachers, fusion and metrics.
+"""Dense optical flow: estimation, the forward-backward check, and warping. Shared by teachers, smoothing and metrics.
 
 Convention: a flow belongs to the pixels of a *target* frame and says where each of them was in a *source* frame
 (backward flow), so that carrying anything from the source to the target is a gather: target(x) ≈ source(x + flow(x)).
@@ -37,7 +37,7 @@ class FlowEstimator:
     One estimator serves one thread: OpenCV keeps scratch memory in the object.
 
     Args:
-        preset: "ultrafast", "fast" or "medium": about 2, 5 and 25 ms a pair at 640×360.
+        preset: "ultrafast", "fast" or "medium"; timed in docs/ablations.md#presets-of-optical-flow.
         long_side: images with a longer side are reduced to it before the estimation; 0 never reduces.
 
     Raises:
@@ -126,9 +126,7 @@ def in_frame(places: NDArray[np.float32]) -> NDArray[np.bool_]:
 def warp(source: NDArray[ScalarT], flow: Flow) -> tuple[NDArray[ScalarT], NDArray[np.bool_]]:
     """Carry maps from the source frame to the target frame, bilinearly.
 
-    One ``cv2.remap`` a channel: 7 ms for 124 channels of 120×216, 0.4 ms for 11 of 180×240 and 21 ms for 19 of
-    512×1024 on two cores, where ``torch.nn.functional.grid_sample`` took 8, 1.4 and 37 ms. All channels in one
-    interleaved ``remap`` round the place to 1/32 pixel and cost 10, 2.3 and 47 ms, the two transpositions included.
+    One ``cv2.remap`` a channel, which is faster than the other ways: docs/ablations.md#warping-with-opencv.
 
     Args:
         source: float32 or uint8 [C, H, W].
@@ -202,16 +200,16 @@ def forward_backward_consistent(
 
 
 RESIDUAL_SCALE = 6.0
-"""Medians of its frame at which a residual lowers the trust in a flow to 1/e; see :func:`appearance_trust`."""
+"""Medians of its frame at which a residual lowers the reliability of a flow to 1/e; see :func:`flow_reliability`."""
 
 
-def appearance_trust(source: NDArray[np.uint8], target: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
+def flow_reliability(source: NDArray[np.uint8], target: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
     """How well the flow explains what the target shows: exp(−(r / (k·median r + 1))²), k = ``RESIDUAL_SCALE``.
 
     r is the mean of target(x) − source(x + flow(x)) over 3×3 pixels, without its sign. The forward-backward check asks
     whether two flows agree, and both may agree to carry a pole along with the wall behind it; the grey values tell. The
     scale is the frame's own median, so that noise, fog and darkness, which raise or lower all residuals alike, do not
-    decide how much is trusted. One grey level is added for images without any noise.
+    decide how reliable a flow is. One grey level is added for images without any noise.
 
     Args:
         source, target: grey uint8 [H, W].

@@ -11,8 +11,7 @@ import torch
 def return_memory() -> None:
     """Give back to the system what has been freed, after work that takes much and is not done again at once.
 
-    The allocators keep it for the next time: after SAM 2 at 512 pixels that is 640 MB instead of 310, after compiling
-    ESPNetv2 at 640×480 650 MB instead of 490, in processes that run for hours.
+    The allocators would keep it for the next time: docs/ablations.md#memory-given-back.
     """
     gc.collect()
     if torch.cuda.is_initialized():
@@ -35,9 +34,8 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 def keep_large_blocks_apart() -> None:
     """Have the C library give back large blocks at once; of the whole process, for one that runs for long.
 
-    By itself it raises that limit, up to 32 MB, with every large block that is freed, and from then on such blocks
-    leave holes between small ones: ten generations compiled one after the other took a process from 621 to 755 MB; with
-    the limit fixed, from 599 to 613. At 1 MB, eager torch takes three times as long, since fresh pages must be zeroed.
+    By itself it raises that limit with every large block that is freed, and from then on such blocks leave holes
+    between small ones: docs/ablations.md#memory-given-back.
     """
     option = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; other C libraries have none
     if option is not None:

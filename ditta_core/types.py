@@ -75,7 +75,7 @@ class AdaptationReport:
 
     Attributes:
         succeeded: Whether an adapted model was produced.
-        reason: One sentence on the outcome; where it did not succeed, why not.
+        reason: One sentence: "adapted", why it did not succeed, or what serves where the trained decoder was refused.
         frames: Number of warm-up frames.
         steps: Number of optimiser steps made.
         seconds: Wall time of targets and optimisation together.
@@ -99,4 +99,14 @@ class AdaptationReport:
     objects: int = 0
     statistics_share: float | None = None
     deployed_share: float | None = None
+    refused: str = ""
+
+
+class AdaptationFailed(Exception):
+    """No adapted model came of an adaptation; the message is the report's reason. All of its ends derive from this.
+
+    Attributes:
+        refused: Why the trained decoder was refused; empty where something else went wrong.
+    """
+
     refused: str = ""

@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 
 class AdamW:
-    """As ``torch.optim.AdamW``, without what that imports.
-
-    Its first use in a process loads torch's compiler: 1.3 s and 71 MB, which the worker would bear for nothing.
+    """``torch.optim.AdamW`` by its functional form, which loads no compiler: docs/ablations.md#functional-adamw.
 
     Args:
         parameters: changed in place; those without a gradient stay as they are.
     """
 
-    DECAYS = 0.9, 0.999
-    EPSILON = 1e-8
-
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
-        self.parameters = parameters
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.moments: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
-        self.steps: dict[nn.Parameter, int] = {}
+        self._parameters = parameters
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
+        self._state: dict[nn.Parameter, tuple[Tensor, Tensor, Tensor]] = {}
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for parameter in self.parameters:
+        for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
         """Move along the gradients."""
-        for parameter in self.parameters:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if parameter not in self.moments:
-                self.moments[parameter] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            first, second = self.moments[parameter]
-            count = self.steps[parameter] = self.steps.get(parameter, 0) + 1
-            first.lerp_(gradient, 1 - self.DECAYS[0])
-            second.mul_(self.DECAYS[1]).addcmul_(gradient, gradient, value=1 - self.DECAYS[1])
-            parameter.mul_(1 - self.learning_rate * self.weight_decay)
-            deviation = second.sqrt().div_(math.sqrt(1 - self.DECAYS[1] ** count)).add_(self.EPSILON)
-            parameter.addcdiv_(first, deviation, value=-self.learning_rate / (1 - self.DECAYS[0] ** count))
+        trained = [parameter for parameter in self._parameters if parameter.grad is not None]
+        for parameter in trained:
+            if parameter not in self._state:
+                self._state[parameter] = torch.zeros_like(parameter), torch.zeros_like(parameter), torch.tensor(0.0)
+        first, second, steps = ([self._state[parameter][part] for parameter in trained] for part in range(3))
+        adamw(
+            [*trained],
+            [parameter.grad for parameter in trained if parameter.grad is not None],
+            first,
+            second,
+            [],
+            steps,
+            foreach=False,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._learning_rate,
+            weight_decay=self._weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )

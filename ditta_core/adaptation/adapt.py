@@ -1,8 +1,8 @@
 """The warm-up: from a handful of frames to an adapted decoder (method, stages A, B and C).
 
-``run_job`` goes through the three stages. Two ways of doing it share all the code here: *parity*, the published
-behaviour with its oddities, and *live*, which encodes every frame once, keeps the network in evaluation mode and says
-in :class:`AdaptationConfig` what else it does differently and why.
+:func:`adapt` blends the statistics, has the teacher make targets, trains the decoder, and checks it. Two ways of doing
+it share all the code here: *parity*, the published behaviour with its oddities, and *live*, which encodes every frame
+once, keeps the network in evaluation mode, and does what :class:`AdaptationConfig` says besides.
 """
 
 from __future__ import annotations
@@ -17,54 +17,79 @@ from torch import Tensor
 
 from ditta_core.adaptation.batchnorm import blend_encoder_statistics
 from ditta_core.adaptation.config import AdaptationConfig
-from ditta_core.adaptation.crops import Grid
 from ditta_core.adaptation.guard import (
-    ANCHORED,
-    WEIGHTED,
-    Comparison,
+    ANCHORED_LIMITS,
+    WEIGHTED_LIMITS,
+    DecoderCheck,
+    Limits,
     RefusedError,
     guard_against_collapse,
     require_something_shown,
 )
-from ditta_core.adaptation.job import AdaptationProgress, Cancelled
-from ditta_core.adaptation.losses import (
-    FrameTarget,
-    anchored,
-)
-from ditta_core.adaptation.trainer import DistillationTrainer, enlarge
+from ditta_core.adaptation.job import AdaptationProgress
+from ditta_core.adaptation.losses import anchor_targets
+from ditta_core.adaptation.trainer import DistillationTrainer, EncodedClip, enlarge
 from ditta_core.inference.reliability import reliability
 from ditta_core.inference.temporal_branch import TemporalSegmenter
-from ditta_core.teacher.base import TargetBuilder
+from ditta_core.teacher.base import DistillationTarget, TargetBuilder
 from ditta_core.types import AdaptationReport
 
 STATISTICS_FRAMES = 5
-"""Frames whose statistics are taken in one batch at the most, spread evenly over the warm-up; bounds the memory, which
-at 480×368 is 350 MB instead of 570 for ten. With Cityscapes weights, ten warm-up frames and a share of 30 %, five of
-them instead of all give 43.01, 37.15 and 51.54 mIoU on three drives of CamVid's training part, and all ten 43.04, 37.15
-and 51.81."""
+"""Largest number of frames, spread evenly over the warm-up, whose statistics are taken in one batch; it bounds the
+memory: docs/ablations.md#frames-of-the-statistics."""
 
 
-# --- the three stages ----------------------------------------------------------------------------------------------
+@torch.no_grad()
+def blend(
+    segmenter: TemporalSegmenter, clip: NDArray[np.uint8], input_size: tuple[int, int], share: float
+) -> tuple[EncodedClip, float]:
+    """Blend the warm-up's statistics into the encoder's (stage A), and encode the clip with them.
 
-
-FrameFeatures = tuple[Tensor, ...]
-"""What the encoder says of one frame, float [1, ...] each."""
-
-
-def clip_features(segmenter: TemporalSegmenter, pixels: Tensor) -> list[FrameFeatures]:
-    """Features of all frames, encoded one at a time to bound the memory.
-
-    They stay apart: to put those of ten frames at 480×368 together would take another 155 MB for a moment.
+    Returns:
+        The encoded clip, and the share of the statistics that was taken.
     """
-    return [segmenter.model.encode(frame[None]) for frame in pixels]
+    pixels = segmenter.model.preprocess(clip, input_size, next(segmenter.parameters()).device)
+    chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
+    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share)
+    return EncodedClip.of(segmenter.model, pixels), taken
 
 
-def predict(
-    segmenter: TemporalSegmenter, features: Sequence[FrameFeatures], resize: Sequence[tuple[int, int]]
-) -> Tensor:
+@torch.no_grad()
+def predict(segmenter: TemporalSegmenter, clip: EncodedClip, resize: Sequence[tuple[int, int]]) -> Tensor:
     """Probabilities of the frame branch for all frames of the clip, float [n, C, h, w] at the size of the losses."""
-    logits = (segmenter.decode_clip(frame)[0] for frame in features)
+    logits = (segmenter.decode_clip(frame)[0] for frame in clip.features)
     return torch.cat([enlarge(segmenter.model, each, resize, each.shape[-2:]).softmax(1) for each in logits])
+
+
+def teach(
+    teacher: TargetBuilder, clip: NDArray[np.uint8], probabilities: Tensor, config: AdaptationConfig
+) -> tuple[DistillationTarget, Limits]:
+    """What the teacher makes of the model's probabilities (stage B), and what a decoder trained on it may contradict.
+
+    Raises:
+        NoTargetError: the teacher found nothing to learn from.
+    """
+    prediction = probabilities.cpu().numpy()
+    target = teacher.build(clip, prediction, reliability(probabilities).cpu().numpy())
+    anchored = anchor_targets(target, prediction) if config.anchor_targets else target
+    return anchored, WEIGHTED_LIMITS if anchored is target else ANCHORED_LIMITS
+
+
+@torch.no_grad()
+def check(base: Tensor, adapted: Tensor, limits: Limits, guarded: bool) -> str:
+    """Compare the probabilities before and after the training, float [n, C, h, w].
+
+    Returns:
+        Why the trained decoder is refused; empty where it is not.
+
+    Raises:
+        CollapseError: the adapted model lost most of the classes.
+    """
+    objection = DecoderCheck.of(base, adapted, limits).objection if guarded else ""
+    if objection:
+        return f"on the warm-up frames, {objection}"
+    guard_against_collapse(base.argmax(1), adapted.argmax(1))
+    return ""
 
 
 def adapt(
@@ -76,7 +101,7 @@ def adapt(
     progress: Callable[[AdaptationProgress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> AdaptationReport:
-    """Adapt ``segmenter`` in place to the clip: statistics, targets, optimisation.
+    """Adapt ``segmenter`` in place to the clip: blend the statistics, make targets, train, check.
 
     Args:
         clip: RGB uint8 [n, H, W, 3].
@@ -96,87 +121,46 @@ def adapt(
     if config.guarded:
         require_something_shown(clip)
     torch.manual_seed(config.seed)
-    device = next(segmenter.parameters()).device
-    size = (clip.shape[1], clip.shape[2])
-    resize = (input_size, size) if config.full_resolution else ()
+    resize = (input_size, (clip.shape[1], clip.shape[2])) if config.full_resolution else ()
     segmenter.eval()
 
-    with torch.no_grad():
-        pixels = segmenter.model.preprocess(clip, input_size, device)
-        chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-        statistics_share = blend_encoder_statistics(segmenter.model, pixels[chosen], config.statistics_share)
-        features = clip_features(segmenter, pixels)
-
-    # Stages A and B: what the model says of the clip, and what the teacher makes of it.
-    with torch.no_grad():
-        probabilities = predict(segmenter, features, resize)
-        trust = reliability(probabilities)
-        own = probabilities.cpu().numpy()
-    taught = teacher.build(clip, own, trust.cpu().numpy())
-    target = anchored(taught, own) if config.anchored else taught
-    limits = WEIGHTED if target is taught else ANCHORED
+    encoded, statistics_share = blend(segmenter, clip, input_size, config.statistics_share)
+    probabilities = predict(segmenter, encoded, resize)
+    target, limits = teach(teacher, clip, probabilities, config)
     target_seconds = time.perf_counter() - start
 
-    # Stage C.
     trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
     untrained = [parameter.detach().clone() for parameter in trainer.parameters]
-    losses: list[float] = []
-    steps = config.passes * len(clip)
-    grid = None
-    if config.trains_on_windows:
-        grid = Grid.of(segmenter.model, features[0], FrameTarget.of(target, 0, device))
-    for epoch in range(config.passes):
-        total = 0.0
-        for index in range(len(clip)):
-            if cancelled():
-                raise Cancelled("the adaptation was cancelled")
-            first = max(index - 1, 0) if config.temporal_branch else index
-            if config.train_mode:
-                frames = pixels[first : index + 1]
-                with torch.no_grad():
-                    live = trainer.live.model.encode(frames)
-                    # The averaged model serves the prototypes alone; without objects there are none.
-                    averaged = None if trainer.averaged is None else trainer.averaged.model.encode(frames)
-            else:
-                live = features[index]
-                if first < index:
-                    live = tuple(torch.cat(pair) for pair in zip(features[first], live, strict=True))
-                averaged = None
-            frame_target = FrameTarget.of(target, index, device)
-            if grid is not None and epoch < config.passes - 1:
-                window = grid.corner(index + epoch, config.crop)  # in every pass another one of the same frame
-                live, frame_target = tuple(map(window.of, live)), window.of_target(frame_target)
-            total += trainer.step(live, frame_target, averaged).total
-            progress(AdaptationProgress((epoch * len(clip) + index + 1) / steps, tuple(losses)))
-        losses.append(total / len(clip))
+    losses = trainer.train(encoded, target, progress, cancelled)
     segmenter.eval().requires_grad_(False)
-    deployed_share, reason = config.deployed_share if steps else 0.0, "adapted"
     with torch.no_grad():
         for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=False):
             trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
-            features = clip_features(segmenter, pixels)
-        adapted = predict(segmenter, features, resize)
-        objection = Comparison.of(probabilities, adapted, limits).objection if config.guarded else ""
-        if objection:
-            refusal = f"the trained decoder was refused: on the warm-up frames, {objection}"
-            if statistics_share == 0:
-                raise RefusedError(f"{refusal}; the base model stays")
-            reason = f"{refusal}; the base decoder stays, with {statistics_share:.0%} of the warm-up's statistics"
-            deployed_share = 0.0
+            encoded = EncodedClip.of(segmenter.model, encoded.pixels)
+
+    refused = check(probabilities, predict(segmenter, encoded, resize), limits, config.guarded)
+    reason = "adapted"
+    if refused:
+        if statistics_share == 0:
+            raise RefusedError(refused)
+        reason = (
+            f"the trained decoder was refused: {refused}; the base decoder stays, with {statistics_share:.0%} of the "
+            f"warm-up's statistics"
+        )
+        with torch.no_grad():
             for trained, before in zip(trainer.parameters, untrained, strict=True):
                 trained.copy_(before)
-        else:
-            guard_against_collapse(probabilities.argmax(1), adapted.argmax(1))
     return AdaptationReport(
         succeeded=True,
         reason=reason,
         frames=len(clip),
-        steps=steps,
+        steps=config.passes * len(clip),
         seconds=time.perf_counter() - start,
         target_seconds=target_seconds,
-        losses=tuple(losses),
+        losses=losses,
         objects=target.objects,
         statistics_share=statistics_share,
-        deployed_share=deployed_share,
+        deployed_share=config.deployed_share if losses and not refused else 0.0,
+        refused=refused,
     )

@@ -19,16 +19,14 @@ from ditta_core.segmentation.base import SegmentationModel
 
 EARLY_LAYERS = 0.7
 """Part of the encoder's BatchNorm layers, the first ones, that take statistics of the warm-up: 33 of ESPNetv2's 46.
-See :func:`blend_encoder_statistics`."""
+Chosen in docs/ablations.md#layers-that-take-statistics."""
 
 
 def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float, part: float = 1.0) -> None:
     """Replace the running statistics of BatchNorm layers of ``module`` by the blend with those of the target frames.
 
-    The target's statistics are taken in one pass in which every layer normalises by the batch itself, and blended only
-    afterwards. Blending each layer before the next one sees its output looks more consistent, but measures every deeper
-    layer through half-shifted ones: with Cityscapes weights and ten warm-up frames at 30 %, the mIoU on three drives of
-    CamVid's training part changes by +4.2, +0.7 and +2.6 this way, and by +3.3, −9.9 and −1.8 that way.
+    All layers take the target's statistics in one pass, in which they normalise by the batch itself, and are blended
+    afterwards: docs/ablations.md#statistics-of-all-layers-in-one-pass.
 
     Args:
         module: in evaluation mode; changed in place.
@@ -67,55 +65,7 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
 
 
 def blend_encoder_statistics(model: SegmentationModel, pixels: Tensor, share: float) -> float:
-    """Blend the statistics of the encoder but for its last layers; theirs and the decoder's stay the source's.
-
-    A decoder's statistics presumably say what a view shows rather than how it was taken: taking them too gives nothing
-    with another camera and costs at home. mIoU on six parts of three of CamVid's training drives, full frames, one view
-    being the warm-up and the frames 1, 3 and 5 s later measured; 24 views when clean and 12 when corrupted, restored by
-    :mod:`ditta_core.inference.restoration`, with which the largest share grows up to 0.6. Cityscapes weights at 640×480, the
-    packaged model, trained on these drives, at 480×368:
-
-    ==========================  ======  ==========  =============  =============
-    model, condition            source  all layers  all, by shift  encoder alone
-    ==========================  ======  ==========  =============  =============
-    packaged, clean (at home)   72.5    72.2        72.5           72.6
-    packaged, fog:3             62.6    59.9        63.6           62.3
-    packaged, low_light:3       50.0    52.9        51.8           54.2
-    packaged, noise:3           50.9    58.1        53.7           60.1
-    packaged, motion_blur:3     53.0    55.1        54.0           55.7
-    Cityscapes, clean           54.4    57.8        57.6           58.1
-    Cityscapes, fog:3           36.9    42.3        41.9           42.4
-    Cityscapes, low_light:3     30.3    38.3        37.8           38.4
-    Cityscapes, noise:3         28.4    36.6        35.0           37.8
-    Cityscapes, motion_blur:3   19.5    27.6        26.8           28.6
-    ==========================  ======  ==========  =============  =============
-
-    *By shift* stands for a share of all layers that follows how far the statistics lie from the source's (squared
-    2-Wasserstein distance d in source variances; 0.3·d⁴/(d⁴ + 0.02⁴)). With another scale, another exponent, d of other
-    layers or moments, or the entropy of the predictions instead of it, chosen on five parts for the sixth, no rule on
-    all layers comes within 1.2 of the encoder alone in the mean of all rows but the first, and on top of the encoder
-    alone none gains. On each part that mean is highest for the encoder alone: by 0.1 to 2.5 against the rule, by 0.3 to
-    1.1 against all layers. Parts of the first row on their own change by −0.8 to +0.2, −0.2 in the mean; with all
-    layers by −1.3 to −0.1, −0.6 in the mean. The last column has 0.54 in fog, as the others; as fog is no reason for a
-    larger share, it is 0.3 now, which gives 64.1 and 41.9. As darkness is restored better now, the source and the last
-    column are 54.5 and 59.6 there with the packaged model, 34.4 and 41.4 with Cityscapes weights. With 0.15 and 0.45 in
-    place of 0.3, clean, 72.6 and 72.4 with the packaged model and 57.3 and 58.0 with Cityscapes weights.
-
-    What holds for the decoder holds for the end of the encoder, a little. With today's restoration, first layers of the
-    encoder alone, 24 views when clean and 12 otherwise:
-
-    ==========================  ======  ==========  ==========  ==========
-    model, condition            all     85 %        70 %        50 %
-    ==========================  ======  ==========  ==========  ==========
-    packaged, clean (at home)   72.6                72.6        72.6
-    packaged, fog:3             64.1                64.4        64.4
-    packaged, low_light:3       60.3    61.0        61.1        61.3
-    packaged, noise:3           60.7    61.2        61.8        61.4
-    Cityscapes, clean           58.1                58.4        58.1
-    Cityscapes, fog:3           41.9                42.6        41.4
-    Cityscapes, low_light:3     42.6    43.0        43.1        42.2
-    Cityscapes, noise:3         40.9    41.3        40.9        39.9
-    ==========================  ======  ==========  ==========  ==========
+    """Blend the statistics of the encoder's first layers; its last layers' and the decoder's stay the source's.
 
     Args:
         model: in evaluation mode; changed in place.

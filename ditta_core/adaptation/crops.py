@@ -1,4 +1,4 @@
-"""Windows of a frame: the same part of all of its maps, whatever their stride, and of its target."""
+"""Crops of a frame: the same part of all of its feature maps, whatever their stride, and of its target."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ditta_core.segmentation.base import SegmentationModel
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The cells of a frame's coarsest map, in which windows are measured; every map has whole pixels of them.
+class CropGrid:
+    """The cells of a frame's coarsest map, in which crops are measured; every map has whole pixels of them.
 
     Attributes:
-        rows, columns: number of cells.
+        rows, columns: Number of cells.
     """
 
     rows: int
     columns: int
 
     @classmethod
-    def of(cls, model: SegmentationModel, features: Sequence[Tensor], target: FrameTarget) -> Grid | None:
-        """The grid of a frame, or None where the model can only be trained on the whole of it.
+    def of(cls, model: SegmentationModel, features: Sequence[Tensor], target: FrameTarget) -> CropGrid | None:
+        """The grid of a frame, or None where the model can only be trained on whole frames.
 
         Args:
-            features: of the frame, float [1, channels, h, w] each; a window is not found in anything else.
+            features: of the frame, float [1, channels, h, w] each; nothing else can be cropped.
             target: of the frame.
         """
-        if not model.decodes_windows or any(level.ndim != 4 for level in features):
+        if not model.decodes_crops or any(level.ndim != 4 for level in features):
             return None
         maps = [(level.shape[2], level.shape[3]) for level in (*features, target.labels[None, None])]
         rows, columns = min(maps)
@@ -39,39 +39,34 @@ class Grid:
             return None
         return cls(rows, columns)
 
-    def corner(self, turn: int, area: float) -> Window:
-        """The window of a share of the area in one of the four corners, which take turns.
+    def corner(self, turn: int, area: float) -> Crop:
+        """The crop of a share of the area in one of the four corners, which take turns.
 
-        At a fourth of the area and even numbers of cells the four windows are the frame, each pixel once.
+        At a fourth of the area and even numbers of cells the four crops are the frame, each pixel once.
         """
         height, width = (math.ceil(side * math.sqrt(area)) for side in (self.rows, self.columns))
         bottom, right = divmod(turn % 4, 2)
-        return Window(self, bottom * (self.rows - height), right * (self.columns - width), height, width)
+        return Crop(self, bottom * (self.rows - height), right * (self.columns - width), height, width)
 
 
 @dataclass(frozen=True)
-class Window:
+class Crop:
     """A rectangle of a frame, in cells of its grid."""
 
-    grid: Grid
+    grid: CropGrid
     top: int
     left: int
     height: int
     width: int
 
     def of(self, pixels: Tensor) -> Tensor:
-        """The window of a map [..., h, w] of any stride, as a view."""
+        """The crop of a map [..., h, w] of any stride, as a view."""
         cell = pixels.shape[-1] // self.grid.columns
-        rows, columns = ((start * cell, (start + length) * cell) for start, length in self.sides)
-        return pixels[..., slice(*rows), slice(*columns)]
-
-    @property
-    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """First cell and number of cells, vertically and horizontally."""
-        return (self.top, self.height), (self.left, self.width)
+        rows = slice(self.top * cell, (self.top + self.height) * cell)
+        return pixels[..., rows, self.left * cell : (self.left + self.width) * cell]
 
     def of_target(self, target: FrameTarget) -> FrameTarget:
-        """The same window of a target."""
+        """The same crop of a target."""
         maps = target.labels, target.probabilities, target.weights, target.object_ids
         labels, *others = (None if each is None else self.of(each) for each in maps)
         assert labels is not None

@@ -1,4 +1,4 @@
-"""What an adaptation is given, what it tells on the way, and what it ends with."""
+"""What an adaptation is given, what it reports on the way, and what it ends with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
-from ditta_core.types import AdaptationReport
+from ditta_core.types import AdaptationFailed, AdaptationReport
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,11 @@ class AdaptationJob:
     """Everything a worker needs to adapt; can be pickled.
 
     Attributes:
-        clip: RGB uint8 [n, H, W, 3], the warm-up frames in time order.
-        input_size: network input (height, width).
+        clip: Warm-up frames in time order, RGB uint8 [n, H, W, 3].
+        input_size: Network input (height, width).
+        model: Base model.
+        teacher: Teacher that builds the targets.
+        adaptation: Settings of the training.
     """
 
     clip: NDArray[np.uint8]
@@ -32,7 +35,7 @@ class AdaptationJob:
 
 @dataclass(frozen=True)
 class AdaptationProgress:
-    """News of a running adaptation: share done (0..1) and mean total loss of every finished pass."""
+    """Progress of a running adaptation: share done (0..1) and mean total loss of every finished pass."""
 
     fraction: float
     losses: tuple[float, ...] = ()
@@ -46,5 +49,5 @@ class AdaptationResult:
     report: AdaptationReport
 
 
-class Cancelled(Exception):
+class Cancelled(AdaptationFailed):
     """The adaptation was cancelled."""

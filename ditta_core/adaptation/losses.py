@@ -16,11 +16,11 @@ from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import UNLABELLED
 
 SHARPNESS = 2.0
-"""Power that certain soft targets are raised to (Berthelot et al., "MixMatch", NeurIPS 2019, take the same). On the two
-parts of CamVid's training drives where 4 and the likeliest class alone were tried, they were no better."""
+"""Power that certain soft targets are raised to, as in Berthelot et al., "MixMatch", NeurIPS 2019; see
+docs/ablations.md#anchored-targets."""
 
 
-def anchored(target: DistillationTarget, own: NDArray[np.float32]) -> DistillationTarget:
+def anchor_targets(target: DistillationTarget, prediction: NDArray[np.float32]) -> DistillationTarget:
     """Soft targets that are sharp where the teacher is certain, and the model's own prediction where it is not.
 
     T = w · sharp(Q) + (1 − w) · P with the teacher's probabilities Q and weights w, sharp(Q) = Q² / Σ Q². Pixels that
@@ -29,15 +29,15 @@ def anchored(target: DistillationTarget, own: NDArray[np.float32]) -> Distillati
 
     Args:
         target: of the teacher, weights in 0..1.
-        own: probabilities of the model before training, float32 [n, C, h, w].
+        prediction: P, probabilities of the model before training, float32 [n, C, h, w].
     """
     if target.probabilities is None or target.weights is None:
         return target
     goal = target.probabilities**SHARPNESS
     goal /= np.maximum(goal.sum(1, keepdims=True), np.finfo(np.float32).tiny)
-    goal -= own
+    goal -= prediction
     goal *= target.weights[:, None]
-    goal += own
+    goal += prediction
     return replace(target, labels=goal.argmax(1).astype(np.int64), probabilities=goal, weights=None)
 
 
@@ -93,7 +93,7 @@ class Prototypes:
         """Take in a frame and return the prototypes of its objects, float [O, D].
 
         Args:
-            features: unit features of the averaged model, float [D, P], of the pixels of all objects.
+            features: unit features of the EMA model, float [D, P], of the pixels of all objects.
             weights: float [P].
             membership: int64 [P], position in ``objects`` of a pixel's object.
             objects: ids of the objects in this frame.
@@ -116,13 +116,13 @@ def contrast_weights(scores: Tensor) -> Tensor:
 
 
 def contrastive_loss(
-    live: Tensor, averaged: Tensor, scores: Tensor, object_ids: Tensor, prototypes: Prototypes, temperature: float
+    student: Tensor, ema: Tensor, scores: Tensor, object_ids: Tensor, prototypes: Prototypes, temperature: float
 ) -> Tensor:
     """Pull every pixel to its own object's prototype and away from those of the frame's other objects.
 
     Args:
-        live, averaged: unit features of the live and of the averaged model, float [D, h, w].
-        scores: float [C, h, w] of the averaged model, from which the pixel weights come.
+        student, ema: unit features of the student and of the EMA model, float [D, h, w].
+        scores: float [C, h, w] of the EMA model, from which the pixel weights come.
         object_ids: int64 [h, w], 0 = no object; at least one pixel has one.
         prototypes: updated in place.
 
@@ -132,6 +132,6 @@ def contrastive_loss(
     inside = object_ids > 0
     objects, membership = object_ids[inside].unique(return_inverse=True)
     weights = contrast_weights(scores)[inside]
-    anchors = prototypes.update(averaged[:, inside], weights, membership, objects.tolist())
-    logits = anchors.to(live.dtype) @ live[:, inside] / temperature
+    anchors = prototypes.update(ema[:, inside], weights, membership, objects.tolist())
+    logits = anchors.to(student.dtype) @ student[:, inside] / temperature
     return F.cross_entropy(logits.T, membership, reduction="sum") / object_ids.numel()

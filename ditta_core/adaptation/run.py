@@ -10,19 +10,12 @@ import numpy as np
 import torch
 
 from ditta_core.adaptation.adapt import adapt
-from ditta_core.adaptation.guard import (
-    CollapseError,
-    NothingShownError,
-    RefusedError,
-)
-from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, Cancelled
+from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.adaptation.state import AdaptedState, changed_tensors
-from ditta_core.adaptation.trainer import NonFiniteLossError
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
-from ditta_core.teacher.base import NoTargetError
 from ditta_core.teacher.build import build_teacher
-from ditta_core.types import AdaptationReport
+from ditta_core.types import AdaptationFailed, AdaptationReport
 
 
 def run_job(
@@ -33,9 +26,10 @@ def run_job(
     """Load the base model, adapt it, return what changed. Whatever goes wrong ends in the report, not in a raise."""
     start = time.perf_counter()
 
-    def failed(reason: str) -> AdaptationResult:
+    def failed(reason: str, refused: str = "") -> AdaptationResult:
         seconds = time.perf_counter() - start
-        return AdaptationResult(None, AdaptationReport(False, reason, frames=len(job.clip), seconds=seconds))
+        report = AdaptationReport(False, reason, frames=len(job.clip), seconds=seconds, refused=refused)
+        return AdaptationResult(None, report)
 
     try:
         base = TemporalSegmenter(load_model(job.model))
@@ -43,8 +37,8 @@ def run_job(
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
         report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
         tensors = dict(changed_tensors(adapted, base))
-    except (NoTargetError, NonFiniteLossError, NothingShownError, RefusedError, CollapseError, Cancelled) as reason:
-        return failed(str(reason))
+    except AdaptationFailed as failure:
+        return failed(str(failure), failure.refused)
     except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
         return failed(f"{type(error).__name__}: {error}")
     broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]

@@ -19,8 +19,8 @@ class AdaptedState:
     """What an adaptation changed: the tensors of a :class:`TemporalSegmenter` that differ from the base model's.
 
     Attributes:
-        tensors: by name; parameters of decoder and add-on, BatchNorm statistics.
-        temporal_branch: whether the add-on was trained; an untrained one is random and must not be blended in.
+        tensors: Changed tensors by name: parameters of decoder and add-on, BatchNorm statistics.
+        temporal_branch: Whether the add-on was trained; an untrained one is random and must not be blended in.
     """
 
     tensors: dict[str, NDArray[np.float32]]

@@ -25,7 +25,7 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
-from ditta_core.teacher.sam2 import configuration_name
+from ditta_core.teacher.sam2_network import configuration_name
 
 _VIDEO_TRACKERS = ("sam2_video", "edgetam_video")
 """``model_type`` of the folders that serve as tracker."""

@@ -9,6 +9,9 @@ from typing import Any
 DEFAULT_LONG_SIDE = 480
 """Longest side of the network input in pixels, where nothing else is asked for."""
 
+DEFAULT_SEED = 5123
+"""Seed of everything random, where nothing else is asked for."""
+
 PUBLISHED_THRESHOLD = 0.8
 """Reliability threshold τ of the published inference."""
 

@@ -1,4 +1,4 @@
-"""Noise taken out of images by averaging along optical flow and shrinking what is left."""
+"""Noise taken out of images: frames are averaged along optical flow, and what noise is left is shrunk away."""
 
 from __future__ import annotations
 
@@ -16,21 +16,18 @@ Plane = NDArray[np.float32]
 
 
 AVERAGED_FRAMES = 8.0
-"""Frames in an average at the most."""
+"""Largest number of frames in an average."""
 DOUBT = 2.0
 """Deviations of the noise at which a difference between the average and the new frame halves the frames that count."""
 LARGEST_GAP = 0.5
-"""Seconds between two frames above which the average starts anew."""
+"""Seconds between two frames above which the average starts over."""
 BANDS = 3
-"""Bands of the Laplacian pyramid that are shrunk, the finest included."""
+"""Number of bands of the Laplacian pyramid that are shrunk, the finest included."""
 FINE_SHRINKAGE = 1.5
 SHRINKAGE = 0.8
 CHROMA_SHRINKAGE = 0.5
 """Multiples of the noise's power that are taken away: of the finest band of the luminance, which is not averaged over
-time, of the coarser ones, and of the colours. mIoU with 3, 1.7, 1 and 0.5 of the colours, in 12 views as above: at
-noise:3 37.8, 38.2, 38.8 and 40.9 with Cityscapes weights, 60.1, 60.7, 60.8 and 60.7 packaged; at low_light:3 41.4, –,
-42.3 and 42.6, and 59.6, –, 60.3 and 60.3. With the decoder trained, Cityscapes weights, 6 views at noise:3, 3 → 0.5:
-37.8 → 43.0."""
+time, of the coarser ones, and of the colours; chosen in docs/ablations.md#shrinkage-of-the-colours."""
 
 _LUMA_GAIN = math.sqrt(0.299**2 + 0.587**2 + 0.114**2)
 _RED_GAIN = 0.713 * math.sqrt(0.701**2 + 0.587**2 + 0.114**2)
@@ -87,13 +84,13 @@ def to_bytes(values: Plane) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Average:
-    """What is known of the last frame at half its size.
+    """The average that the next frame joins, at half the size of the image.
 
     Attributes:
-        pixels: float32 [h, w, 3], Y, Cr and Cb averaged over time.
-        count: float32 [h, w], frames in the average.
-        guide: uint8 [h, w], the luminance without noise, for the optical flow.
-        stamp: nanoseconds.
+        pixels: Y, Cr and Cb averaged over time, float32 [h, w, 3].
+        count: Number of frames in the average, float32 [h, w].
+        guide: Luminance without noise, for the optical flow, uint8 [h, w].
+        stamp: Capture time in nanoseconds.
     """
 
     pixels: NDArray[np.float32]
@@ -130,7 +127,7 @@ class Denoiser:
         luma = cv2.extractChannel(whole, 0)
         fine = cv2.subtract(luma, cv2.pyrUp(cv2.extractChannel(pixels, 0), dstsize=(width, height)))
         fine = shrink(np.asarray(fine, np.float32), (_BAND_GAINS[0] * _LUMA_GAIN * noise) ** 2, FINE_SHRINKAGE)
-        pixels, count = self.averaged(pixels, stamp, noise)
+        pixels, count = self._averaged(pixels, stamp, noise)
         share = np.asarray(1 / count, np.float32)
         planes = [
             shrink_bands(np.asarray(cv2.extractChannel(pixels, channel), np.float32), gain * noise, share, strength)
@@ -146,7 +143,7 @@ class Denoiser:
         whole[..., 0] += fine
         return np.asarray(cv2.cvtColor(to_bytes(whole), cv2.COLOR_YCrCb2RGB), np.uint8)
 
-    def averaged(self, pixels: NDArray[np.float32], stamp: int, noise: float) -> tuple[NDArray[np.float32], Plane]:
+    def _averaged(self, pixels: NDArray[np.float32], stamp: int, noise: float) -> tuple[NDArray[np.float32], Plane]:
         """Pixels float32 [h, w, 3] averaged with those of the frames before, and the frames in the average [h, w]."""
         size = (pixels.shape[0], pixels.shape[1])
         last = self.average
@@ -156,12 +153,12 @@ class Denoiser:
         guide = to_bytes(shrink_bands(luma, _LUMA_GAIN * noise, None, FINE_SHRINKAGE))
         columns, rows = cv2.split(positions(self.flow.flow(last.guide, guide)))
         count = cv2.remap(last.count, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        # Bilinearly, the average would be blurred anew with every frame.
+        # Bilinearly, the average would be blurred with every frame once more.
         carried = cv2.remap(last.pixels, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         carried = np.asarray(carried, np.float32).reshape(pixels.shape)
         difference = cv2.boxFilter(luma - carried[..., 0], -1, _WINDOW, borderType=cv2.BORDER_REFLECT)
         # A window at half the size covers twice its sides in the image.
         expected = (_LUMA_GAIN * noise / (2 * _WINDOW[0])) ** 2 * (1 + 1 / np.maximum(count, 1)) + np.float32(0.5)
-        trust = 1 / (1 + (difference**2 / (np.float32(DOUBT**2) * expected)) ** 2)
-        frames = np.asarray(np.minimum(count * trust, AVERAGED_FRAMES - 1) + 1, np.float32)
+        reliability = 1 / (1 + (difference**2 / (np.float32(DOUBT**2) * expected)) ** 2)
+        frames = np.asarray(np.minimum(count * reliability, AVERAGED_FRAMES - 1) + 1, np.float32)
         return np.asarray(carried + (pixels - carried) / frames[..., None], np.float32), frames

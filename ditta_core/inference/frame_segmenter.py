@@ -1,6 +1,6 @@
-"""One frame: encoded once, decoded, blended with what the frame before left, and labelled.
+"""One frame: encoded once, decoded, smoothed with what the frame before left, and labelled.
 
-camera image -> preprocess -> encode -> decode -> classify -> temporal branch, averaging along optical flow -> class ids
+camera image -> preprocess -> encode -> decode -> classify -> temporal branch, smoothing along optical flow -> class ids
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class StreamMemory:
     """What one frame leaves for the next.
 
     Attributes:
-        temporal: keys and logits for the temporal branch.
-        probabilities: float [1, C, h, w], the published probabilities.
-        image: uint8 [h, w], the frame in grey at the size of the probabilities, for the optical flow; None without it.
-        stamp: nanoseconds.
+        temporal: Keys and logits for the temporal branch; None without it.
+        probabilities: Published probabilities, float [1, C, h, w].
+        image: Frame in grey at the size of the probabilities, for the optical flow, uint8 [h, w]; None without it.
+        stamp: Capture time in nanoseconds.
     """
 
     temporal: TemporalMemory | None
@@ -84,7 +84,7 @@ class FrameSegmenter:
         self.configure(config)
 
     def configure(self, config: InferenceConfig) -> None:
-        """Go on with these settings from the next frame on."""
+        """Use these settings from the next frame on."""
         self.config = config
         self.temporal_branch = self.trained_branch and config.reliability_threshold > 0
         self.network = None if self.compiler is None else self.compiler.network(self.segmenter, self.temporal_branch)
@@ -95,72 +95,63 @@ class FrameSegmenter:
         return RuntimeStatus("torch") if self.network is None else self.network.status
 
     def _run_network(self, pixels: Tensor, clock: StageClock) -> NetworkOutput:
-        """What the network says of normalised pixels [1, 3, H, W]."""
-        view = None if self.network is None else self.network(pixels)
-        if view is not None:
+        """The network's output for normalised pixels [1, 3, H, W]."""
+        output = None if self.network is None else self.network(pixels)
+        if output is not None:
             clock.stop("network")
-            return view
+            return output
         model = self.segmenter.model
         features = model.encode(pixels)
         clock.stop("encode")
         embedding = model.decode(features)
         logits = model.classify(embedding)
-        view = self.segmenter.forward_heads(embedding, logits) if self.temporal_branch else NetworkOutput(logits)
+        output = self.segmenter.forward_heads(embedding, logits) if self.temporal_branch else NetworkOutput(logits)
         clock.stop("decode")
-        return view
+        return output
 
     @torch.inference_mode()
     def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
-        """Segment a frame and remember it."""
+        """Segment a frame and keep what the next one needs of it."""
         clock = StageClock()
-        model, memory = self.segmenter.model, self.recent_memory(frame.stamp)
+        model, memory = self.segmenter.model, self._recent_memory(frame.stamp)
         carrying = None
         if self.config.smoothing > 0 and memory is not None and memory.image is not None:
             carrying = self.smoother.begin(frame.image, memory.image, memory.probabilities)
         pixels = model.preprocess(frame.image[None], input_size, model.mean.device)
         clock.stop("preprocess")
-        view = self._run_network(pixels, clock)
-        logits = view.logits
+        output = self._run_network(pixels, clock)
+        size = frame.size if self.config.exact else (output.logits.shape[-2], output.logits.shape[-1])
 
         def probabilities_of(branch: Tensor) -> Tensor:
             if self.config.exact:
                 branch = model.enlarge_logits(branch, input_size)
-                size: tuple[int, ...] = frame.size
-            else:
-                size = tuple(logits.shape[-2:])
             if tuple(branch.shape[-2:]) != size:
                 branch = F.interpolate(branch, size, mode="bilinear", align_corners=False)
             return branch.softmax(1)
 
-        probabilities, fused_share = probabilities_of(logits), 0.0
-        if view.query is not None and memory is not None and memory.temporal is not None:
-            temporal = probabilities_of(self.segmenter.attend(view.query, memory.temporal))
-            probabilities, fused = blend_branches(
+        probabilities, temporal_share = probabilities_of(output.logits), 0.0
+        if output.query is not None and memory is not None and memory.temporal is not None:
+            temporal = probabilities_of(self.segmenter.attend(output.query, memory.temporal))
+            probabilities, blended = blend_branches(
                 probabilities, temporal, self.config.reliability_threshold, only_if_better=not self.config.exact
             )
-            fused_share = float(fused.float().mean())
+            temporal_share = float(blended.float().mean())
         image = None
         if self.config.smoothing > 0:
-            height, width = probabilities.shape[-2:]
             carried = None if carrying is None else carrying.result()
-            if carried is not None and carried.image.shape == (height, width):
+            if carried is not None and carried.image.shape == size:
                 image = carried.image
                 probabilities = self.smoother.smooth(probabilities, carried, self.config.smoothing)
             else:
-                image = self.smoother.grey(frame.image, (height, width))
-        self.memory = StreamMemory(
-            view.memory,
-            probabilities,
-            image,
-            frame.stamp,
-        )
+                image = self.smoother.grey(frame.image, size)
+        self.memory = StreamMemory(output.memory, probabilities, image, frame.stamp)
         clock.stop("fuse")
         class_ids, confidence = label_frame(model, probabilities, frame.size)
         clock.stop("label")
-        return Segmentation(class_ids, confidence, generation, fused_share, clock.stages)
+        return Segmentation(class_ids, confidence, generation, temporal_share, clock.stages)
 
-    def recent_memory(self, stamp: int) -> StreamMemory | None:
-        """The memory, unless it is older than the fusion may bridge."""
+    def _recent_memory(self, stamp: int) -> StreamMemory | None:
+        """What the last frame left, unless the gap to it is too long to carry anything over."""
         if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
             return None
         return self.memory

@@ -1,8 +1,7 @@
 """The network compiled by OpenVINO, traced once and filled with the weights of every generation.
 
-Tracing a module anew for every generation leaves 24 MB each time in TorchScript's registry of classes, which nothing
-empties, and holds the interpreter for one to two seconds. A :class:`Blueprint` is the graph with all weights as inputs:
-a generation only puts its own in their place, which takes 0.06 s for ESPNetv2, and is compiled in 0.4 s.
+A :class:`Blueprint` is the graph with all weights as inputs, in whose place a generation puts its own. Tracing every
+generation would leak and take seconds: docs/ablations.md#openvino-graph-for-every-generation.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from torch import Tensor, nn
 def import_openvino() -> Any:
     """The package ``openvino``, without its telemetry, which tells its makers of every import and conversion.
 
-    It is another package, and openvino does without where it is missing: as such it stands in ``sys.modules`` unless
-    somebody has imported it already.
+    Telemetry is another package, which openvino does without where ``sys.modules`` says that it is missing.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino

@@ -1,4 +1,4 @@
-"""How much a prediction can be trusted, and the blend of the two branches that rests on it (method, stages A and D)."""
+"""How reliable a prediction is, and the blend of the two branches that rests on it (method, stages A and D)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Restoration of noisy, dark and flat video before the network sees it, behind estimates from the images alone.
+"""Restoration of noisy, dark and flat video before the network sees it, behind estimates from the images alone.
 
 A network that was trained on clean images by day loses most of what it knows under sensor noise and in darkness, and
 blended normalisation statistics bring back a quarter of that. Taking the corruption out of the image brings back more,
@@ -13,42 +13,14 @@ Where both are those of a clean image, restoration is the identity: the same arr
 1. **levels**: the range is stretched to 0..255, and what is dark raised by a gamma. That comes first because the square
    root is what makes shot noise equally strong in light and shadow (Anscombe, 1948), so that one number describes it;
 2. **averaging over time**, at half the size: the average of the earlier frames is carried along optical flow and takes
-   in the new frame. Every pixel counts the frames in its average, and starts anew where the new frame contradicts it by
+   in the new frame. Every pixel counts the frames in its average, and starts over where the new frame contradicts it by
    more than the noise explains;
 3. **shrinkage** of the Laplacian pyramid: each band is multiplied by the share of its local power that is not noise (a
    local Wiener filter), noise being what the averaging has left.
 
 Estimates are smoothed over time and all strengths are smooth functions of them, so that nothing switches on or off.
 
-mIoU on CamVid's training part without → with restoration: the source alone, and with blended statistics (share 0.3,
-with restoration up to 0.6, see ``RESTORED_SHARE``). Labelled frames as the last of eight of a synthetic drive with
-parallax, the warm-up ten frames of another one 1 and 4 s before. Six drives with twelve labelled frames, twice as
-many for Cityscapes at noise:3; differences below 2 are noise. Cityscapes weights at 640×480; the packaged model,
-trained on these drives, at 432×320. Darkness is restored better by now than in this table, see ``SMALLEST_GAMMA``.
-
-=============  ===========  ===========  ===========  ===========
-\              Cityscapes                packaged
--------------  ------------------------  ------------------------
-\              source       blended      source       blended
-=============  ===========  ===========  ===========  ===========
-clean          49.8 → 49.8  54.5 → 54.5  60.8 → 60.8  60.3 → 60.3
-noise:1        11.6 → 30.7  19.9 → 37.7  34.6 → 50.8  39.2 → 50.4
-noise:3         3.4 → 22.5  10.2 → 31.5  11.9 → 40.9  16.9 → 43.1
-low_light:1    13.3 → 25.5  23.3 → 34.1  35.7 → 41.9  38.8 → 42.3
-low_light:3    10.1 → 22.8  19.0 → 31.9  29.1 → 38.3  34.5 → 39.0
-low_light:5     6.1 → 19.1  16.7 → 26.8  16.6 → 32.1  22.1 → 33.8
-fog:3          23.3 → 30.8  31.8 → 39.2  48.3 → 49.8  49.3 → 50.0
-motion_blur:3  17.1 → 17.1  22.4 → 22.4  43.9 → 43.9  45.6 → 45.6
-=============  ===========  ===========  ===========  ===========
-
-What did not pay at noise:3 (Cityscapes, blended with 0.3; nothing done 11.9): Gaussian 7.7, bilateral 14.7, bilateral
-at half the size 17.8, undoing what clipping does to the mean +0.6. Shrinkage of every frame on its own 21.9 to 23.3;
-with averaging, carried bilinearly 25.6 and bicubically 26.4. The finest band wants little noise and all its edges:
-with 0.7 or 3 times the power taken away instead of 1.5, 18.8 and 20.8. In darkness (nothing done 21.1, levels alone
-19.5), levels after shrinkage give 20.7 and before it 24.1. Shrinkage of clean video would cost 1.5, levels there 0.5
-to 2.6.
-
-It takes 8 ms at 640×480 on one core, 0.7 where nothing is to be done, and grows with the pixels of the camera image.
+docs/ablations.md#what-restoration-gives has what it gives and costs, and the filters that did not pay.
 """
 
 from __future__ import annotations
@@ -66,46 +38,27 @@ from ditta_core.types import Frame
 # --- estimates -------------------------------------------------------------------------------------------------------
 
 NOISE_RAMP = (6.0, 10.0)
-"""Noise, of 255, from which restoration begins and where it is complete. CamVid's training drives have 0.6 to 4.1,
-noise of severity 1 17 to 20, a drive in darkness of severity 3 about 26 after the levels."""
+"""Noise, of 255, from which restoration begins and where it is complete. The ramps were chosen in
+docs/ablations.md#ramps-of-restoration."""
 RANGE_RAMP = (190.0, 165.0)
-"""Range, of 255, below which the levels begin and where they are complete. The training drives have 191 to 251, in fog
-of severity 3 136 to 188, in darkness of severity 1 115 to 157."""
+"""Range, of 255, below which the levels begin and where they are complete."""
 WHITE_RAMP = (205.0, 165.0)
-"""The same for the brightest hundredth and the gamma. The training drives have 215 to 255."""
+"""Brightest hundredth, of 255, below which the gamma begins and where it is complete."""
+EMPTY_RAMP = (24.0, 8.0)
+"""Range below which levels fade out again, and where they end: a covered lens shows nothing that could be stretched."""
 BRIGHTNESS = 0.5
 """Mean of the luminance, 0..1, that the gamma aims at; images that are brighter are left."""
 SMALLEST_GAMMA = 0.5
-"""The square root makes shot noise equally strong in light and shadow. What is steeper lifts the noise of the darkest
-walls and cars until they look like leaves: three fifths of what the Cityscapes weights call tree are none with 0.35.
-mIoU (IoU of trees) in low light with six tenths of the statistics on six parts of CamVid's training drives, one view
-being the warm-up and the frames 1, 3 and 5 s later measured, 12 views at severity 3 and 6 at the others:
-
-======================  =========  =========  =========  =========
-smallest gamma          0.35       0.5        0.6        0.7
-======================  =========  =========  =========  =========
-Cityscapes, severity 1  40.6 (39)  43.7 (47)  44.4 (48)  43.5 (50)
-Cityscapes, severity 3  38.4 (35)  41.4 (45)  41.6 (48)  40.2 (49)
-Cityscapes, severity 5  34.6 (35)  36.8 (40)  38.4 (42)  36.7 (44)
-packaged, severity 1    51.5 (59)  58.4 (70)  61.1 (72)  58.7 (73)
-packaged, severity 3    54.2 (54)  59.6 (67)  60.2 (70)  59.3 (70)
-packaged, severity 5    45.1 (49)  52.3 (61)  53.3 (62)  52.5 (59)
-======================  =========  =========  =========  =========
-
-From 0.35 to 0.5 no part loses more than 0.3 in any row. What 0.6 has more comes from two of the six parts. Aiming at
-less brightness, an offset below the root, as read noise suggests, or a steeper gamma after the noise is taken out give
-0.3 to 1.7 less."""
-EMPTY_RAMP = (24.0, 8.0)
-"""Range below which levels fade out again, and where they end: a covered lens shows nothing that could be stretched.
-The training drives in darkness of severity 5 have 38 to 53."""
+"""Steepest gamma, the square root, which makes shot noise equally strong in light and shadow; chosen in
+docs/ablations.md#smallest-gamma."""
 ESTIMATE_SECONDS = 1.0
-"""Time constant of the estimates."""
+"""Time constant of the estimates in seconds."""
 ASSUMED_PERIOD = 0.1
 """Seconds between frames whose stamps do not advance."""
 NOISE_ROWS = 60
-"""Triples of rows that the noise is estimated from, evenly spread: 0.2 ms at 640×480."""
+"""Number of triples of rows, evenly spread, that the noise is estimated from."""
 THUMBNAIL = 80
-"""Pixels of the longer side of the thumbnail, about."""
+"""Approximate longer side in pixels of the thumbnail that the range is taken from."""
 
 _GAMMAS = np.linspace(SMALLEST_GAMMA, 1, 27)
 _NORMAL_MEDIAN = 0.6745
@@ -156,8 +109,9 @@ class Exposure:
     """How an image uses its range.
 
     Attributes:
-        black, white: of 255; the darkest hundredth of the luminance and the brightest of the brightest channel.
-        gamma: exponent that brings the mean luminance, after stretching, to ``BRIGHTNESS``; at most 1.
+        black: Darkest hundredth of the luminance, of 255.
+        white: Brightest hundredth of the brightest channel, of 255.
+        gamma: Exponent that brings the mean luminance, after stretching, to ``BRIGHTNESS``; at most 1.
     """
 
     black: float
@@ -214,8 +168,8 @@ class ImageRestorer:
     One restorer serves one stream.
 
     Attributes:
-        exposure: of the recent frames; None before the first.
-        noise: of the recent frames, after the levels; standard deviation, of 255.
+        exposure: Exposure of the recent frames; None before the first.
+        noise: Standard deviation of the noise of the recent frames after the levels, of 255.
     """
 
     def __init__(self) -> None:

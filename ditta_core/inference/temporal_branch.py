@@ -1,4 +1,4 @@
-"""The temporal add-on: every pixel looks itself up in a window of the previous frame and takes the logits found there.
+"""The temporal branch: every pixel attends to a window of the previous frame and takes the logits found there.
 
 The published form scores all pixels against all pixels and masks what lies outside the window; here only the window is
 ever computed (method, section 2). Maps are [N, channels, h, w].
@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditta_core.inference.config import DEFAULT_SEED
 from ditta_core.segmentation.base import SegmentationModel
 
 TILE = 8
-"""Queries are taken in tiles of 8×8: with a window of radius 5 a tile reads 18×18 keys, of which 37 % fall in a given
-window. Larger tiles waste more of the products, smaller ones copy the keys more often: on two cores a 120×213 map of
-width 256 with 124 classes takes 121, 102 and 160 ms with tiles of 4, 8 and 16."""
+"""Side of the tiles that queries are taken in; chosen in docs/ablations.md#tiles-of-local-attention."""
 
 NARROW = 128
-"""Up to this many channels of keys and values together the copies cost less than the waste, and tiles have half the
-height: on one core a 92×120 map of width 32 with 11 classes takes 10.5 instead of 13.4 ms."""
+"""Channels of keys and values together up to which tiles have half the height, since the copies cost less than the
+waste."""
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, radius: int) -> Tensor:
@@ -104,8 +103,8 @@ class TemporalMemory:
     """What is kept of a frame for the next one.
 
     Attributes:
-        key: float [1, D, h, w], its keys.
-        logits: float [1, C, h, w], its own logits, before any fusion: the fused result never feeds back.
+        key: Keys, float [1, D, h, w].
+        logits: Logits of the frame branch, float [1, C, h, w]: the blend of the branches never feeds back.
     """
 
     key: Tensor
@@ -114,12 +113,12 @@ class TemporalMemory:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says of one frame.
+    """What the network makes of one frame.
 
     Attributes:
-        logits: float [1, C, h, w], of the frame branch.
-        query: float [1, D, h', w'], to look up the frame before; None without the temporal branch.
-        memory: what the next frame looks itself up in; None without the temporal branch.
+        logits: Logits of the frame branch, float [1, C, h, w].
+        query: Query that attends to the frame before, float [1, D, h', w']; None without the temporal branch.
+        memory: Memory that the next frame attends to; None without the temporal branch.
     """
 
     logits: Tensor
@@ -138,8 +137,8 @@ class NetworkOutput:
 class TemporalSegmenter(nn.Module):
     """An image model with the temporal add-on and the projection head of the contrastive loss.
 
-    The add-on works on maps of ``model.fusion_pool`` times the stride of the logits, which brings every model to about
-    stride 4, where the published window reaches ±20 pixels.
+    The add-on works on maps of ``model.temporal_pool`` times the stride of the logits, which brings every model to
+    about stride 4, where the published window reaches ±20 pixels.
 
     Args:
         model: the image model; its parameters are used, not copied.
@@ -148,7 +147,7 @@ class TemporalSegmenter(nn.Module):
             model's file (``model.add_on_weights``).
     """
 
-    def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = 5123) -> None:
+    def __init__(self, model: SegmentationModel, radius: int = 5, seed: int = DEFAULT_SEED) -> None:
         super().__init__()
         self.model = model
         self.radius = radius
@@ -166,7 +165,7 @@ class TemporalSegmenter(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """A map of the logits' stride brought to the add-on's."""
-        return F.avg_pool2d(x, self.model.fusion_pool) if self.model.fusion_pool > 1 else x
+        return F.avg_pool2d(x, self.model.temporal_pool) if self.model.temporal_pool > 1 else x
 
     def make_memory(self, embedding: Tensor, logits: Tensor) -> TemporalMemory:
         """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> what the next frame needs of it."""
@@ -183,9 +182,8 @@ class TemporalSegmenter(nn.Module):
     def forward_heads(self, embedding: Tensor, logits: Tensor) -> NetworkOutput:
         """Embedding [1, D, h, w] and logits [1, C, h, w] of a frame -> all that the temporal branch needs of it."""
         pooled = self.pool(embedding)
-        return NetworkOutput(
-            logits, self.query_layer(pooled), TemporalMemory(self.key_layer(pooled), self.pool(logits))
-        )
+        memory = TemporalMemory(self.key_layer(pooled), self.pool(logits))
+        return NetworkOutput(logits, self.query_layer(pooled), memory)
 
     def decode_clip(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Features of a clip of one or two frames, oldest first -> both branches of the last frame.

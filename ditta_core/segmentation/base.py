@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ class PixelFormat:
     """What a network takes for pixels.
 
     Attributes:
-        mean, std: of the channels for values in 0..1, in the network's channel order.
-        blue_first: whether the network was trained with BGR images.
+        mean, std: Mean and deviation of the channels for values in 0..1, in the network's channel order.
+        blue_first: Whether the network was trained with BGR images.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -40,23 +40,23 @@ class SegmentationModel(nn.Module):
     its features serve every pass of an adaptation.
 
     Class attributes:
-        size_multiple: the sides of the network input must be multiples of this.
-        embedding_dim: channels of the embedding, D.
-        fusion_pool: by how much the temporal add-on's maps are smaller than the logits' (which brings it to stride 4).
-        decodes_windows: whether a window of the features, all maps [N, channels, h, w], decodes to about that window of
-            the logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
-        logits_align_corners: the convention in which the logits are enlarged to the network input.
+        size_multiple: Number that the sides of the network input must be multiples of.
+        embedding_dim: Channels of the embedding, D.
+        temporal_pool: Factor from the stride of the logits to that of the temporal add-on's maps, which is about 4.
+        decodes_crops: Whether a crop of the features, all maps [N, channels, h, w], decodes to about that crop of the
+            logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
+        logits_align_corners: Convention in which the logits are enlarged to the network input.
 
     Attributes:
-        fixed_input_size: (H, W) of the network input where position embeddings admit only that one, else None.
-        add_on_weights: initial weights of the temporal add-on by their names in
-            :class:`~ditta_core.inference.temporal_branch.TemporalSegmenter`, where the model's file has them; empty for random ones.
+        fixed_input_size: Network input (H, W) where position embeddings admit only that one, else None.
+        add_on_weights: Initial weights of the temporal add-on by their names in ``TemporalSegmenter``, where the
+            model's file has them; empty for random ones.
     """
 
     size_multiple: int = 32
     embedding_dim: int
-    fusion_pool: int = 1
-    decodes_windows: bool = False
+    temporal_pool: int = 1
+    decodes_crops: bool = False
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor
@@ -141,9 +141,8 @@ class SegmentationModel(nn.Module):
             )
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != tuple(input_size):
-            # Antialiased and rounded to whole numbers, which is what PIL's resize did in training and in the published
-            # figures: unrounded, the Cityscapes weights score 59.8 instead of 59.1 mIoU on CamVid. The CPU resizes
-            # uint8 as it is and rounds; CUDA cannot.
+            # Antialiased and rounded to whole numbers, as PIL did in training and in the published figures:
+            # docs/ablations.md#rounding-of-resized-pixels. The CPU resizes uint8 as it is and rounds; CUDA cannot.
             if pixels.device.type != "cpu":
                 pixels = pixels.float()
             pixels = F.interpolate(pixels, tuple(input_size), mode="bilinear", align_corners=False, antialias=True)
@@ -179,28 +178,6 @@ class SegmentationModel(nn.Module):
     def prepare_enlargement(self, logits: Tensor) -> Tensor:
         """What of :meth:`enlarge_logits` comes before the interpolation to the size asked for."""
         return logits
-
-    def load_checkpoint(self, state: Mapping[str, Tensor], origin: str) -> None:
-        """Load strictly; on a mismatch say which keys and shapes differ.
-
-        Raises:
-            ValueError: keys are missing, unexpected or of another shape.
-        """
-        expected = self.state_dict()
-        missing = sorted(set(expected) - set(state))
-        unexpected = sorted(set(state) - set(expected))
-        shapes = [
-            f"{key}: expected {list(expected[key].shape)}, but got {list(value.shape)}"
-            for key, value in state.items()
-            if key in expected and expected[key].shape != value.shape
-        ]
-        if missing or unexpected or shapes:
-            raise ValueError(
-                f"the weights of {origin} do not fit {type(self).__name__} with {len(self.outputs)} classes: "
-                f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
-                f"{len(shapes)} of another shape {shapes[:3]}"
-            )
-        self.load_state_dict(dict(state))
 
 
 def load_state_dict_file(path: str | Path, nested: Sequence[str] = ()) -> dict[str, Tensor]:

@@ -1,10 +1,9 @@
 """SegFormer with the published decode head, for weights in the layout of the paper's own release.
 
-Backbone and head are those of SegFormer; unlike :class:`~ditta_core.segmentation.segformer.FoldedSegformer` the head
-keeps its parameters as they are published, since an adaptation trains them, and the images are brought to the network
-input as for VSPW. :func:`convert` turns a released checkpoint into a file that :func:`load_ditta_segformer` reads: the
-backbone under the names of the checkpoints on the Hugging Face hub, which every version of transformers knows, the head
-and the add-on under their published ones.
+Unlike in :class:`~ditta_core.segmentation.segformer.FoldedSegformer` the head keeps its published parameters, since an
+adaptation trains them, and images are resized as for VSPW. :func:`convert` turns a released checkpoint into a file that
+:func:`load_ditta_segformer` reads: the backbone under the names of the Hugging Face hub, head and add-on under their
+published ones.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.base import SegmentationModel, load_state_dict_file
+from ditta_core.segmentation.base import load_state_dict_file
 from ditta_core.segmentation.huggingface import quiet_unless, require_transformers
+from ditta_core.segmentation.segformer import Segformer
 from ditta_core.segmentation.segformer_head import SegFormerHead
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ METADATA = "ditta_segformer"
 
 @dataclass(frozen=True)
 class SegformerShape:
-    """What a checkpoint's tensors say of the network, level by level from the finest on.
+    """The shape of the network of a checkpoint, level by level from the finest on.
 
     Attributes:
-        widths: channels of the levels.
-        depths: blocks of the levels.
-        reductions: by how much keys and values are smaller than the level, along each side.
-        expansions: hidden width of a block's MLP over its width.
-        heads: of the attention; the tensors do not tell, so that they are :data:`HEADS` unless given.
-        dim: embedding width D of the head.
-        classes: names of the outputs.
+        widths: Channels of the levels.
+        depths: Blocks of the levels.
+        reductions: Factors from the sides of a level to those of its keys and values.
+        expansions: Hidden widths of the blocks' MLPs over the widths of the blocks.
+        heads: Attention heads of the levels; the tensors do not tell, so that they are :data:`HEADS` unless given.
+        dim: Embedding width D of the head.
+        classes: Names of the outputs.
     """
 
     widths: tuple[int, ...]
@@ -78,8 +78,8 @@ class DittaCheckpoint:
     """A converted checkpoint.
 
     Attributes:
-        shape: of the network.
-        tensors: ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``.
+        shape: Shape of the network.
+        tensors: Tensors ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``.
     """
 
     shape: SegformerShape
@@ -94,8 +94,8 @@ class DittaCheckpoint:
 # --- the network ---------------------------------------------------------------------------------------------------
 
 
-class DittaSegformer(SegmentationModel):
-    """MiT backbone of transformers and the published head behind :class:`SegmentationModel`.
+class DittaSegformer(Segformer):
+    """SegFormer with the published head.
 
     Args:
         checkpoint: whose weights are loaded.
@@ -104,13 +104,11 @@ class DittaSegformer(SegmentationModel):
         ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
     """
 
-    decodes_windows = True
-
     def __init__(self, checkpoint: DittaCheckpoint) -> None:
         shape = checkpoint.shape
         super().__init__(ClassList.of_outputs(shape.classes))
         self.embedding_dim = shape.dim
-        self.backbone = build_backbone(shape, checkpoint.part("backbone"))
+        self.backbone = _build_backbone(shape, checkpoint.part("backbone"))
         self.decode_head = SegFormerHead(shape.widths, len(shape.classes), shape.dim)
         try:
             self.decode_head.load_state_dict(checkpoint.part("decode_head"))
@@ -118,25 +116,12 @@ class DittaSegformer(SegmentationModel):
             raise ValueError(f"the decode head does not fit {shape}: {error}") from error
         self.add_on_weights = checkpoint.part("add_on")
 
-    @property
-    def encoder(self) -> nn.Module:
-        return self.backbone
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(pixels, output_hidden_states=True, return_dict=True).hidden_states)
-
-    def decode(self, features: Sequence[Tensor]) -> Tensor:
-        return self.decode_head.decode(features)
-
-    def classify_outputs(self, embedding: Tensor) -> Tensor:
-        return self.decode_head.classify(embedding)
-
     def input_size(self, image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Network input (H, W) as for VSPW: the scaled image's sides, raised to the next multiple of 32.
 
         ``long_side`` 0 is the published 853, beside which the short side is at most 480; another one scales both.
         """
-        height, width = scaled_size(image_size, long_side or LONG_SIDE)
+        height, width = _scaled_size(image_size, long_side or LONG_SIDE)
         multiple = self.size_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
@@ -147,19 +132,19 @@ class DittaSegformer(SegmentationModel):
         published one for these images; in one step to any other.
         """
         size = (images.shape[1], images.shape[2])
-        steps = [scaled_size(size, LONG_SIDE)] if tuple(input_size) == self.input_size(size, 0) else []
-        resized = np.stack([resize(image, [*steps, (input_size[0], input_size[1])]) for image in images])
+        steps = [_scaled_size(size, LONG_SIDE)] if tuple(input_size) == self.input_size(size, 0) else []
+        resized = np.stack([_resize(image, [*steps, (input_size[0], input_size[1])]) for image in images])
         return super().preprocess(resized, input_size, device)
 
 
-def scaled_size(image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
+def _scaled_size(image_size: tuple[int, int], long_side: int) -> tuple[int, int]:
     """(height, width) of an image scaled until its long side or its short side reaches its limit; rounded half up."""
     scale = min(long_side / max(image_size), long_side * SHORT_SIDE / LONG_SIDE / min(image_size))
     height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
     return height, width
 
 
-def resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+def _resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
     """Resize to one (height, width) after the other, where the image has another."""
     for height, width in sizes:
         if image.shape[:2] != (height, width):
@@ -167,12 +152,8 @@ def resize(image: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> NDArra
     return image
 
 
-def build_backbone(shape: SegformerShape, state: Mapping[str, Tensor]) -> SegformerModel:
-    """The MiT of a shape with the weights in ``state``, by their names on the hub.
-
-    Raises:
-        ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
-    """
+def _build_backbone(shape: SegformerShape, state: Mapping[str, Tensor]) -> SegformerModel:
+    """The MiT of a shape with the weights in ``state``, by their names on the hub."""
     require_transformers()
     from transformers import SegformerConfig, SegformerModel
 
@@ -229,37 +210,32 @@ def load_ditta_segformer(path: str | Path) -> DittaSegformer:
         raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            described = (file.metadata() or {}).get(METADATA)
+            described = json.loads((file.metadata() or {})[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        described, tensors = None, {}
-        cause = str(error)
-    else:
-        cause = f"it has no {METADATA} in its metadata"
-    if described is None:
+    except (SafetensorError, KeyError) as error:
+        cause = f"it has no {METADATA} in its metadata" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"expected a SegFormer converted by tools/convert_ditta_checkpoint.py, but {path} is none: {cause}"
-        )
-    fields: dict[str, Any] = json.loads(described)
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        ) from error
+    fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in described.items()}
     return DittaSegformer(DittaCheckpoint(SegformerShape(**fields), tensors)).eval()
 
 
 # --- conversion ----------------------------------------------------------------------------------------------------
 
 BACKBONE_NAMES = (
-    (r"patch_embed(\d)\.proj\.", r"encoder.patch_embeddings.{level}.proj."),
-    (r"patch_embed(\d)\.norm\.", r"encoder.patch_embeddings.{level}.layer_norm."),
-    (r"norm(\d)\.", r"encoder.layer_norm.{level}."),
-    (r"block(\d)\.(\d+)\.norm1\.", r"encoder.block.{level}.{block}.layer_norm_1."),
-    (r"block(\d)\.(\d+)\.norm2\.", r"encoder.block.{level}.{block}.layer_norm_2."),
-    (r"block(\d)\.(\d+)\.attn\.q\.", r"encoder.block.{level}.{block}.attention.self.query."),
-    (r"block(\d)\.(\d+)\.attn\.sr\.", r"encoder.block.{level}.{block}.attention.self.sr."),
-    (r"block(\d)\.(\d+)\.attn\.norm\.", r"encoder.block.{level}.{block}.attention.self.layer_norm."),
-    (r"block(\d)\.(\d+)\.attn\.proj\.", r"encoder.block.{level}.{block}.attention.output.dense."),
-    (r"block(\d)\.(\d+)\.mlp\.fc1\.", r"encoder.block.{level}.{block}.mlp.dense1."),
-    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"encoder.block.{level}.{block}.mlp.dwconv.dwconv."),
-    (r"block(\d)\.(\d+)\.mlp\.fc2\.", r"encoder.block.{level}.{block}.mlp.dense2."),
+    (r"patch_embed(\d)\.proj\.", "encoder.patch_embeddings.{}.proj."),
+    (r"patch_embed(\d)\.norm\.", "encoder.patch_embeddings.{}.layer_norm."),
+    (r"norm(\d)\.", "encoder.layer_norm.{}."),
+    (r"block(\d)\.(\d+)\.norm1\.", "encoder.block.{}.{}.layer_norm_1."),
+    (r"block(\d)\.(\d+)\.norm2\.", "encoder.block.{}.{}.layer_norm_2."),
+    (r"block(\d)\.(\d+)\.attn\.q\.", "encoder.block.{}.{}.attention.self.query."),
+    (r"block(\d)\.(\d+)\.attn\.sr\.", "encoder.block.{}.{}.attention.self.sr."),
+    (r"block(\d)\.(\d+)\.attn\.norm\.", "encoder.block.{}.{}.attention.self.layer_norm."),
+    (r"block(\d)\.(\d+)\.attn\.proj\.", "encoder.block.{}.{}.attention.output.dense."),
+    (r"block(\d)\.(\d+)\.mlp\.fc1\.", "encoder.block.{}.{}.mlp.dense1."),
+    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", "encoder.block.{}.{}.mlp.dwconv.dwconv."),
+    (r"block(\d)\.(\d+)\.mlp\.fc2\.", "encoder.block.{}.{}.mlp.dense2."),
 )
 """Released names and those on the hub, up to weight or bias. Levels are numbered from 1 there and from 0 here."""
 
@@ -299,7 +275,7 @@ def convert(
         part, _, name = key.partition(".")
         if ADD_ON.fullmatch(key) or UNUSED.fullmatch(key):
             continue
-        if part == "backbone" and (converted := convert_backbone_tensor(name, value)):
+        if part == "backbone" and (converted := _convert_backbone_tensor(name, value)):
             tensors.update({f"backbone.{ours}": tensor for ours, tensor in converted.items()})
         elif part == "decode_head" and name.startswith("linear_"):
             tensors[key] = value
@@ -310,34 +286,26 @@ def convert(
             f"expected the released names, such as backbone.block1.0.attn.q.weight and decode_head.linear_pred.weight, "
             f"but got {len(unknown)} others, such as {unknown[:3]}"
         )
-    shape = shape_of(checkpoint, classes, heads)
-    tensors.update(add_on_tensors(add_on or checkpoint, shape.dim))
+    shape = _shape_of(checkpoint, classes, heads)
+    tensors.update(_add_on_tensors(add_on or checkpoint, shape.dim))
     return DittaCheckpoint(shape, tensors)
 
 
-def convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
+def _convert_backbone_tensor(name: str, value: Tensor) -> dict[str, Tensor]:
     """A tensor of the backbone under its name on the hub, keys and values apart; empty for an unknown name."""
-    key_value = KEY_VALUE.match(name)
-    if key_value:
-        level, block = int(key_value[1]) - 1, key_value[2]
-        kind = name[key_value.end() :]
+    if match := KEY_VALUE.match(name):
+        prefix, kind = f"encoder.block.{int(match[1]) - 1}.{match[2]}.attention.self", name[match.end() :]
         keys, values = value.chunk(2)
-        prefix = f"encoder.block.{level}.{block}.attention.self"
         return {f"{prefix}.key.{kind}": keys.clone(), f"{prefix}.value.{kind}": values.clone()}
     for pattern, ours in BACKBONE_NAMES:
-        match = re.match(pattern, name)
-        if match:
-            level, block = int(match[1]) - 1, match[2] if match.re.groups > 1 else ""
-            return {ours.format(level=level, block=block) + name[match.end() :]: value}
+        if match := re.match(pattern, name):
+            level, *block = match.groups()
+            return {ours.format(int(level) - 1, *block) + name[match.end() :]: value}
     return {}
 
 
-def shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Sequence[int]) -> SegformerShape:
-    """The shape of the network that the released tensors belong to.
-
-    Raises:
-        ValueError: one that tells it is missing, or the names of the classes are not as many as the outputs.
-    """
+def _shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Sequence[int]) -> SegformerShape:
+    """The shape of the network that the released tensors belong to."""
     try:
         levels = range(1, LEVELS + 1)
         widths = tuple(len(checkpoint[f"backbone.patch_embed{level}.proj.weight"]) for level in levels)
@@ -362,12 +330,8 @@ def shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: Se
     return SegformerShape(widths, depths, reductions, expansions, tuple(heads), dim, names)
 
 
-def add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
-    """``add_on.*`` for all tensors of the add-on, whatever stands before their names; empty where there are none.
-
-    Raises:
-        ValueError: some of them are missing, or they are of another width.
-    """
+def _add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tensor]:
+    """``add_on.*`` for all tensors of the add-on, whatever stands before their names; empty where there are none."""
     found = {f"add_on.{match[1]}": value for key, value in checkpoint.items() if (match := ADD_ON.fullmatch(key))}
     if not found:
         return {}
@@ -384,10 +348,5 @@ def add_on_tensors(checkpoint: Mapping[str, Tensor], dim: int) -> dict[str, Tens
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a released file, unpacked from the ``state_dict`` or ``model`` that it may hold them in.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be read as weights.
-    """
+    """The tensors of a released file, from the ``state_dict`` or ``model`` in it; see :func:`load_state_dict_file`."""
     return load_state_dict_file(path, nested=("state_dict", "model"))

@@ -33,9 +33,9 @@ class Checkpoint:
     """Where a checkpoint is and what may be done to get it.
 
     Attributes:
-        name: id of a repository, such as ``nvidia/segformer-b0-finetuned-ade-512-512``, or a local folder.
-        allow_download: whether files that are not in the local cache are fetched.
-        allow_pickle: whether weights are also read from ``pytorch_model.bin`` where there is no ``.safetensors``.
+        name: Id of a repository, such as ``nvidia/segformer-b0-finetuned-ade-512-512``, or a local folder.
+        allow_download: Whether files that are not in the local cache are fetched.
+        allow_pickle: Whether weights are also read from ``pytorch_model.bin`` where there is no ``.safetensors``.
     """
 
     name: str
@@ -72,21 +72,17 @@ def load_huggingface(name: str, allow_download: bool = False, allow_pickle: bool
     """
     require_transformers()
     checkpoint = Checkpoint(name, allow_download, allow_pickle)
-    config = load_config(checkpoint)
-    outputs = class_list_of(config, name)
-    pixel_format = pixel_format_of(load_preprocessor(checkpoint))
-    network = load_network(checkpoint, config).eval()
+    config = _load_config(checkpoint)
+    outputs = _class_list_of(config, name)
+    pixel_format = pixel_format_of(_load_preprocessor(checkpoint))
+    network = _load_network(checkpoint, config).eval()
     if config.model_type == "segformer":
         return FoldedSegformer(network, outputs, pixel_format).eval()
     return SplitTransformer(network, outputs, pixel_format).eval()
 
 
 def require_transformers() -> None:
-    """Make sure of the package.
-
-    Raises:
-        ValueError: it is not installed, or does not fit what it needs.
-    """
+    """Raise a ValueError unless the package is installed and fits what it needs."""
     try:
         import transformers.models.auto.modeling_auto  # noqa: F401
     except ImportError as error:
@@ -96,13 +92,8 @@ def require_transformers() -> None:
 # --- what a checkpoint says of itself ------------------------------------------------------------------------------
 
 
-def load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    """The configuration, if it is that of a network that labels pixels.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is that of another kind of network.
-    """
+def _load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The configuration, if it is that of a network that labels pixels."""
     from transformers import AutoConfig
 
     if checkpoint.is_folder and not (Path(checkpoint.location) / "config.json").is_file():
@@ -119,16 +110,12 @@ def load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
             f"expected a configuration that the installed transformers knows, but that of {checkpoint.name} is none: "
             f"{first_line(error)}"
         ) from error
-    refuse_other_tasks(config, checkpoint.name)
+    _refuse_other_tasks(config, checkpoint.name)
     return config
 
 
-def refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
-    """Raise for networks that do not label pixels.
-
-    Raises:
-        ValueError: with the reason.
-    """
+def _refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
+    """Raise a ValueError with the reason for a network that does not label pixels."""
     from transformers.models.auto import modeling_auto
 
     kind = type(config)
@@ -139,11 +126,8 @@ def refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
             f"expected at least two labels, but {name} has {config.num_labels}: a single score by sigmoid leaves no "
             f"classes to choose between"
         )
-    masks = (
-        modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
-        modeling_auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING,
-    )
-    if any(kind in mapping for mapping in masks):
+    universal = modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
+    if kind in universal or kind in modeling_auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING:
         raise ValueError(
             f"expected a network that labels pixels, but {name} is of type {config.model_type}, which classifies whole "
             f"masks by queries: no map of features precedes its classes, which DiTTA could adapt; take a SegFormer or "
@@ -155,12 +139,8 @@ def refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
     )
 
 
-def class_list_of(config: PreTrainedConfig, name: str) -> ClassList:
-    """The labels in order, as a packaged list where one has the same names.
-
-    Raises:
-        ValueError: the labels are not numbered 0, 1, 2, ...
-    """
+def _class_list_of(config: PreTrainedConfig, name: str) -> ClassList:
+    """The labels in order, as a packaged list where one has the same names."""
     labels = {int(index): str(label) for index, label in config.id2label.items()}
     if sorted(labels) != list(range(config.num_labels)):
         raise ValueError(f"expected id2label of {name} numbered 0..{config.num_labels - 1}, but got {sorted(labels)}")
@@ -171,12 +151,8 @@ def class_list_of(config: PreTrainedConfig, name: str) -> ClassList:
     return ClassList.of_outputs(names)
 
 
-def load_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
-    """``preprocessor_config.json``, empty where there is none.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
+def _load_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``preprocessor_config.json``, empty where there is none."""
     from transformers.utils import cached_file
 
     path = cached_file(
@@ -189,12 +165,9 @@ def load_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        preprocessor = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"expected JSON in {path}, but it is none: {error}") from error
-    if not isinstance(preprocessor, dict):
-        raise ValueError(f"expected an object in {path}, but got {type(preprocessor).__name__}")
-    return preprocessor
+        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"expected a JSON object in {path}, but it is none: {error}") from error
 
 
 def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
@@ -204,12 +177,10 @@ def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
     where it normalises. For values in 0..1 that is (x − mean / 255 f) / (std / 255 f).
     """
     factor = 255 * float(preprocessor.get("rescale_factor", 1 / 255)) if preprocessor.get("do_rescale", True) else 255.0
-    mean, std = (
-        (preprocessor.get("image_mean") or IMAGENET_MEAN, preprocessor.get("image_std") or IMAGENET_STD)
-        # Preprocessors without the setting are those of networks that are fed plain 0..1.
-        if preprocessor.get("do_normalize", "image_mean" in preprocessor or not preprocessor)
-        else ((0.0,) * 3, (1.0,) * 3)
-    )
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # Preprocessors without the setting are those of networks that are fed plain 0..1.
+    if preprocessor.get("do_normalize", "image_mean" in preprocessor or not preprocessor):
+        mean, std = preprocessor.get("image_mean") or IMAGENET_MEAN, preprocessor.get("image_std") or IMAGENET_STD
     return PixelFormat(
         tuple(float(value) / factor for value in mean),
         tuple(float(value) / factor for value in std),
@@ -220,12 +191,8 @@ def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
 # --- weights -------------------------------------------------------------------------------------------------------
 
 
-def load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
-    """The network with all of its weights, in single precision.
-
-    Raises:
-        ValueError: there are no weights that may be read, or some are missing: transformers would make them up.
-    """
+def _load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
+    """The network with all of its weights, in single precision; transformers would make up those that are missing."""
     from safetensors import SafetensorError
     from transformers import AutoModelForSemanticSegmentation
 
@@ -243,7 +210,7 @@ def load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrained
             raise ValueError(
                 f"expected weights in model.safetensors of {checkpoint.name}, but they cannot be read "
                 f"({first_line(error)}); {checkpoint.remedy}, or, where there is only a pytorch_model.bin that you "
-                f"trust, load it with transformers and write it anew with save_pretrained"
+                f"trust, load it with transformers and write it again with save_pretrained"
             ) from error
         except ImportError as error:
             raise ValueError(

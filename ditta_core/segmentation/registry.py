@@ -44,7 +44,6 @@ def load_model(source: ModelSource) -> SegmentationModel:
         )
     if source.classes:
         model.set_classes(ClassMap.between(model.outputs, ClassList.parse(source.classes)))
-    # With the channels innermost a CPU takes half the time for depthwise convolutions and for SegFormer's decoder, and
-    # up to a seventh less for other networks; at worst it costs a millisecond.
+    # Faster on a CPU: docs/ablations.md#channels-innermost.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model.to(device).eval().requires_grad_(False)

@@ -1,16 +1,14 @@
 """SegFormer of the package transformers, with its decode head folded.
 
 The published head projects every level to the decoder's width, enlarges all of them to the finest level, concatenates
-them and fuses them by a 1×1 convolution. Projection, bilinear enlargement and fusion are all linear and nothing lies
-between them, so that the two products become one per level, taken at the level's own size:
+them and fuses them by a 1×1 convolution. All of that is linear, so that projection and fusion become one product per
+level, taken at the level's own size:
 
     fuse(cat_l up(P_l x_l + p_l)) = Σ_l up(F_l P_l x_l) + Σ_l F_l p_l
 
 where F_l are the columns of the fusion that read level l. (The weights of a bilinear enlargement add up to 1 in every
-pixel, so that a bias passes it unchanged.) The logits are the same but for rounding (1e-6 of the
-largest), and what costs most is gone: a convolution of 4·D channels at stride 4. On one core at 256×512 pixels the
-head's forward and backward pass takes a fourth to a sixth of the time with B0 (D = 256), a ninth to an eleventh with B2
-(D = 768). The price: an adaptation trains the products instead of their factors.
+pixel, so that a bias passes it unchanged.) The logits are the same but for rounding, in a fraction of the time; an
+adaptation trains the products instead of their factors: docs/ablations.md#folded-head-of-segformer.
 
 Paper: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers", NeurIPS 2021.
 """
@@ -26,9 +24,10 @@ from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.base import PixelFormat, SegmentationModel
+from ditta_core.segmentation.segformer_head import SegFormerHead
 
 if TYPE_CHECKING:
-    from transformers import SegformerForSemanticSegmentation
+    from transformers import SegformerForSemanticSegmentation, SegformerModel
     from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 
@@ -83,25 +82,16 @@ class FoldedHead(nn.Module):
         return self.classifier(self.dropout(embedding))
 
 
-class FoldedSegformer(SegmentationModel):
-    """Transformers' SegFormer behind :class:`SegmentationModel`.
+class Segformer(SegmentationModel):
+    """MiT backbone of transformers and a decode head behind :class:`SegmentationModel`.
 
     Features are the backbone's four levels at strides 4, 8, 16 and 32; embedding and logits are at stride 4. The
     backbone is the encoder, the head the decoder.
-
-    Args:
-        network: taken apart; not to be used afterwards.
     """
 
-    decodes_windows = True
-
-    def __init__(
-        self, network: SegformerForSemanticSegmentation, outputs: ClassList, pixel_format: PixelFormat | None = None
-    ) -> None:
-        super().__init__(outputs, pixel_format)
-        self.backbone = network.segformer
-        self.decode_head = FoldedHead.fold(network.decode_head)
-        self.embedding_dim = self.decode_head.batch_norm.num_features
+    decodes_crops = True
+    backbone: SegformerModel
+    decode_head: FoldedHead | SegFormerHead
 
     @property
     def encoder(self) -> nn.Module:
@@ -115,3 +105,19 @@ class FoldedSegformer(SegmentationModel):
 
     def classify_outputs(self, embedding: Tensor) -> Tensor:
         return self.decode_head.classify(embedding)
+
+
+class FoldedSegformer(Segformer):
+    """Transformers' SegFormer with a folded head.
+
+    Args:
+        network: taken apart; not to be used afterwards.
+    """
+
+    def __init__(
+        self, network: SegformerForSemanticSegmentation, outputs: ClassList, pixel_format: PixelFormat | None = None
+    ) -> None:
+        super().__init__(outputs, pixel_format)
+        self.backbone = network.segformer
+        self.decode_head = FoldedHead.fold(network.decode_head)
+        self.embedding_dim = self.decode_head.batch_norm.num_features

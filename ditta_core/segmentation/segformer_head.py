@@ -5,6 +5,7 @@ Paper: Xie et al., "SegFormer", NeurIPS 2021. The file reads top to bottom as th
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -21,18 +22,6 @@ class LevelMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class FuseConv(nn.Module):
-    """1×1 convolution without bias, BatchNorm, ReLU."""
-
-    def __init__(self, channels: int, dim: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, dim, 1, bias=False)
-        self.bn = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
 
 
 class SegFormerHead(nn.Module):
@@ -52,7 +41,8 @@ class SegFormerHead(nn.Module):
         self.linear_c3 = LevelMLP(c3, dim)
         self.linear_c2 = LevelMLP(c2, dim)
         self.linear_c1 = LevelMLP(c1, dim)
-        self.linear_fuse = FuseConv(4 * dim, dim)
+        fuse = nn.Conv2d(4 * dim, dim, 1, bias=False)
+        self.linear_fuse = nn.Sequential(OrderedDict(conv=fuse, bn=nn.BatchNorm2d(dim)))
         self.dropout = nn.Dropout2d(dropout)
         self.linear_pred = nn.Conv2d(dim, classes, 1)
 
@@ -64,7 +54,7 @@ class SegFormerHead(nn.Module):
             F.interpolate(linear(level), size, mode="bilinear", align_corners=False)
             for linear, level in ((self.linear_c4, c4), (self.linear_c3, c3), (self.linear_c2, c2))
         ]
-        return self.linear_fuse(torch.cat([*coarse, self.linear_c1(c1)], 1))
+        return F.relu(self.linear_fuse(torch.cat([*coarse, self.linear_c1(c1)], 1)))
 
     def classify(self, embedding: Tensor) -> Tensor:
         """Z -> logits, float [N, C, h, w]."""

@@ -10,13 +10,13 @@ class ModelSource:
     """Which model, which classes, where it runs; what a worker process needs to load the same one.
 
     Attributes:
-        name: ``camvid``, the packaged model; ``espnetv2:<weight file>``; ``hf:<id or folder>``, a segmentation
-            checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode head, as
-            ``tools/convert_ditta_checkpoint.py`` writes it.
-        classes: what to publish: empty for the model's own classes, or what :meth:`ClassList.parse` takes.
-        device: of torch, such as ``cpu`` or ``cuda:0``.
-        allow_download: whether files that are not on this machine may be fetched.
-        allow_pickle: whether ``hf:`` also reads weights that are not in safetensors files.
+        name: Name of the model: ``camvid``, the packaged one; ``espnetv2:<weight file>``; ``hf:<id or folder>``, a
+            segmentation checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode
+            head, as ``tools/convert_ditta_checkpoint.py`` writes it.
+        classes: Classes to publish: empty for the model's own, or what :meth:`ClassList.parse` takes.
+        device: Device of torch, such as ``cpu`` or ``cuda:0``.
+        allow_download: Whether files that are not on this machine may be fetched.
+        allow_pickle: Whether ``hf:`` also reads weights that are not in safetensors files.
     """
 
     name: str = "camvid"

@@ -108,7 +108,7 @@ class BatchNormOfOne(nn.BatchNorm2d):
         return super().forward(x)
 
 
-def reach(network: nn.Module, pixels: Tensor) -> Any:
+def _reach(network: nn.Module, pixels: Tensor) -> Any:
     """Run the network up to the first gate that ends the pass."""
     gradients = torch.is_grad_enabled()
     try:
@@ -121,18 +121,18 @@ def reach(network: nn.Module, pixels: Tensor) -> Any:
     raise UnsplittableError(f"{type(network).__name__} does not pass through its own encoder and classifier")
 
 
-def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """A copy of nested tuples, lists and mappings (such as transformers' outputs), each tensor replaced."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
-        return type(value)(**{key: map_tensors(entry, function) for key, entry in value.items()})
+        return type(value)(**{key: _map_tensors(entry, function) for key, entry in value.items()})
     if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(entry, function) for entry in value)
+        return type(value)(_map_tensors(entry, function) for entry in value)
     return value
 
 
-def replace_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
+def _replace_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
     """Put ``module`` where the submodule of that dotted name stands."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
@@ -143,13 +143,13 @@ class Anatomy:
     """Where the parts of a network are.
 
     Attributes:
-        encoder, classifier: their names in the network.
-        unused: children of the network that its logits do not depend on, such as auxiliary heads.
-        enlargement: by how much the logits are enlarged after the classifier with aligned corners; 1 where they are
+        encoder, classifier: Names of the parts in the network.
+        unused: Children of the network that its logits do not depend on, such as auxiliary heads.
+        enlargement: Factor by which the logits are enlarged after the classifier with aligned corners; 1 where they are
             not, or in the usual convention.
-        stride: of the classifier's output.
-        channels_last: whether the classifier is a linear layer over maps [N, h, w, channels].
-        embedding_dim: channels of the classifier's input.
+        stride: Stride of the classifier's output.
+        channels_last: Whether the classifier is a linear layer over maps [N, h, w, channels].
+        embedding_dim: Channels of the classifier's input.
     """
 
     encoder: str
@@ -161,12 +161,8 @@ class Anatomy:
     embedding_dim: int
 
 
-def find_encoder(network: PreTrainedModel) -> str:
-    """Name of the part that is pre-trained on its own.
-
-    Raises:
-        UnsplittableError: there is none.
-    """
+def _find_encoder(network: PreTrainedModel) -> str:
+    """Name of the part that is pre-trained on its own."""
     for name in (network.base_model_prefix, "backbone"):
         if name and isinstance(getattr(network, name, None), nn.Module):
             return name
@@ -176,14 +172,10 @@ def find_encoder(network: PreTrainedModel) -> str:
     )
 
 
-def dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
-    """Find the parts of a network by a pass over ``pixels``, float [N, 3, H, W].
-
-    Raises:
-        UnsplittableError: they cannot be told apart; the message says why.
-    """
+def _dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
+    """Find the parts of a network by a pass over ``pixels``, float [N, 3, H, W]."""
     name = type(network).__name__
-    encoder = find_encoder(network)
+    encoder = _find_encoder(network)
     candidates: dict[nn.Module, str] = {
         module: path
         for path, module in network.named_modules()
@@ -200,22 +192,22 @@ def dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
     try:
         with torch.enable_grad():
             logits = network(pixels).logits
-            outputs = [output for _, _, output in calls]
-            reaches = torch.autograd.grad(logits.sum(), outputs, retain_graph=True, allow_unused=True) if calls else ()
-            heads = {path: list(child.parameters()) for path, child in network.named_children() if path != encoder}
-            unused = tuple(
-                path
-                for path, parameters in heads.items()
-                if parameters
-                and all(
-                    gradient is None
-                    for gradient in torch.autograd.grad(logits.sum(), parameters, retain_graph=True, allow_unused=True)
-                )
-            )
     finally:
         for handle in handles:
             handle.remove()
-    through = [call for call, gradient in zip(calls, reaches, strict=True) if gradient is not None]
+
+    def reached(tensors: list[Tensor]) -> list[bool]:
+        """Which tensors the logits depend on."""
+        if not tensors:
+            return []
+        gradients = torch.autograd.grad(logits.sum(), tensors, retain_graph=True, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
+
+    with torch.enable_grad():
+        heads = {path: list(child.parameters()) for path, child in network.named_children() if path != encoder}
+        unused = tuple(path for path, parameters in heads.items() if parameters and not any(reached(parameters)))
+        reaching = reached([output for _, _, output in calls])
+    through = [call for call, reaches in zip(calls, reaching, strict=True) if reaches]
     if not through:
         raise UnsplittableError(
             f"{name} has no convolution with one output per class ({classes}) in its decoder, of which the embedding "
@@ -234,31 +226,28 @@ def dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
         encoder,
         candidates[module],
         unused,
-        enlargement_of(scores.detach(), logits.detach(), f"{name}'s classifier {candidates[module]!r}"),
+        _enlargement_of(scores.detach(), logits.detach(), f"{name}'s classifier {candidates[module]!r}"),
         round(pixels.shape[-2] / scores.shape[-2]),
         channels_last,
         embedding.shape[1],
     )
 
 
-def enlargement_of(scores: Tensor, logits: Tensor, origin: str) -> int:
+def _enlargement_of(scores: Tensor, logits: Tensor, origin: str) -> int:
     """By how much the scores [N, C, h, w] were enlarged with aligned corners to become the logits [N, C, H, W].
 
     1 also where they were enlarged in the usual convention, which is how a model's logits are enlarged anyway.
-
-    Raises:
-        UnsplittableError: the logits are not enlarged scores.
     """
     size = logits.shape[-2:]
-    if size == scores.shape[-2:] and close(scores, logits):
+    if size == scores.shape[-2:] and _close(scores, logits):
         return 1
     for align_corners in (False, True):
-        if close(F.interpolate(scores, size, mode="bilinear", align_corners=align_corners), logits):
+        if _close(F.interpolate(scores, size, mode="bilinear", align_corners=align_corners), logits):
             return size[0] // scores.shape[-2] if align_corners else 1
     raise UnsplittableError(f"the logits are more than the output of {origin}, bilinearly enlarged")
 
 
-def close(ours: Tensor, theirs: Tensor) -> bool:
+def _close(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two maps are equal but for rounding."""
     if ours.shape != theirs.shape:
         return False
@@ -284,67 +273,59 @@ class SplitTransformer(SegmentationModel):
         self.network = network
         for name, module in list(network.named_modules()):
             if type(module) is nn.BatchNorm2d:
-                replace_submodule(network, name, BatchNormOfOne.like(module))
-        network.get_submodule(find_encoder(network)).requires_grad_(False)
-        self.size_multiple = stride_of(network)
-        pixels, anatomy = self.probe()
+                _replace_submodule(network, name, BatchNormOfOne.like(module))
+        network.get_submodule(_find_encoder(network)).requires_grad_(False)
+        self.size_multiple = _stride_of(network)
+        pixels, anatomy = self._probe()
         with torch.no_grad():
             logits = network(pixels).logits
         self.encoder_name, self.classifier_name = anatomy.encoder, anatomy.classifier
         self.enlargement = anatomy.enlargement
         self.maps_channels_last = anatomy.channels_last
-        self.fusion_pool = max(1, 4 // anatomy.stride)
+        self.temporal_pool = max(1, 4 // anatomy.stride)
         self.embedding_dim = anatomy.embedding_dim
         for name in anatomy.unused:
             setattr(network, name, None)
         for name, stop_before in ((anatomy.encoder, False), (anatomy.classifier, True)):
-            replace_submodule(network, name, Gate(network.get_submodule(name), stop_before))
-        self.find_features(pixels)
-        self.compare(pixels, logits)
+            _replace_submodule(network, name, Gate(network.get_submodule(name), stop_before))
+        self._find_features(pixels)
+        self._compare(pixels, logits)
 
-    def probe(self) -> tuple[Tensor, Anatomy]:
+    def _probe(self) -> tuple[Tensor, Anatomy]:
         """A random image that the network takes, and what is found with it: two by three multiples, or its own size."""
-        multiple, config = self.size_multiple, self.network.config
-        own = getattr(config, "image_size", None)
+        multiple, own = self.size_multiple, getattr(self.network.config, "image_size", None)
         generator = torch.Generator().manual_seed(0)
-        try:
-            pixels = torch.randn(1, 3, 2 * multiple, 3 * multiple, generator=generator)
-            return pixels, dissect(self.network, len(self.outputs), pixels)
-        except UnsplittableError:
-            raise
-        except (ValueError, RuntimeError, AssertionError) as error:
-            # Position embeddings of one size are told by the network itself, in as many ways as there are networks.
-            if own is None:
-                raise UnsplittableError(
-                    f"{type(self.network).__name__} does not take an image of {2 * multiple}×{3 * multiple} pixels, "
-                    f"and its configuration names no image_size that it takes: {error}"
-                ) from error
-        height, width = (own, own) if isinstance(own, int) else own
-        pixels = torch.randn(1, 3, height, width, generator=generator)
-        try:
-            anatomy = dissect(self.network, len(self.outputs), pixels)
-        except UnsplittableError:
-            raise
-        except (ValueError, RuntimeError, AssertionError) as error:
-            raise UnsplittableError(
-                f"{type(self.network).__name__} does not take an image of its own image_size {height}×{width}: {error}"
-            ) from error
-        self.fixed_input_size = (height, width)
-        return pixels, anatomy
+        sizes = [(2 * multiple, 3 * multiple)]
+        if own is not None:
+            sizes.append((own, own) if isinstance(own, int) else (own[0], own[1]))
+        for size in sizes:
+            pixels = torch.randn(1, 3, *size, generator=generator)
+            try:
+                anatomy = _dissect(self.network, len(self.outputs), pixels)
+            except UnsplittableError:
+                raise
+            except (ValueError, RuntimeError, AssertionError) as error:
+                # Position embeddings of one size are told by the network itself, in as many ways as there are networks.
+                failure = error
+                continue
+            self.fixed_input_size = size if size != sizes[0] else None
+            return pixels, anatomy
+        tried = " nor its own image_size ".join(f"{height}×{width}" for height, width in sizes)
+        raise UnsplittableError(f"{type(self.network).__name__} takes no image of {tried}: {failure}") from failure
 
-    def find_features(self, pixels: Tensor) -> None:
+    def _find_features(self, pixels: Tensor) -> None:
         """Note which tensors of the encoder's answer the decoder reads."""
         with torch.no_grad():
-            answer = reach(self.network, pixels)
+            answer = _reach(self.network, pixels)
         tensors: list[Tensor] = []
-        map_tensors(answer, tensors.append)
+        _map_tensors(answer, tensors.append)
         leaves = [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in tensors]
         floating = [leaf for leaf in leaves if leaf.requires_grad]
         queue = iter(leaves)
-        self.template = map_tensors(answer, lambda tensor: tensor.new_empty(0))
+        self.template = _map_tensors(answer, lambda tensor: tensor.new_empty(0))
         self.used = [True] * len(tensors)
         with torch.enable_grad():
-            embedding = self.run_decoder(map_tensors(answer, lambda _: next(queue)), pixels)
+            embedding = self._run_decoder(_map_tensors(answer, lambda _: next(queue)), pixels)
             gradients = iter(torch.autograd.grad(embedding.sum(), floating, allow_unused=True))
         self.used = [leaf.requires_grad and next(gradients) is not None for leaf in leaves]
         wrong = [list(leaf.shape) for leaf, used in zip(leaves, self.used, strict=True) if used and len(leaf) != 1]
@@ -354,24 +335,19 @@ class SplitTransformer(SegmentationModel):
                 f"{wrong[0]} for one image"
             )
 
-    def compare(self, pixels: Tensor, logits: Tensor) -> None:
-        """Compare the parts' logits with the network's.
-
-        Raises:
-            UnsplittableError: they differ.
-        """
+    def _compare(self, pixels: Tensor, logits: Tensor) -> None:
+        """Raise an UnsplittableError unless the parts give the network's logits."""
         with torch.no_grad():
-            ours = self.enlarge_logits(
-                self.classify_outputs(self.decode(self.encode(pixels))), (logits.shape[-2], logits.shape[-1])
-            )
-        if not close(ours, logits):
+            ours = self.classify_outputs(self.decode(self.encode(pixels)))
+            ours = self.enlarge_logits(ours, (logits.shape[-2], logits.shape[-1]))
+        if not _close(ours, logits):
             raise UnsplittableError(
                 f"expected the logits of {type(self.network).__name__} from its encoder {self.encoder_name!r}, decoder "
                 f"and classifier {self.classifier_name!r} one after the other, but they differ by up to "
                 f"{float((ours - logits).abs().max()):.2g}"
             )
 
-    def gate(self, name: str) -> Gate:
+    def _gate(self, name: str) -> Gate:
         """The gate of that name in the network."""
         gate = self.network.get_submodule(name)
         assert isinstance(gate, Gate)
@@ -379,11 +355,11 @@ class SplitTransformer(SegmentationModel):
 
     @property
     def encoder(self) -> nn.Module:
-        return self.gate(self.encoder_name).part
+        return self._gate(self.encoder_name).part
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
         tensors: list[Tensor] = []
-        map_tensors(reach(self.network, pixels), tensors.append)
+        _map_tensors(_reach(self.network, pixels), tensors.append)
         size = pixels.new_empty(len(pixels), 0, *pixels.shape[-2:])
         return size, *(tensor for tensor, used in zip(tensors, self.used, strict=True) if used)
 
@@ -391,17 +367,17 @@ class SplitTransformer(SegmentationModel):
         size, *tensors = features
         queue = iter(tensors)
         used = iter(self.used)
-        answer = map_tensors(self.template, lambda empty: next(queue) if next(used) else empty)
-        return self.run_decoder(answer, size.new_zeros(()).expand(len(size), 3, *size.shape[-2:]))
+        answer = _map_tensors(self.template, lambda empty: next(queue) if next(used) else empty)
+        return self._run_decoder(answer, size.new_zeros(()).expand(len(size), 3, *size.shape[-2:]))
 
-    def run_decoder(self, answer: Any, pixels: Tensor) -> Tensor:
+    def _run_decoder(self, answer: Any, pixels: Tensor) -> Tensor:
         """The classifier's input for an answer of the encoder; of the pixels only the size matters."""
-        with self.gate(self.encoder_name).answering(answer):
-            embedding = reach(self.network, pixels)
+        with self._gate(self.encoder_name).answering(answer):
+            embedding = _reach(self.network, pixels)
         return embedding.movedim(-1, 1) if self.maps_channels_last else embedding
 
     def classify_outputs(self, embedding: Tensor) -> Tensor:
-        classifier = self.gate(self.classifier_name).part
+        classifier = self._gate(self.classifier_name).part
         if self.maps_channels_last:
             return classifier(embedding.movedim(1, -1)).movedim(-1, 1)
         return classifier(embedding)
@@ -412,7 +388,7 @@ class SplitTransformer(SegmentationModel):
         return logits
 
 
-def stride_of(network: PreTrainedModel) -> int:
+def _stride_of(network: PreTrainedModel) -> int:
     """Sides of the network input must be multiples of this: the patch of a plain vision transformer, otherwise 32."""
     config = getattr(network.config, "backbone_config", None) or network.config
     patch = getattr(config, "patch_size", None)

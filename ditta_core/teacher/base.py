@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.types import AdaptationFailed
+
 Mask = NDArray[np.bool_]
 """bool [H, W]: the pixels of one object in one frame."""
 
@@ -17,11 +19,11 @@ class DistillationTarget:
     """What every pixel of the warm-up clip is trained towards, for n frames of h×w pixels and C channels.
 
     Attributes:
-        labels: int64 [n, h, w], channel ids 0..C-1, or 255 for pixels that take no part.
-        probabilities: float32 [n, C, h, w], soft labels; None where the labels are hard.
-        weights: float32 [n, h, w] >= 0, weight of a pixel in the distillation losses; None for equal weights.
-        object_ids: int64 [n, h, w], id of the tracked object of a pixel, 0 for none; None where nothing is tracked.
-        objects: number of objects tracked.
+        labels: Channel ids 0..C-1, or 255 for pixels that take no part, int64 [n, h, w].
+        probabilities: Soft labels, float32 [n, C, h, w]; None where the labels are hard.
+        weights: Weight >= 0 of a pixel in the distillation losses, float32 [n, h, w]; None for equal weights.
+        object_ids: Id of the tracked object of a pixel, 0 for none, int64 [n, h, w]; None where nothing is tracked.
+        objects: Number of objects tracked.
     """
 
     labels: NDArray[np.int64]
@@ -31,7 +33,7 @@ class DistillationTarget:
     objects: int = 0
 
 
-class NoTargetError(RuntimeError):
+class NoTargetError(AdaptationFailed):
     """The clip offers nothing to learn from; the message says why. The base model keeps serving."""
 
 
@@ -67,25 +69,6 @@ def check_clip(clip: NDArray[np.uint8]) -> None:
         raise ValueError(f"expected a clip of RGB frames uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
 
 
-def check_frame(frames: int, frame: int, current: int | None) -> None:
-    """Raise a ValueError unless a frame is one of the clip's, and the one where objects are, if there are any."""
-    if not 0 <= frame < frames:
-        raise ValueError(f"expected a frame of the started clip of {frames} frames, but got {frame}")
-    if current not in (None, frame):
-        raise ValueError(f"expected frame {current}, where the objects are, but got {frame}; reset first")
-
-
-def check_prompt(size: tuple[int, int], point: tuple[int, int] | None, mask: Mask | None) -> None:
-    """Raise a ValueError unless there is either a point (row, column) in a frame of ``size``, or a mask of it."""
-    height, width = size
-    if (point is None) == (mask is None):
-        raise ValueError(f"expected either a point or a mask, but got {'neither' if mask is None else 'both'}")
-    if mask is not None and mask.shape != size:
-        raise ValueError(f"expected a mask of {height}×{width}, but got {list(mask.shape)}")
-    if point is not None and not (0 <= point[0] < height and 0 <= point[1] < width):
-        raise ValueError(f"expected a point (row, column) in a frame of {height}×{width}, but got {point}")
-
-
 def check_arguments(
     clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
 ) -> None:
@@ -107,21 +90,40 @@ class MaskTracker(ABC):
     The order of calls: ``start`` with a clip; then, for each pass, ``reset``, and any number of ``add_object`` on one
     frame and ``propagate`` from that frame to its neighbour. All objects are on one frame at any time. Masks are given
     in the order in which the objects were added, ``{}`` where there are none.
+
+    A tracker implements ``_add``, ``_advance`` and ``_current_masks``, and extends ``reset`` and ``close``.
     """
 
     accepts_late_objects: bool = True
     """Whether an object may be added after propagation began without losing the memory of the others. Where it may not,
     the caller resets and registers the others again by their masks, as the published method does."""
 
-    @abstractmethod
-    def start(self, clip: NDArray[np.uint8]) -> None:
-        """Take a new clip, RGB uint8 [n, H, W, 3], and forget everything about the last one."""
+    _clip: NDArray[np.uint8]
+    _frame: int | None
+    """Frame that the objects are on; None where there are none."""
 
-    @abstractmethod
+    def start(self, clip: NDArray[np.uint8]) -> None:
+        """Take a new clip, RGB uint8 [n, H, W, 3], and forget everything about the last one.
+
+        Raises:
+            ValueError: not a clip of RGB frames.
+        """
+        check_clip(clip)
+        self.close()
+        self._clip = clip
+
     def reset(self) -> None:
         """Forget all objects; keep what was computed from the images."""
+        self._frame = None
 
-    @abstractmethod
+    def close(self) -> None:
+        """Give back everything that is held for the clip; the tracker must be started again before further use.
+
+        What it needs for any clip, such as the weights of a network, lives as long as the tracker itself.
+        """
+        self._clip = np.zeros((0, 1, 1, 3), np.uint8)
+        self.reset()
+
     def add_object(
         self, frame: int, object_id: int, *, point: tuple[int, int] | None = None, mask: Mask | None = None
     ) -> None:
@@ -133,25 +135,57 @@ class MaskTracker(ABC):
             ValueError: neither or both were given, the mask has another size than the frame, the point lies outside it,
                 or the frame outside the clip, or the other objects are on another frame.
         """
+        self._check_frame(frame)
+        height, width = self._clip.shape[1:3]
+        if mask is not None and mask.shape != (height, width):
+            raise ValueError(f"expected a mask of {height}×{width}, but got {list(mask.shape)}")
+        if point is not None and not (0 <= point[0] < height and 0 <= point[1] < width):
+            raise ValueError(f"expected a point (row, column) in a frame of {height}×{width}, but got {point}")
+        prompt = point if mask is None else mask
+        if prompt is None or (point is not None and mask is not None):
+            raise ValueError(f"expected either a point or a mask, but got {'neither' if prompt is None else 'both'}")
+        self._add(frame, object_id, prompt)
+        self._frame = frame
 
-    @abstractmethod
     def masks(self, frame: int) -> dict[int, Mask]:
         """Masks, bool [H, W], of all registered objects on ``frame``, where they were added or last propagated to.
 
         Raises:
             ValueError: the objects are on another frame, or it lies outside the clip.
         """
+        self._check_frame(frame)
+        return self._current_masks()
 
-    @abstractmethod
     def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
         """Follow all objects from ``frame`` to the next (in reverse: the one before) and return their masks there.
 
         Raises:
             ValueError: there is no such frame.
         """
+        self._check_frame(frame)
+        goal = frame - 1 if reverse else frame + 1
+        if not 0 <= goal < len(self._clip):
+            raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
+        if self._frame is None:
+            return {}
+        self._advance(frame, goal)
+        self._frame = goal
+        return self._current_masks()
 
-    def close(self) -> None:
-        """Give back everything that is held for the clip; the tracker must be started again before further use.
+    def _check_frame(self, frame: int) -> None:
+        if not 0 <= frame < len(self._clip):
+            raise ValueError(f"expected a frame of the started clip of {len(self._clip)} frames, but got {frame}")
+        if self._frame not in (None, frame):
+            raise ValueError(f"expected frame {self._frame}, where the objects are, but got {frame}; reset first")
 
-        What it needs for any clip, such as the weights of a network, lives as long as the tracker itself.
-        """
+    @abstractmethod
+    def _add(self, frame: int, object_id: int, prompt: tuple[int, int] | Mask) -> None:
+        """Register an object, new or not, by a point (row, column) or a mask that was checked."""
+
+    @abstractmethod
+    def _advance(self, frame: int, goal: int) -> None:
+        """Follow all objects from a frame to a neighbour."""
+
+    @abstractmethod
+    def _current_masks(self) -> dict[int, Mask]:
+        """Masks of all objects on the frame that they are on."""

@@ -31,7 +31,7 @@ def check_teacher(config: TeacherConfig) -> None:
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"expected a torch device that is there, but got {config.device!r}: {error}") from error
     if config.name == "object_vote:sam2":
-        from ditta_core.teacher.sam2 import require_checkpoint, require_sam2
+        from ditta_core.teacher.sam2_network import require_checkpoint, require_sam2
 
         require_sam2()
         require_checkpoint(Path(config.checkpoint))
@@ -39,9 +39,7 @@ def check_teacher(config: TeacherConfig) -> None:
         if not config.checkpoint:
             raise ValueError("expected a checkpoint for the teacher 'object_vote:sam2_transformers', but got none")
         if find_spec("transformers") is None:
-            raise ImportError(
-                "expected the package transformers, but got none; install it by 'pip install transformers'"
-            )
+            raise ImportError("expected the package transformers, but got none; pip install transformers")
 
 
 def build_teacher(config: TeacherConfig, device: torch.device) -> TargetBuilder:

@@ -1,7 +1,7 @@
 """The teacher that needs no weights: class probabilities carried along optical flow to neighbouring frames, averaged.
 
-A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow
-finds the same point in the frames around it, their predictions are further opinions on that point.
+A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow finds
+the same point in the frames around it, their predictions are further ones of that point.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBui
 SMALLEST_WEIGHT = 1e-6
 """Weight of a prediction of reliability 0: it counts where there is no better one, and the average always exists."""
 
-
 SMALLEST_LINK = 0.25
-"""Two frames of which the forward-backward check confirms a smaller share do not belong together: at the cuts of a real
-street video it confirmed 0.2 to 4 % of the pixels, by chance, and within its shots never less than 52 %."""
+"""Share of pixels that the forward-backward check must confirm between two frames that belong together, and not to two
+shots; chosen in docs/ablations.md#cuts-in-a-warm-up."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class DenseFlowConfig:
     """Settings of :class:`DenseFlow`.
 
     Attributes:
-        reach: a frame hears the ``reach`` frames before and after it.
-        decay: factor on the weight of a neighbour for every frame of distance, in 0..1.
-        preset: of the optical flow.
+        reach: Number of frames before and after a frame that its target takes in.
+        decay: Factor in 0..1 on the weight of a neighbour for every frame of distance.
+        preset: Preset of the optical flow.
 
     Raises:
         ValueError: a value out of its range.
@@ -63,8 +62,8 @@ class Link:
     """How the pixels of a frame continue in an adjacent one.
 
     Attributes:
-        flow: [h, w, 2], where each pixel lies there.
-        consistent: bool [h, w], which pixels the forward-backward check confirms; none at a cut of the video.
+        flow: Place of each pixel there, [h, w, 2].
+        consistent: Pixels that the forward-backward check confirms, bool [h, w]; none at a cut of the video.
     """
 
     flow: Flow
@@ -101,13 +100,7 @@ class DenseFlow(TargetBuilder):
     are sampled at the place of x in frame s. That place is found by chaining the flows of adjacent frames; a frame has
     no say where a link on the way fails the forward-backward check or leaves the image. The frame itself always counts.
 
-    On street video at 15 and 25 Hz chained flow and direct flow between distant frames explain the images equally well
-    (mean grey difference 6.3 and 6.3 at three frames on CamVid), but the chain confirms more pixels (83 % and 73 %),
-    and needs 2(n − 1) flows instead of about 2·reach·n.
-
-    Why a reach of 3, chosen without labels: where the model is sure, what the third neighbour says of a pixel agrees
-    with the frame's own label at 99.8 % of the pixels (CamVid; 99.4 % on the 25 Hz video) and exists for 83 % of them;
-    at the sixth it is 99.5 % and 74 %.
+    Why flows are chained, and why a reach of 3: docs/ablations.md#reach-of-the-flow-teacher.
 
     The weight of a target pixel is the certainty of the averaged distribution. Nothing is tracked, so there are no
     object ids.
@@ -130,24 +123,24 @@ class DenseFlow(TargetBuilder):
         weights = np.maximum(reliabilities, SMALLEST_WEIGHT, dtype=np.float32)
         # The weights travel as one more channel beside the weighted probabilities: one warp carries both.
         weighted = np.concatenate([probabilities * weights[:, None], weights[:, None]], 1)
-        before, after = self._links(clip, (height, width))
+        links = self._links(clip, (height, width))
 
         target = np.empty(probabilities.shape, np.float32)
         for frame in range(frames):
             total = weighted[frame].copy()
-            for links, direction in ((before, -1), (after, 1)):
+            for direction in (-1, 1):
                 path = np.zeros((height, width, 2), np.float32)
                 seen = np.ones((height, width), np.bool_)
                 for distance in range(1, self.config.reach + 1):
                     source = frame + direction * distance
                     if not 0 <= source < frames:
                         break
-                    link = links[source - direction]
+                    link = links[source - direction, source]
                     seen &= warp_labels(link.consistent, path, outside=False)
                     path += warp(np.ascontiguousarray(link.flow.transpose(2, 0, 1)), path)[0].transpose(1, 2, 0)
                     seen &= in_frame(positions(path))
-                    opinion, _ = warp(weighted[source], path)
-                    total += opinion * (seen * np.float32(self.config.decay**distance))
+                    carried, _ = warp(weighted[source], path)
+                    total += carried * (seen * np.float32(self.config.decay**distance))
             np.divide(total[:-1], total[-1], out=target[frame])
 
         confidence = certainty(target)
@@ -155,17 +148,14 @@ class DenseFlow(TargetBuilder):
             raise NoTargetError("expected probabilities that prefer a class somewhere, but got uniform ones everywhere")
         return DistillationTarget(labels=target.argmax(1).astype(np.int64), probabilities=target, weights=confidence)
 
-    def _links(self, clip: NDArray[np.uint8], size: tuple[int, int]) -> tuple[dict[int, Link], dict[int, Link]]:
-        """Links to the frame before and to the frame after, by the frame that they start from."""
-        if not self.config.reach:
-            return {}, {}
+    def _links(self, clip: NDArray[np.uint8], size: tuple[int, int]) -> dict[tuple[int, int], Link]:
+        """Links of adjacent frames, both ways, by (from, to)."""
         estimator = FlowEstimator(self.config.preset)
         images = [estimator.prepare(image) for image in clip]
-        before: dict[int, Link] = {}
-        after: dict[int, Link] = {}
-        for frame in range(len(clip) - 1):
-            to_next = estimator.flow(images[frame + 1], images[frame], size)
-            to_previous = estimator.flow(images[frame], images[frame + 1], size)
-            after[frame] = Link.between(to_next, to_previous)
-            before[frame + 1] = Link.between(to_previous, to_next)
-        return before, after
+        links: dict[tuple[int, int], Link] = {}
+        for frame in range(len(clip) - 1 if self.config.reach else 0):
+            there = estimator.flow(images[frame + 1], images[frame], size)
+            back = estimator.flow(images[frame], images[frame + 1], size)
+            links[frame, frame + 1] = Link.between(there, back)
+            links[frame + 1, frame] = Link.between(back, there)
+        return links

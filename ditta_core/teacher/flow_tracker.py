@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.flow import Flow, FlowEstimator, Preset, forward_backward_consistent, warp
-from ditta_core.teacher.base import Mask, MaskTracker, check_frame
+from ditta_core.teacher.base import Mask, MaskTracker
 
 SEED_RADIUS = 3
 """A prompted region holds at least the pixels this near to its point, so that noise at the point leaves something."""
@@ -20,13 +20,13 @@ class FlowTrackerConfig:
     """Settings of :class:`FlowTracker`.
 
     Attributes:
-        preset: of the optical flow.
-        color_distance: largest difference to the prompted point in each channel of 8-bit CIELAB (L 0..255 for 0..100).
-        largest_share: of the frame that a region grown from a point may cover; where it would cover more, the colour
-            distance is halved until it does not.
-        same_color: largest difference in each of R, G, B (0..255) between the two ends of a flow that shows the same
+        preset: Preset of the optical flow.
+        color_distance: Largest difference to the prompted point in each channel of 8-bit CIELAB (L 0..255 for 0..100).
+        largest_share: Share of the frame that a region grown from a point may cover; where it would cover more, the
+            colour distance is halved until it does not.
+        same_color: Largest difference in each of R, G, B (0..255) between the two ends of a flow that shows the same
             surface although the forward-backward check fails.
-        other_color: difference beyond which it is another surface although the check succeeds.
+        other_color: Difference beyond which it is another surface although the check succeeds.
 
     Raises:
         ValueError: a value out of its range.
@@ -91,12 +91,12 @@ class Step:
     """How masks get from one frame to an adjacent one.
 
     Attributes:
-        flow: [H, W, 2], of the frame they get to.
-        trusted: bool [H, W], the pixels of that frame that take over what lies at the other end of their flow.
+        flow: Flow of the frame they get to, [H, W, 2].
+        reliable: Pixels of that frame that take over what lies at the other end of their flow, bool [H, W].
     """
 
     flow: Flow
-    trusted: Mask
+    reliable: Mask
 
 
 def make_step(
@@ -105,10 +105,8 @@ def make_step(
     """Decide which pixels of ``goal`` take over what lies in ``source`` at the other end of their flow.
 
     Those that the forward-backward check confirms and whose colour does not contradict it, and those of the same
-    colour. Why the colour: flow is smooth across the border of a moving object, in both directions alike, so the check
-    alone lets masks run over the border (overlap 0.6 to 0.7 on a low-contrast square after 4 frames, 0.8 to 0.9 with
-    the colour); and in even surfaces, such as a road, flow is ambiguous but harmless (on street video, 5 frames there
-    and back, recall of the objects 0.69 to 0.78 and 0.75 to 0.83 for 1 % of precision).
+    colour: flow is smooth across the border of a moving object, in both directions alike, and ambiguous but harmless in
+    even surfaces. Measured in docs/ablations.md#colours-in-the-flow-tracker.
 
     Args:
         source, goal: RGB uint8 [H, W, 3].
@@ -129,7 +127,7 @@ class FlowTracker(MaskTracker):
 
     Masks are carried with 8 bits of coverage, so that they move by fractions of a pixel; a pixel is in the mask from
     one half on. Flows are computed when first needed and kept for both directions and all objects until ``start`` or
-    ``close``: 18 bytes a pixel and pair of frames. All objects are on the same frame at any time.
+    ``close``: 18 bytes a pixel and pair of frames.
     """
 
     def __init__(self, config: FlowTrackerConfig | None = None) -> None:
@@ -137,67 +135,31 @@ class FlowTracker(MaskTracker):
         self._estimator = FlowEstimator(self.config.preset)
         self.close()
 
-    def start(self, clip: NDArray[np.uint8]) -> None:
-        """See :meth:`MaskTracker.start`.
-
-        Raises:
-            ValueError: not a clip of RGB frames.
-        """
-        if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
-            raise ValueError(f"expected a clip of RGB uint8 [n, H, W, 3], but got {clip.dtype} {list(clip.shape)}")
-        self.close()
-        self._clip = clip
-
     def reset(self) -> None:
+        super().reset()
         self._coverage: dict[int, NDArray[np.uint8]] = {}
-        self._frame: int | None = None
 
     def close(self) -> None:
-        self._clip = np.zeros((0, 1, 1, 3), np.uint8)
+        super().close()
         self._colors: dict[int, NDArray[np.uint8]] = {}
         self._steps: dict[tuple[int, int], Step] = {}
-        self.reset()
 
-    def add_object(
-        self, frame: int, object_id: int, *, point: tuple[int, int] | None = None, mask: Mask | None = None
-    ) -> None:
-        """See :meth:`MaskTracker.add_object`. An id that is there already gets the new mask.
-
-        Raises:
-            ValueError: also where the other objects are on another frame, or the mask is of another size.
-        """
-        check_frame(len(self._clip), frame, self._frame)
-        height, width = self._clip.shape[1:3]
-        if mask is not None and point is None:
-            if mask.shape != (height, width):
-                raise ValueError(f"expected a mask of {height}×{width}, but got {list(mask.shape)}")
-        elif point is not None and mask is None:
-            if not (0 <= point[0] < height and 0 <= point[1] < width):
-                raise ValueError(f"expected a point (row, column) in a frame of {height}×{width}, but got {point}")
+    def _add(self, frame: int, object_id: int, prompt: tuple[int, int] | Mask) -> None:
+        if isinstance(prompt, tuple):
             if frame not in self._colors:
                 self._colors[frame] = smooth_color(self._clip[frame])
-            mask = grow_region(self._colors[frame], point, self.config.color_distance, self.config.largest_share)
-        else:
-            raise ValueError(f"expected either a point or a mask, but got {'neither' if mask is None else 'both'}")
-        self._coverage[object_id] = mask.astype(np.uint8) * 255
-        self._frame = frame
+            config = self.config
+            prompt = grow_region(self._colors[frame], prompt, config.color_distance, config.largest_share)
+        self._coverage[object_id] = prompt.astype(np.uint8) * 255
 
-    def masks(self, frame: int) -> dict[int, Mask]:
-        check_frame(len(self._clip), frame, self._frame)
+    def _current_masks(self) -> dict[int, Mask]:
         return {key: coverage >= 128 for key, coverage in self._coverage.items()}
 
-    def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        check_frame(len(self._clip), frame, self._frame)
-        goal = frame - 1 if reverse else frame + 1
-        if not 0 <= goal < len(self._clip):
-            raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
-        if self._coverage:
-            step = self._step(frame, goal)
-            carried, _ = warp(np.stack(list(self._coverage.values())), step.flow)
-            carried *= step.trusted
-            self._coverage = {key: carried[index] for index, key in enumerate(self._coverage)}
-            self._frame = goal
-        return self.masks(goal)
+    def _advance(self, frame: int, goal: int) -> None:
+        step = self._step(frame, goal)
+        carried, _ = warp(np.stack(list(self._coverage.values())), step.flow)
+        carried *= step.reliable
+        self._coverage = dict(zip(self._coverage, carried, strict=True))
 
     def _step(self, source: int, goal: int) -> Step:
         """The step between two adjacent frames; the opposite one, which needs the same two flows, is made with it."""

@@ -24,13 +24,13 @@ class ObjectVoteConfig:
     """Settings of the published stage B, with the published values.
 
     Attributes:
-        max_prompts: prompts in the whole clip.
-        first_threshold: reliability that a prompt needs on the first frame.
-        later_threshold: the same on every later frame.
-        area_exponent: b, the weight of the share of an object that a class covers.
-        frequency_exponent: g, the weight of the rarity of a class in the clip.
-        occupied_margin: no prompt within this many pixels of the image (city block distance) of a tracked object.
-        bidirectional: follow the objects backward too; without, they exist only from their prompt on.
+        max_prompts: Largest number of prompts in the whole clip.
+        first_threshold: Reliability that a prompt needs on the first frame.
+        later_threshold: Reliability that a prompt needs on every later frame.
+        area_exponent: Weight b of the share of an object that a class covers.
+        frequency_exponent: Weight g of the rarity of a class in the clip.
+        occupied_margin: Distance in pixels of the image (city block) that a prompt keeps from tracked objects.
+        bidirectional: Whether objects are followed backward too; else they exist only from their prompt on.
 
     Raises:
         ValueError: a value out of its range.
@@ -86,13 +86,11 @@ def find_points(
     Returns:
         Points (row, column); of equally reliable pixels of a class the first in raster order.
     """
-    flat = labels.ravel()
     peaks = []
-    for label in np.unique(flat):
-        candidates = np.flatnonzero(flat == label)
-        peaks.append(candidates[np.argmax(reliability.ravel()[candidates])])
-    peaks.sort(key=lambda peak: -reliability.ravel()[peak])
-    points = [(int(peak) // labels.shape[1], int(peak) % labels.shape[1]) for peak in peaks]
+    for label in np.unique(labels):
+        candidates = np.argwhere(labels == label)
+        peaks.append(candidates[np.argmax(reliability[labels == label])])
+    points = sorted(((int(row), int(column)) for row, column in peaks), key=lambda point: -reliability[point])
     return [point for point in points if reliability[point] >= threshold and (occupied is None or not occupied[point])]
 
 
@@ -129,8 +127,7 @@ def vote(
         float64 [largest object id + 1, C]; row 0 and the rows of objects without a pixel are 0.
     """
     objects = max((key for masks in tracks for key in masks), default=0)
-    counts = np.zeros((objects + 1, classes))
-    sums = np.zeros((objects + 1, classes))
+    counts, sums = np.zeros((2, objects + 1, classes))
     for masks, frame_labels, frame_reliability in zip(tracks, labels, reliabilities, strict=True):
         for key, mask in masks.items():
             covered = frame_labels[mask]
@@ -194,14 +191,8 @@ class ObjectVote(TargetBuilder):
         finally:
             self.tracker.close()
         tracks = merge(forward, backward, prompts)
-        scores = vote(
-            tracks,
-            labels,
-            reliabilities,
-            probabilities.shape[1],
-            self.config.area_exponent,
-            self.config.frequency_exponent,
-        )
+        classes, config = probabilities.shape[1], self.config
+        scores = vote(tracks, labels, reliabilities, classes, config.area_exponent, config.frequency_exponent)
         object_ids = np.stack([render(masks, scores, grid.small) for masks in tracks])
         return DistillationTarget(
             labels=object_labels(object_ids, scores, labels), object_ids=object_ids, objects=len(prompts)
@@ -223,10 +214,8 @@ class ObjectVote(TargetBuilder):
             threshold = config.later_threshold if frame else config.first_threshold
             points = find_points(labels[frame], reliabilities[frame], threshold, occupied)
             points = points[: config.max_prompts - len(prompts)]
-            new = [
-                Prompt(frame, object_id, grid.enlarge(point))
-                for object_id, point in enumerate(points, len(prompts) + 1)
-            ]
+            first = len(prompts) + 1
+            new = [Prompt(frame, key, grid.enlarge(point)) for key, point in enumerate(points, first)]
             prompts += new
             tracks.append(grid.reduce_all(self._register(frame, new)))
         return tracks, prompts

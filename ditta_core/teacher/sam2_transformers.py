@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD
 from ditta_core.segmentation.huggingface import first_line, quiet_unless
-from ditta_core.teacher.base import Mask, MaskTracker, check_clip, check_frame, check_prompt
+from ditta_core.teacher.base import Mask, MaskTracker
 
 INSTALL = "pip install 'transformers>=5.20'"
 INSTALL_TIMM = (
@@ -34,8 +34,8 @@ class Architecture:
     """A family of trackers in transformers.
 
     Attributes:
-        model, session: names of its classes there.
-        since: the first release, (major, minor), that it works with.
+        model, session: Names of its classes there.
+        since: First release, (major, minor), that it works with.
     """
 
     model: str
@@ -55,11 +55,7 @@ ARCHITECTURES = {
 
 
 def import_transformers(since: tuple[int, int] = (0, 0)) -> Any:
-    """The package transformers, of a release that is new enough.
-
-    Raises:
-        ImportError: it is not there, or older.
-    """
+    """The package transformers; an ImportError where it is not there, or older than ``since``."""
     try:
         import transformers
     except ImportError as error:
@@ -119,11 +115,7 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
 
 
 def architecture_of(settings: Mapping[str, Any], checkpoint: str) -> Architecture:
-    """Which family a checkpoint belongs to, by its ``config.json``.
-
-    Raises:
-        ValueError: to none.
-    """
+    """The family that a checkpoint belongs to by its ``config.json``; a ValueError where it is none."""
     model_type = settings.get("model_type")
     if model_type not in ARCHITECTURES:
         raise ValueError(
@@ -134,11 +126,7 @@ def architecture_of(settings: Mapping[str, Any], checkpoint: str) -> Architectur
 
 
 def set_image_size(config: Any, image_size: int) -> None:
-    """Set the side of the network input, and what follows from it, in the configuration of a video model.
-
-    Raises:
-        ValueError: the model does not admit the size.
-    """
+    """Set the side of the network input, and what follows from it; a ValueError where the model does not admit it."""
     if image_size == config.image_size:
         return
     multiple = 32  # the coarsest map is that of stride 32
@@ -183,21 +171,21 @@ class PreparedFrames:
     """The frames of a clip as the model takes them, prepared when asked for: once each, for their features are kept."""
 
     def __init__(self, clip: NDArray[np.uint8], size: int, device: torch.device) -> None:
-        self._clip, self._size, self._device = clip, size, device
+        self._clip, self._size, self.device = clip, size, device
 
     def __len__(self) -> int:
         return len(self._clip)
 
     def __getitem__(self, frame: int) -> Tensor:
-        return prepare_image(self._clip[frame], self._size, self._device)
+        return prepare_image(self._clip[frame], self._size, self.device)
 
 
 class SharedFeatures:
     """Features of the frames of a clip, for all objects and both directions; stands in for a session's own cache.
 
     The position encodings, five times as large as the features, are the same for every frame: one stays, that of the
-    coarsest level, which alone is looked at. Beyond ``capacity`` frames the one that was not asked for the longest is
-    dropped, and encoded again when needed.
+    coarsest level, which alone is used. An LRU cache: beyond ``capacity`` frames one is dropped, and encoded again
+    when needed.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -225,24 +213,16 @@ class SharedFeatures:
 
 
 def open_session(
-    architecture: Architecture,
-    frames: PreparedFrames,
-    features: SharedFeatures,
-    frame_size: tuple[int, int],
-    device: torch.device,
+    architecture: Architecture, frames: PreparedFrames, features: SharedFeatures, size: tuple[int, int]
 ) -> Any:
     """An inference session for one object over frames and features that all objects share.
 
     One each, because the model follows every object by itself, but a session does not keep them apart: when one is
     prompted, it runs all of them again, and some releases then encode what all remember as if it had been prompted.
     """
+    places = ("inference_device", "inference_state_device", "video_storage_device")
     session = getattr(import_transformers(), architecture.session)(
-        video_height=frame_size[0],
-        video_width=frame_size[1],
-        inference_device=device,
-        inference_state_device=device,
-        video_storage_device=device,
-        dtype=torch.float32,
+        video_height=size[0], video_width=size[1], dtype=torch.float32, **dict.fromkeys(places, frames.device)
     )
     for name in ("processed_frames", "cache", "output_dict_per_obj", "obj_with_new_inputs"):
         if not hasattr(session, name):
@@ -257,10 +237,10 @@ def open_session(
 
 
 def forget_old_frames(session: Any, frame: int, memories: int, pointers: int) -> None:
-    """Drop from a session what the model will not look at when it goes on from ``frame`` to a neighbour.
+    """Drop from a session what the model will not attend to when it goes on from ``frame`` to a neighbour.
 
-    It looks back at the ``memories`` - 1 frames before, and at the small pointers of the ``pointers`` - 1 before. What
-    the object was prompted with stays. Masks at the size of the network input were for the memory encoder alone.
+    It attends to the ``memories`` - 1 frames before, and to the small pointers of the ``pointers`` - 1 before. The
+    prompted frame stays. Masks at the size of the network input were for the memory encoder alone.
     """
     for outputs in session.output_dict_per_obj.values():
         tracked = outputs["non_cond_frame_outputs"]
@@ -275,9 +255,9 @@ def forget_old_frames(session: Any, frame: int, memories: int, pointers: int) ->
 
 
 def forget_positions(model: Any) -> None:
-    """Drop the position encodings that transformers keeps in a cache of its own, 67 MB at 1024 pixels, by others.
+    """Drop the position encodings that transformers caches, by small ones: the cache holds the last one or two.
 
-    That cache belongs to the class: it would outlive the model. It holds the last one or two.
+    That cache belongs to the class, and would outlive the model.
     """
     for module in model.modules():
         if "Sine" in type(module).__name__:
@@ -300,9 +280,8 @@ class Sam2VideoTracker(MaskTracker):
     """Follows objects by SAM 2 or EdgeTAM, whichever the checkpoint is, as published: memory of seven frames.
 
     The image encoder runs once per frame, for all objects and both directions. The features of ``frames_kept`` frames
-    stay until ``start`` or ``close``, 17 MB a frame at 1024 pixels (8 MB in bfloat16). An object costs the memory of at
-    most seven frames, 6 MB, however long the clip. ``close`` gives all of this back; the model lives as long as the
-    tracker.
+    stay until ``start`` or ``close``, and for every object the memory of at most seven frames, however long the clip:
+    docs/ablations.md#cost-of-sam-2. The model lives as long as the tracker.
 
     Masks come from a quarter of ``image_size`` by bilinear interpolation of their logits; small holes are not filled.
 
@@ -329,10 +308,8 @@ class Sam2VideoTracker(MaskTracker):
     ) -> None:
         if frames_kept < 1:
             raise ValueError(f"expected frames_kept >= 1, but got {frames_kept}")
-        if dtype is None:
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.device = device
-        self.dtype = dtype
+        self.dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         self.image_size = image_size
         self._frames_kept = frames_kept
         model, self._architecture = load_video_model(checkpoint, image_size, allow_download)
@@ -340,68 +317,42 @@ class Sam2VideoTracker(MaskTracker):
         self.close()
 
     def start(self, clip: NDArray[np.uint8]) -> None:
-        """See :meth:`MaskTracker.start`.
-
-        Raises:
-            ValueError: not a clip of RGB frames.
-        """
-        check_clip(clip)
-        self._begin(clip)
+        super().start(clip)
+        self._frames = PreparedFrames(clip, self.image_size, self.device)
 
     def reset(self) -> None:
+        super().reset()
         self._objects: dict[int, TrackedObject] = {}
-        self._frame: int | None = None
 
     def close(self) -> None:
-        self._begin(np.zeros((0, 1, 1, 3), np.uint8))
+        super().close()
+        self._frames = PreparedFrames(self._clip, self.image_size, self.device)
+        self._features = SharedFeatures(self._frames_kept)
         forget_positions(self._model)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # for the others on this device: what torch has cached is lost to them
 
-    def add_object(
-        self, frame: int, object_id: int, *, point: tuple[int, int] | None = None, mask: Mask | None = None
-    ) -> None:
-        """See :meth:`MaskTracker.add_object`. An id that is there already begins anew.
-
-        Raises:
-            ValueError: also where the other objects are on another frame.
-        """
-        check_frame(len(self._clip), frame, self._frame)
+    def _add(self, frame: int, object_id: int, prompt: tuple[int, int] | Mask) -> None:
         size = self._clip.shape[1], self._clip.shape[2]
-        check_prompt(size, point, mask)
-        self._frame = frame
-        if mask is not None and not mask.any():
+        if not isinstance(prompt, tuple) and not prompt.any():
             self._objects[object_id] = TrackedObject(None, np.zeros(size, np.bool_))
             return
-        session = open_session(self._architecture, self._frames, self._features, size, self.device)
+        session = open_session(self._architecture, self._frames, self._features, size)
         index = session.obj_id_to_idx(object_id)
-        if point is not None:
-            session.add_point_inputs(index, frame, prepare_point(point, size, self.image_size))
-        elif mask is not None:
-            session.add_mask_inputs(index, frame, prepare_mask(mask, self.image_size))
+        if isinstance(prompt, tuple):
+            session.add_point_inputs(index, frame, prepare_point(prompt, size, self.image_size))
+        else:
+            session.add_mask_inputs(index, frame, prepare_mask(prompt, self.image_size))
         session.obj_with_new_inputs = [object_id]
         self._objects[object_id] = TrackedObject(session, self._run(session, frame))
 
-    def masks(self, frame: int) -> dict[int, Mask]:
-        check_frame(len(self._clip), frame, self._frame)
+    def _current_masks(self) -> dict[int, Mask]:
         return {key: tracked.mask for key, tracked in self._objects.items()}
 
-    def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        check_frame(len(self._clip), frame, self._frame)
-        goal = frame - 1 if reverse else frame + 1
-        if not 0 <= goal < len(self._clip):
-            raise ValueError(f"expected a frame with one {'before' if reverse else 'after'} it, but got {frame}")
+    def _advance(self, frame: int, goal: int) -> None:
         for tracked in self._objects.values():
             if tracked.session is not None:
-                tracked.mask = self._run(tracked.session, goal, reverse)
-            self._frame = goal
-        return self.masks(goal)
-
-    def _begin(self, clip: NDArray[np.uint8]) -> None:
-        self._clip = clip
-        self._frames = PreparedFrames(clip, self.image_size, self.device)
-        self._features = SharedFeatures(self._frames_kept)
-        self.reset()
+                tracked.mask = self._run(tracked.session, goal, reverse=goal < frame)
 
     @torch.inference_mode()
     def _run(self, session: Any, frame: int, reverse: bool = False) -> Mask:

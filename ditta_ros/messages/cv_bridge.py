@@ -1,8 +1,8 @@
 """Camera images by ``cv_bridge``, where it runs beside the NumPy that it was compiled against.
 
-Beside another NumPy, as a virtual environment brings one, it may fail to import, raise in the middle of a conversion, or
-end the whole process. So the node imports it beside the distribution's NumPy alone, and ``ditta doctor`` tries it in a
-process of its own. Elsewhere :mod:`ditta_ros.messages.images` converts, to the same pixels.
+Beside another NumPy, as a virtual environment brings one, it may fail to import, raise while it converts, or end the
+whole process. So the node imports it beside the distribution's NumPy alone, and ``ditta doctor`` tries it in a process
+of its own. Elsewhere :mod:`ditta_ros.messages.images` converts, to the same pixels.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.teacher.sam2 import Sam2Tracker, Sam2TrackerConfig, build_network, load_configuration
+from ditta_core.teacher.sam2 import Sam2Tracker, Sam2TrackerConfig
+from ditta_core.teacher.sam2_network import build_network, load_configuration
 
 IMAGE_SIZE = 64
 

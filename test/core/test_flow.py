@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 from ditta_core.flow import (
     RESIDUAL_SCALE,
     FlowEstimator,
-    appearance_trust,
+    flow_reliability,
     forward_backward_consistent,
     in_frame,
     positions,
@@ -208,30 +208,30 @@ def test_pixels_that_come_into_view_are_inconsistent() -> None:
     assert consistent[50:70, 48:68].mean() > 0.99
 
 
-def test_appearance_trust_follows_its_formula() -> None:
+def test_flow_reliability_follows_its_formula() -> None:
     source = np.full((20, 30), 100, np.uint8)
     target = source.copy()
     target[5:12, 10:17] = 140
     still = np.zeros((20, 30, 2), np.float32)
-    trust = appearance_trust(source, target, still)
+    trust = flow_reliability(source, target, still)
     assert trust[15, 25] == 1  # explained, in a frame whose median residual is 0
     np.testing.assert_allclose(trust[8, 13], np.exp(-(40.0**2)), atol=1e-6)
     noisy = np.full((20, 30), 104, np.uint8)  # all residuals 4: the scale is 6·4 + 1
-    np.testing.assert_allclose(appearance_trust(source, noisy, still), np.exp(-((4 / (RESIDUAL_SCALE * 4 + 1)) ** 2)))
+    np.testing.assert_allclose(flow_reliability(source, noisy, still), np.exp(-((4 / (RESIDUAL_SCALE * 4 + 1)) ** 2)))
 
 
-def test_appearance_trust_under_noise_is_that_of_the_frame_as_a_whole() -> None:
+def test_flow_reliability_under_noise_is_that_of_the_frame_as_a_whole() -> None:
     image = (texture((60, 80), seed=3) * 255).astype(np.uint8)
     random = np.random.default_rng(0)
     still = np.zeros((60, 80, 2), np.float32)
     source, target = (
         np.clip(image.astype(np.float32) + random.normal(0, 40, image.shape), 0, 255).astype(np.uint8) for _ in range(2)
     )
-    assert np.median(appearance_trust(source, target, still)) > 0.9
-    shifted = appearance_trust(image, np.roll(image, 9, 1), still)
-    assert shifted.mean() < appearance_trust(image, image, still).mean() == 1
+    assert np.median(flow_reliability(source, target, still)) > 0.9
+    shifted = flow_reliability(image, np.roll(image, 9, 1), still)
+    assert shifted.mean() < flow_reliability(image, image, still).mean() == 1
 
 
-def test_appearance_trust_refuses_images_of_two_sizes() -> None:
+def test_flow_reliability_refuses_images_of_two_sizes() -> None:
     with pytest.raises(ValueError, match="one size"):
-        appearance_trust(np.zeros((4, 5), np.uint8), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 2), np.float32))
+        flow_reliability(np.zeros((4, 5), np.uint8), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 2), np.float32))

@@ -32,6 +32,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.base import DistillationTarget, NoTargetError, TargetBuilder
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.teacher.dense_flow import DenseFlow
+from ditta_core.types import AdaptationFailed
 
 SIZE = (48, 64)
 
@@ -54,7 +55,7 @@ def test_golden_steps() -> None:
         assert losses.temporal == pytest.approx(float(golden[f"s{step}.loss.distill_addon"]), abs=1e-4)
         assert losses.contrastive == pytest.approx(float(golden[f"s{step}.loss.contra"]), abs=1e-4)
         assert losses.total == pytest.approx(float(golden[f"s{step}.loss.total"]), abs=1e-4)
-    for prefix, model in (("final.", trainer.live), ("final_momentum.", trainer.averaged)):
+    for prefix, model in (("final.", trainer.student), ("final_momentum.", trainer.ema_model)):
         state = model.state_dict()
         for key in (key for key in golden.files if key.startswith(prefix)):
             ours = state[golden_name(key.removeprefix(prefix))].detach()
@@ -70,10 +71,10 @@ def test_moving_average_after_one_step() -> None:
     before = copy.deepcopy(segmenter)
     trainer = DistillationTrainer(segmenter, AdaptationConfig.parity(), ((18, 22),))
     trainer.step(golden_features(golden, "s0.c"), golden_target(voting, 0))
-    for start, live, mean in zip(
-        before.parameters(), trainer.live.parameters(), trainer.averaged.parameters(), strict=True
+    for start, student, mean in zip(
+        before.parameters(), trainer.student.parameters(), trainer.ema_model.parameters(), strict=True
     ):
-        torch.testing.assert_close(mean, start + 0.01 * (live - start), atol=1e-7, rtol=1e-5)
+        torch.testing.assert_close(mean, start + 0.01 * (student - start), atol=1e-7, rtol=1e-5)
 
 
 # --- the three stages on a real (random) network ---
@@ -221,7 +222,7 @@ BAD = AdaptationConfig(passes=5, learning_rate=0.01)
 
 def test_a_good_teacher_passes_the_guard(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
     report = adapt(copy.deepcopy(street[0]), street[1], (96, 128), DenseFlow(), AdaptationConfig(passes=2))
-    assert report.succeeded and report.reason == "adapted" and report.deployed_share == 0.75
+    assert report.succeeded and report.reason == "adapted" and report.refused == "" and report.deployed_share == 0.75
     assert report.statistics_share is not None and 0 < report.statistics_share <= 0.3
 
 
@@ -229,15 +230,17 @@ def test_a_bad_teacher_is_refused_and_the_statistics_stay(street: tuple[Temporal
     base, adapted = street[0], copy.deepcopy(street[0])
     report = adapt(adapted, street[1], (96, 128), OneClass(), BAD)
     assert report.succeeded and report.deployed_share == 0 and report.statistics_share
-    assert "refused" in report.reason and "the base decoder stays" in report.reason and "another class" in report.reason
+    assert report.refused.startswith("on the warm-up frames, ") and "another class" in report.refused
+    assert report.refused in report.reason and "the base decoder stays" in report.reason
     for ours, before in zip(adapted.model.decoder_parameters(), base.model.decoder_parameters(), strict=True):
         assert torch.equal(ours, before)
     assert any(not torch.equal(*pair) for pair in zip(adapted.buffers(), base.buffers(), strict=True))
 
 
 def test_a_refusal_that_leaves_nothing_adapted_fails(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
-    with pytest.raises(RefusedError, match="the base model stays"):
+    with pytest.raises(RefusedError, match="the base model stays") as failure:
         adapt(copy.deepcopy(street[0]), street[1], (96, 128), OneClass(), replace(BAD, statistics_share=0.0))
+    assert "another class" in failure.value.refused
 
 
 def test_the_published_form_only_guards_against_collapse(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
@@ -251,13 +254,13 @@ def test_a_black_warm_up_fails_with_the_reason() -> None:
         adapt(random_segmenter(), 0 * clip_of(2), SIZE, OwnLabels(), AdaptationConfig())
 
 
-# --- windows ---
+# --- crops ---
 
 
-def test_a_model_that_decodes_no_windows_is_trained_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_decodes_no_crops_is_trained_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     config = AdaptationConfig(passes=2, crop=0.25)
     assert trained_sizes(monkeypatch, config) == [(16, 16)] * 3 + [(24, 32)] * 3  # the last pass is on whole frames
-    monkeypatch.setattr(ESPNetv2, "decodes_windows", False)
+    monkeypatch.setattr(ESPNetv2, "decodes_crops", False)
     assert trained_sizes(monkeypatch, config) == [(24, 32)] * 6
 
 
@@ -291,7 +294,7 @@ def test_what_a_step_trains_on(
     assert trained_sizes(monkeypatch, config)[:3] == [size] * 3
 
 
-def test_training_on_windows_is_repeatable() -> None:
+def test_training_on_crops_is_repeatable() -> None:
     states = []
     for _ in range(2):
         adapted = random_segmenter()
@@ -392,6 +395,13 @@ def test_one_frame_leaves_the_temporal_branch_untrained(source: ModelSource) -> 
 def test_failures_end_in_the_report(job: AdaptationJob, reason: str) -> None:
     result = run_job(job)
     assert result.state is None and not result.report.succeeded and reason in result.report.reason
+
+
+@pytest.mark.parametrize(
+    "failure", [NoTargetError, NonFiniteLossError, NothingShownError, RefusedError, CollapseError, Cancelled]
+)
+def test_every_way_to_fail_is_one_failure(failure: type[Exception]) -> None:
+    assert issubclass(failure, AdaptationFailed)
 
 
 def test_cancelled_job(source: ModelSource) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditta_core.adaptation.crops import Grid, Window
+from ditta_core.adaptation.crops import Crop, CropGrid
 from ditta_core.adaptation.losses import FrameTarget, distillation_loss
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.base import SegmentationModel
@@ -17,7 +17,7 @@ from ditta_core.segmentation.base import SegmentationModel
 class OnePixel(SegmentationModel):
     """Logits from two maps at strides 2 and 4, every pixel on its own; nothing is encoded."""
 
-    decodes_windows = True
+    decodes_crops = True
     embedding_dim = 5
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ def test_a_window_of_features_and_target_is_the_frame_with_the_rest_masked(turn:
     torch.manual_seed(0)
     model = OnePixel()
     features, target = frame_of(4, 6)
-    grid = Grid.of(model, features, target)
-    assert grid == Grid(4, 6)
-    window = grid.corner(turn, 0.25)
+    grid = CropGrid.of(model, features, target)
+    assert grid == CropGrid(4, 6)
+    crop = grid.corner(turn, 0.25)
     assert target.weights is not None
     mask = torch.zeros_like(target.weights)
-    window.of(mask)[:] = 1
+    crop.of(mask)[:] = 1
     assert mask.sum() == mask.numel() / 4
     masked = replace(target, weights=target.weights * mask)
     gradients = []
-    for maps, goal in ((features, masked), (tuple(map(window.of, features)), window.of_target(target))):
+    for maps, goal in ((features, masked), (tuple(map(crop.of, features)), crop.of_target(target))):
         loss = distillation_loss(model.classify(model.decode(maps)), goal)
         gradients.append(torch.autograd.grad(loss, model.decoder_parameters()))
     for ours, theirs in zip(*gradients, strict=True):
@@ -78,15 +78,15 @@ def test_the_four_corners_cover_the_frame() -> None:
     for (rows, columns), area in (((4, 6), 0.25), ((5, 7), 0.25), ((23, 30), 0.5), ((1, 1), 0.25), ((3, 2), 1.0)):
         covered = torch.zeros(rows, columns)
         for turn in range(4):
-            window = Grid(rows, columns).corner(turn, area).of(covered)
-            assert window.numel() >= area * rows * columns
-            window += 1
+            crop = CropGrid(rows, columns).corner(turn, area).of(covered)
+            assert crop.numel() >= area * rows * columns
+            crop += 1
         assert covered.min() >= 1
         assert (rows, columns) != (4, 6) or covered.max() == 1
 
 
 def test_a_target_keeps_what_it_lacks() -> None:
-    target = Window(Grid(2, 2), 1, 0, 1, 2).of_target(FrameTarget(torch.arange(16).view(4, 4), None, None, None))
+    target = Crop(CropGrid(2, 2), 1, 0, 1, 2).of_target(FrameTarget(torch.arange(16).view(4, 4), None, None, None))
     assert target.labels.tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
     assert target.probabilities is target.weights is target.object_ids is None
 
@@ -102,11 +102,11 @@ def test_a_target_keeps_what_it_lacks() -> None:
 )
 def test_what_has_no_common_cells_is_trained_whole(shapes: list[tuple[int, ...]]) -> None:
     target = FrameTarget(torch.zeros(8, 12, dtype=torch.long), None, None, None)
-    assert Grid.of(OnePixel(), [torch.zeros(shape) for shape in shapes], target) is None
+    assert CropGrid.of(OnePixel(), [torch.zeros(shape) for shape in shapes], target) is None
 
 
-def test_a_model_that_decodes_no_windows_is_trained_whole() -> None:
+def test_a_model_that_decodes_no_crops_is_trained_whole() -> None:
     features, target = frame_of(4, 6)
     model = OnePixel()
-    model.decodes_windows = False
-    assert Grid.of(model, features, target) is None
+    model.decodes_crops = False
+    assert CropGrid.of(model, features, target) is None

@@ -8,10 +8,10 @@ from moving_scenes import moving_square
 from numpy.typing import NDArray
 
 from ditta_core.adaptation.guard import (
-    ANCHORED,
-    WEIGHTED,
+    ANCHORED_LIMITS,
+    WEIGHTED_LIMITS,
     CollapseError,
-    Comparison,
+    DecoderCheck,
     NothingShownError,
     effective_classes,
     guard_against_collapse,
@@ -56,37 +56,37 @@ def answer(*shares: float) -> torch.Tensor:
 def test_a_gentle_change_passes() -> None:
     base, adapted = answer(0.95, 0.03, 0.02), answer(0.96, 0.02, 0.02)
     base[..., 0], adapted[..., 0] = base[..., 0].roll(1, 1) * 0 + 1 / 3, adapted[..., 0].roll(1, 1)
-    comparison = Comparison.of(base, adapted, WEIGHTED)
-    assert comparison.entropy_ratio < 1 and comparison.contradicted == 0 and comparison.objection == ""
+    check = DecoderCheck.of(base, adapted, WEIGHTED_LIMITS)
+    assert check.entropy_ratio < 1 and check.contradicted == 0 and check.objection == ""
 
 
 def test_contradicting_what_the_base_model_is_sure_of_is_objected_to() -> None:
     base, adapted = answer(0.95, 0.03, 0.02), answer(0.95, 0.03, 0.02)
     adapted[..., 0] = adapted[..., 0].flip(1)  # a tenth of the pixels
-    comparison = Comparison.of(base, adapted, WEIGHTED)
-    assert comparison.contradicted == pytest.approx(0.1) and comparison.entropy_ratio == pytest.approx(1)
-    assert "another class to 10.0%" in comparison.objection and "entropy" not in comparison.objection
+    check = DecoderCheck.of(base, adapted, WEIGHTED_LIMITS)
+    assert check.contradicted == pytest.approx(0.1) and check.entropy_ratio == pytest.approx(1)
+    assert "another class to 10.0%" in check.objection and "entropy" not in check.objection
 
 
 def test_anchored_targets_may_contradict_less_and_where_the_base_model_is_less_sure() -> None:
     base, adapted = answer(0.85, 0.1, 0.05), answer(0.85, 0.1, 0.05)
     adapted[..., 0, 0] = adapted[..., 0, 0].flip(1)  # a hundredth of the pixels
-    for limits, contradicted in ((WEIGHTED, 0.0), (ANCHORED, 0.01)):
-        comparison = Comparison.of(base, adapted, limits)
-        assert comparison.contradicted == pytest.approx(contradicted)
-        assert bool(comparison.objection) == (contradicted > 0)
-    assert "1.0% of the pixels the base model is sure of (at most 0.5%)" in comparison.objection
+    for limits, contradicted in ((WEIGHTED_LIMITS, 0.0), (ANCHORED_LIMITS, 0.01)):
+        check = DecoderCheck.of(base, adapted, limits)
+        assert check.contradicted == pytest.approx(contradicted)
+        assert bool(check.objection) == (contradicted > 0)
+    assert "1.0% of the pixels the base model is sure of (at most 0.5%)" in check.objection
 
 
 def test_a_model_that_is_undecided_now_is_objected_to() -> None:
-    comparison = Comparison.of(answer(0.95, 0.03, 0.02), answer(0.6, 0.2, 0.2), WEIGHTED)
-    assert comparison.contradicted == 0 and "4.09 times" in comparison.objection and "entropy" in comparison.objection
+    check = DecoderCheck.of(answer(0.95, 0.03, 0.02), answer(0.6, 0.2, 0.2), WEIGHTED_LIMITS)
+    assert check.contradicted == 0 and "4.09 times" in check.objection and "entropy" in check.objection
 
 
 def test_nothing_is_contradicted_where_the_base_model_is_sure_of_nothing() -> None:
-    comparison = Comparison.of(answer(0.4, 0.3, 0.3), answer(0.3, 0.4, 0.3), WEIGHTED)
-    assert comparison.contradicted == 0 and comparison.objection == ""
-    assert np.isfinite(Comparison.of(answer(1.0, 0.0), answer(0.0, 1.0), WEIGHTED).entropy_ratio)
+    check = DecoderCheck.of(answer(0.4, 0.3, 0.3), answer(0.3, 0.4, 0.3), WEIGHTED_LIMITS)
+    assert check.contradicted == 0 and check.objection == ""
+    assert np.isfinite(DecoderCheck.of(answer(1.0, 0.0), answer(0.0, 1.0), WEIGHTED_LIMITS).entropy_ratio)
 
 
 def test_effective_classes() -> None:

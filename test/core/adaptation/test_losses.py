@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.special import softmax
 
-from ditta_core.adaptation.losses import FrameTarget, Prototypes, anchored, contrastive_loss, distillation_loss
+from ditta_core.adaptation.losses import FrameTarget, Prototypes, anchor_targets, contrastive_loss, distillation_loss
 from ditta_core.teacher.base import DistillationTarget
 
 
@@ -36,19 +36,19 @@ def test_soft_weighted_loss_is_the_weighted_mean_of_cross_entropies() -> None:
 
 def soft_target() -> tuple[DistillationTarget, np.ndarray]:
     rng = np.random.default_rng(0)
-    taught, own = (softmax(rng.normal(size=(2, 4, 3, 5)), 1).astype(np.float32) for _ in range(2))
+    taught, prediction = (softmax(rng.normal(size=(2, 4, 3, 5)), 1).astype(np.float32) for _ in range(2))
     weights = rng.uniform(size=(2, 3, 5)).astype(np.float32)
     weights[0, 0, 0], weights[0, 0, 1] = 0, 1
-    return DistillationTarget(taught.argmax(1).astype(np.int64), taught, weights, objects=3), own
+    return DistillationTarget(taught.argmax(1).astype(np.int64), taught, weights, objects=3), prediction
 
 
-def test_anchored_target_is_sharp_where_certain_and_the_own_prediction_where_not() -> None:
-    target, own = soft_target()
-    result = anchored(target, own)
+def test_anchored_target_is_sharp_where_certain_and_the_prediction_where_not() -> None:
+    target, prediction = soft_target()
+    result = anchor_targets(target, prediction)
     assert result.probabilities is not None and target.probabilities is not None
     assert result.weights is None and result.objects == 3
     np.testing.assert_allclose(result.probabilities.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(result.probabilities[0, :, 0, 0], own[0, :, 0, 0], rtol=1e-5)
+    np.testing.assert_allclose(result.probabilities[0, :, 0, 0], prediction[0, :, 0, 0], rtol=1e-5)
     # The square of a softmax, normalised, is the softmax of twice the logits.
     twice = softmax(2 * np.log(target.probabilities[0, :, 0, 1]))
     np.testing.assert_allclose(result.probabilities[0, :, 0, 1], twice, rtol=1e-5)
@@ -57,10 +57,10 @@ def test_anchored_target_is_sharp_where_certain_and_the_own_prediction_where_not
 
 def test_a_model_that_agrees_and_is_uncertain_has_nothing_to_learn() -> None:
     """Cross-entropy against one's own prediction has no gradient; without the anchor, weights would be normalised."""
-    target, own = soft_target()
+    target, prediction = soft_target()
     assert target.weights is not None
-    target = anchored(replace(target, weights=np.zeros_like(target.weights)), own)
-    scores = torch.from_numpy(own[:1]).log().requires_grad_()
+    target = anchor_targets(replace(target, weights=np.zeros_like(target.weights)), prediction)
+    scores = torch.from_numpy(prediction[:1]).log().requires_grad_()
     distillation_loss(scores, FrameTarget.of(target, 0, torch.device("cpu"))).backward()
     assert scores.grad is not None
     torch.testing.assert_close(scores.grad, torch.zeros_like(scores), atol=1e-7, rtol=0)
@@ -68,9 +68,9 @@ def test_a_model_that_agrees_and_is_uncertain_has_nothing_to_learn() -> None:
 
 @pytest.mark.parametrize("missing", ["probabilities", "weights"])
 def test_hard_and_unweighted_targets_stay_as_they_are(missing: str) -> None:
-    target, own = soft_target()
+    target, prediction = soft_target()
     target = replace(target, **{missing: None})
-    assert anchored(target, own) is target
+    assert anchor_targets(target, prediction) is target
 
 
 def contrast(object_ids: torch.Tensor, features: torch.Tensor) -> float:

@@ -141,11 +141,11 @@ def test_as_many_threads_as_torch_uses(threads: int) -> None:
 def test_torch_answers_until_the_network_is_compiled() -> None:
     compiler, gate = Compiler(RuntimeConfig(precision="float32")), threading.Event()
     network = compiler.network(small(), False)
-    compiler.executor.submit(gate.wait)  # the one thread that compiles is busy
+    compiler._executor.submit(gate.wait)  # the one thread that compiles is busy
     assert network(pixels_of()) is None
     assert network.status == RuntimeStatus("torch", "openvino is being compiled")
     gate.set()
-    compiler.executor.shutdown(wait=True)
+    compiler._executor.shutdown(wait=True)
     assert network(pixels_of()) is not None and network.status == RuntimeStatus("openvino")
 
 

@@ -85,7 +85,7 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
     state["base_net.level1.conv.weight"] = torch.zeros(32, 3, 5, 5)
     path = tmp_path / "shape.safetensors"
     save_file(state, path)
-    with pytest.raises(ValueError, match=r"level1.conv.weight: expected \[32, 3, 3, 3\], but got \[32, 3, 5, 5\]"):
+    with pytest.raises(ValueError, match=r"level1.conv.weight: .*\[32, 3, 5, 5\].*\[32, 3, 3, 3\]"):
         load_espnetv2(path)
 
 

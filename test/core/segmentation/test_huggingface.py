@@ -227,7 +227,7 @@ def test_logits_are_those_of_the_network(loaded: Loaded) -> None:
     height, width = (side // architecture.stride for side in architecture.size)
     assert embedding.shape == (2, model.embedding_dim, height, width)
     assert logits.shape == (2, CLASSES, height, width)
-    assert model.fusion_pool == max(1, 4 // architecture.stride)
+    assert model.temporal_pool == max(1, 4 // architecture.stride)
     assert model.classes.names == tuple(LABELS.values())
     assert all(len(level) == 2 for level in features)
 

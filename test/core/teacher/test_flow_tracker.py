@@ -74,8 +74,8 @@ def test_colour_decides_beside_the_forward_backward_check(difference: int, confi
     goal = source + np.array([0, difference, 0], np.uint8)
     flow = np.full((20, 30, 2), (4.0, 0.0), np.float32)
     step = make_step(source, goal, flow, -flow if confirmed else flow, FlowTrackerConfig())
-    assert (step.trusted[:, :26] == trusted).all()
-    assert not step.trusted[:, 26:].any()  # out of the frame
+    assert (step.reliable[:, :26] == trusted).all()
+    assert not step.reliable[:, 26:].any()  # out of the frame
 
 
 def test_slow_motion_is_not_rounded_away() -> None:

@@ -204,41 +204,38 @@ class KnownObjects(MaskTracker):
     def __init__(self, truth: NDArray[np.bool_], accepts_late_objects: bool) -> None:
         self.truth = truth
         self.accepts_late_objects = accepts_late_objects
-        self.resets = 0
         self.prompts: list[tuple[int, int, str]] = []
         self.closed = True
 
     def start(self, clip: NDArray[np.uint8]) -> None:
+        super().start(clip)
         self.closed = False
-        self.reset()
 
     def reset(self) -> None:
+        super().reset()
         self.chosen: dict[int, int] = {}
         self.began = False
-        self.resets += 1
-
-    def add_object(
-        self, frame: int, object_id: int, *, point: tuple[int, int] | None = None, mask: Mask | None = None
-    ) -> None:
-        if self.began and not self.accepts_late_objects:
-            raise RuntimeError("an object was added after propagation began")
-        if point is not None:
-            candidates = self.truth[:, frame, point[0], point[1]]
-        else:
-            assert mask is not None
-            candidates = (self.truth[:, frame] == mask).all((1, 2))
-        self.chosen[object_id] = int(np.flatnonzero(candidates)[0])
-        self.prompts.append((frame, object_id, "point" if mask is None else "mask"))
-
-    def masks(self, frame: int) -> dict[int, Mask]:
-        return {object_id: self.truth[index, frame] for object_id, index in self.chosen.items()}
-
-    def propagate(self, frame: int, *, reverse: bool = False) -> dict[int, Mask]:
-        self.began = True
-        return self.masks(frame - 1 if reverse else frame + 1)
 
     def close(self) -> None:
+        super().close()
         self.closed = True
+
+    def _add(self, frame: int, object_id: int, prompt: tuple[int, int] | Mask) -> None:
+        if self.began and not self.accepts_late_objects:
+            raise RuntimeError("an object was added after propagation began")
+        if isinstance(prompt, tuple):
+            candidates = self.truth[:, frame, prompt[0], prompt[1]]
+        else:
+            candidates = (self.truth[:, frame] == prompt).all((1, 2))
+        self.chosen[object_id] = int(np.flatnonzero(candidates)[0])
+        self.prompts.append((frame, object_id, "point" if isinstance(prompt, tuple) else "mask"))
+        self.frame = frame
+
+    def _current_masks(self) -> dict[int, Mask]:
+        return {object_id: self.truth[index, self.frame] for object_id, index in self.chosen.items()}
+
+    def _advance(self, frame: int, goal: int) -> None:
+        self.began, self.frame = True, goal
 
 
 FRAMES, HEIGHT, WIDTH = 4, 40, 60

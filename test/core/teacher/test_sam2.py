@@ -30,18 +30,15 @@ from ditta_core.teacher.base import Mask
 from ditta_core.teacher.build import build_teacher, check_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.teacher.object_vote import ObjectVote
-from ditta_core.teacher.sam2 import (
+from ditta_core.teacher.sam2 import Sam2Tracker, Sam2TrackerConfig, fill_holes, network_input
+from ditta_core.teacher.sam2_network import (
     CONFIGURATIONS,
     INTERFACE,
     SIZES,
-    Sam2Tracker,
-    Sam2TrackerConfig,
     build_network,
     configuration_name,
-    fill_holes,
     load_configuration,
     load_network,
-    network_input,
     require_sam2,
 )
 
@@ -307,8 +304,8 @@ class Foreign:
 def test_what_is_no_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     weights = torch.load(checkpoint, weights_only=True)["model"]
     cases: dict[str, tuple[Any, str]] = {
-        "code.pt": (Foreign(), "nothing but tensors"),
-        "list.pt": ([1, 2], "tensors by name"),
+        "code.pt": (Foreign(), "expected a readable weight file"),
+        "list.pt": ([1, 2], "expected a flat dictionary of tensors"),
         "transformers.pt": ({"vision_encoder.neck": torch.zeros(1)}, "object_vote:sam2_transformers"),
         "width.pt": (
             {**weights, "image_encoder.trunk.patch_embed.proj.weight": torch.zeros(100, 3, 7, 7)},
@@ -372,7 +369,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_interface_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(INTERFACE, "track_step", ("frame",))
+    monkeypatch.setitem(INTERFACE, "track_step", "frame")
     with pytest.raises(ImportError, match=r"where track_step takes frame, but got sam2 .*frame_idx.*; .*pip"):
         require_sam2()
 
