@@ -75,11 +75,9 @@ class ClassList:
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f"expected every class once, but got {repeated} more than once")
-        if not len(self.names) == len(self.colors) == len(self.members):
-            raise ValueError(
-                f"expected a colour and members for each of {len(self.names)} classes, but got {len(self.colors)} "
-                f"colours and {len(self.members)} member lists"
-            )
+        count, colors, lists = len(self.names), len(self.colors), len(self.members)
+        if not count == colors == lists:
+            raise ValueError(f"expected colours and member lists of {count} classes, but got {colors} and {lists}")
         seen: dict[str, str] = {}
         for name, members in zip(self.names, self.members, strict=True):
             for member in members:
@@ -103,10 +101,7 @@ class ClassList:
 
     @classmethod
     def of_outputs(cls, names: Sequence[str]) -> ClassList:
-        """Classes of a model's outputs: the packaged list of the same names, else :meth:`of_names`.
-
-        The packaged list brings the colours of the data set, and its spelling of the names.
-        """
+        """Classes of a model's outputs: the packaged list of comparable names, colours too, else :meth:`of_names`."""
         spelling = [comparable(name) for name in names]
         for known in packaged_names():
             packaged = cls.packaged(known)
@@ -127,9 +122,7 @@ class ClassList:
             value = [{"name": name, "members": members} for name, members in value.items()]
         if not isinstance(value, list) or not value:
             raise ValueError(f"expected a list of classes in {origin}, but got {value!r}")
-        names: list[str] = []
-        colors: list[Color] = []
-        members: list[tuple[str, ...]] = []
+        classes: list[tuple[str, Color, tuple[str, ...]]] = []
         for index, entry in enumerate(value):
             if isinstance(entry, str):
                 entry = {"name": entry}
@@ -150,10 +143,8 @@ class ClassList:
             its_members = entry.get("members") or [entry["name"]]
             if isinstance(its_members, str):
                 its_members = [its_members]
-            names.append(entry["name"])
-            colors.append((color[0], color[1], color[2]))
-            members.append(tuple(str(member) for member in its_members))
-        return cls(tuple(names), tuple(colors), tuple(members))
+            classes.append((entry["name"], (color[0], color[1], color[2]), tuple(map(str, its_members))))
+        return cls(*zip(*classes, strict=True))
 
     @classmethod
     def packaged(cls, name: str) -> ClassList:
@@ -198,15 +189,11 @@ class ClassList:
         return palette[class_ids]
 
     def overlay(self, image: NDArray[np.uint8], class_ids: NDArray[Any], opacity: float = 0.65) -> NDArray[np.uint8]:
-        """The class colours over an image; unlabelled pixels show the image alone.
+        """The class colours over an RGB image uint8 [H, W, 3]; unlabelled pixels show the image alone.
 
         Args:
-            image: RGB uint8 [H, W, 3].
             class_ids: uint8 or uint16 [H, W].
             opacity: Share of the colour in 0..1.
-
-        Returns:
-            RGB uint8 [H, W, 3].
         """
         import cv2  # whoever has an image has it; names and colours do without
 
@@ -245,11 +232,9 @@ class ClassMap:
     def between(cls, source: ClassList, classes: ClassList) -> ClassMap:
         """Assign every output to the class that has its name as a member, else to that of a :func:`comparable` name.
 
-        Every class must get an output: whoever reads the masks would take a class that can never appear for one that
-        is not in sight.
-
         Raises:
-            ValueError: a class has no output of the model as a member; the message suggests similar names.
+            ValueError: a class has no output of the model as a member, so that it can never appear; the message
+                suggests similar names.
         """
         owner = {member: index for index, members in enumerate(classes.members) for member in members}
         alike: dict[str, set[int]] = {}
@@ -282,10 +267,8 @@ class ClassMap:
     @property
     def unused_outputs(self) -> tuple[str, ...]:
         """The outputs that belong to no class: what is published as unlabelled."""
-        unlabelled = self.classes.unlabelled
-        return tuple(
-            name for name, owner in zip(self.source.names, self.assignment, strict=True) if owner == unlabelled
-        )
+        owners = zip(self.source.names, self.assignment, strict=True)
+        return tuple(name for name, owner in owners if owner == self.classes.unlabelled)
 
     def likely_misspelt(self) -> dict[str, str]:
         """Members of classes that are no outputs, but like an output that belongs to no class: by member that output.

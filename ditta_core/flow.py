@@ -31,6 +31,13 @@ SMALLEST_SIDE = 32
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
+def _check_same_size(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    """Raise ValueError where two images differ in size."""
+    one, other = list(source.shape[:2]), list(target.shape[:2])
+    if one != other:
+        raise ValueError(f"expected two images of one size, but got {one} and {other}")
+
+
 class FlowEstimator:
     """Dense Inverse Search flow (Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016).
 
@@ -53,14 +60,9 @@ class FlowEstimator:
         self._search = cv2.DISOpticalFlow.create(PRESETS[preset])
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """RGB uint8 [H, W, 3] -> grey uint8 [H', W'] at the size of the estimation.
-
-        ``flow`` takes either; who needs several flows of one frame prepares it once.
-        """
+        """RGB uint8 [H, W, 3] -> grey uint8 [H', W'] at the size of the estimation; ``flow`` takes either."""
         if image.ndim not in (2, 3) or image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] != 3):
-            raise ValueError(
-                f"expected an RGB image uint8 [H, W, 3] or a grey one [H, W], but got {image.dtype} {list(image.shape)}"
-            )
+            raise ValueError(f"expected uint8 RGB [H, W, 3] or grey [H, W], but got {image.dtype} {list(image.shape)}")
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
         height, width = grey.shape
         scale = self.long_side / max(height, width) if self.long_side else 1.0
@@ -83,18 +85,13 @@ class FlowEstimator:
         Raises:
             ValueError: the images differ in size, or are no images.
         """
-        if source.shape[:2] != target.shape[:2]:
-            raise ValueError(
-                f"expected two images of one size, but got {list(source.shape[:2])} and {list(target.shape[:2])}"
-            )
+        _check_same_size(source, target)
         height, width = size or target.shape[:2]
         source, target = self.prepare(source), self.prepare(target)
         rows, columns = target.shape
-        missing = max(SMALLEST_SIDE - rows, 0), max(SMALLEST_SIDE - columns, 0)
-        if any(missing):
-            source, target = (
-                np.pad(image, ((0, missing[0]), (0, missing[1])), mode="edge") for image in (source, target)
-            )
+        if min(rows, columns) < SMALLEST_SIDE:
+            padding = (0, max(SMALLEST_SIDE - rows, 0)), (0, max(SMALLEST_SIDE - columns, 0))
+            source, target = np.pad(source, padding, mode="edge"), np.pad(target, padding, mode="edge")
         # OpenCV names it the other way round: calc(a, b) gives the f with a(x) = b(x + f(x)).
         everywhere = np.zeros((*target.shape, 2), np.float32)
         flow = np.asarray(self._search.calc(target, source, everywhere), np.float32)[:rows, :columns]
@@ -114,10 +111,7 @@ def positions(flow: Flow) -> NDArray[np.float32]:
 
 
 def in_frame(places: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which places (column, row), [H, W, 2], lie on a pixel of an H×W frame: bool [H, W].
-
-    A pixel reaches half a pixel beyond its centre.
-    """
+    """Which places (column, row), [H, W, 2], lie on an H×W frame, half a pixel around its centres: bool [H, W]."""
     height, width = places.shape[:2]
     columns, rows = places[..., 0], places[..., 1]
     return (columns >= -0.5) & (columns <= width - 0.5) & (rows >= -0.5) & (rows <= height - 0.5)
@@ -177,17 +171,13 @@ def forward_backward_consistent(
     """Which pixels come back to where they started: the others are occluded, or their flow is wrong.
 
     |f(x) + b(x + f(x))|² < α₁ (|f(x)|² + |b(x + f(x))|²) + α₂, Sundaram et al., "Dense Point Trajectories by
-    GPU-accelerated Large Displacement Optical Flow", ECCV 2010. A pixel whose place is out of the frame is not
-    consistent.
+    GPU-accelerated Large Displacement Optical Flow", ECCV 2010: bool [H, W], False where x + f(x) is out of the frame.
 
     Args:
-        forward: [H, W, 2], of the pixels asked about.
-        backward: [H, W, 2], the opposite flow, of the frame that ``forward`` points into.
+        forward: f [H, W, 2], of the pixels asked about.
+        backward: b [H, W, 2], the opposite flow, of the frame that ``forward`` points into.
         relative: α₁.
         absolute: α₂ in square pixels.
-
-    Returns:
-        bool [H, W].
 
     Raises:
         ValueError: the flows differ in size.
@@ -206,10 +196,9 @@ RESIDUAL_SCALE = 6.0
 def flow_reliability(source: NDArray[np.uint8], target: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
     """How well the flow explains what the target shows: exp(−(r / (k·median r + 1))²), k = ``RESIDUAL_SCALE``.
 
-    r is the mean of target(x) − source(x + flow(x)) over 3×3 pixels, without its sign. The forward-backward check asks
-    whether two flows agree, and both may agree to carry a pole along with the wall behind it; the grey values tell. The
-    scale is the frame's own median, so that noise, fog and darkness, which raise or lower all residuals alike, do not
-    decide how reliable a flow is. One grey level is added for images without any noise.
+    r is the mean of target(x) − source(x + flow(x)) over 3×3 pixels, without its sign. It tells where two flows agree
+    and both are wrong. Noise, fog and darkness change all residuals and their median alike, so they do not count. One
+    grey level is added for images without any noise.
 
     Args:
         source, target: grey uint8 [H, W].
@@ -221,8 +210,7 @@ def flow_reliability(source: NDArray[np.uint8], target: NDArray[np.uint8], flow:
     Raises:
         ValueError: images and flow differ in size.
     """
-    if source.shape != target.shape:
-        raise ValueError(f"expected two images of one size, but got {list(source.shape)} and {list(target.shape)}")
+    _check_same_size(source, target)
     carried = warp(source[None], flow)[0][0]
     residual = np.abs(cv2.blur(target.astype(np.float32) - carried, (3, 3)))
     scale = RESIDUAL_SCALE * float(np.median(residual)) + 1

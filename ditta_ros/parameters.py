@@ -64,9 +64,7 @@ class NodeParameters:
         range=(1, 64),
     )
     sync_slop: float = parameter(
-        0.05,
-        "Seconds by which the stamps of image, camera info and depth may differ. 0: not at all.",
-        range=(0, 10),
+        0.05, "Seconds by which the stamps of image, camera info and depth may differ. 0: not at all.", range=(0, 10)
     )
     image_reliability: str = parameter(
         "best_effort",
@@ -271,15 +269,13 @@ class NodeParameters:
         Raises:
             ValueError: two parameters do not go together, or with the model.
         """
-        if bool(self.input_width) != bool(self.input_height):
-            raise ValueError(
-                f"expected both input_width and input_height, or neither, but got {self.input_width} and "
-                f"{self.input_height}"
-            )
-        if self.input_width % size_multiple or self.input_height % size_multiple:
+        width, height = self.input_width, self.input_height
+        if bool(width) != bool(height):
+            raise ValueError(f"expected both input_width and input_height, or neither, but got {width} and {height}")
+        if width % size_multiple or height % size_multiple:
             raise ValueError(
                 f"expected input_width and input_height in multiples of {size_multiple} for the model {self.model}, "
-                f"but got {self.input_width} and {self.input_height}"
+                f"but got {width} and {height}"
             )
         if self.warmup_ratio and not self.expected_frames:
             raise ValueError(
@@ -321,10 +317,7 @@ class NodeParameters:
             return AdaptationConfig.parity(**optimiser)
         temporal_branch = self.reliability_threshold > 0
         return AdaptationConfig(
-            statistics_share=self.statistics_share,
-            temporal_branch=temporal_branch,
-            guarded=self.guarded,
-            **optimiser,
+            statistics_share=self.statistics_share, temporal_branch=temporal_branch, guarded=self.guarded, **optimiser
         )
 
     def runtime_config(self) -> RuntimeConfig:

@@ -67,6 +67,7 @@ FLAGS = {
     "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
     "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
 }
+FLAG = ["true", "false"]
 PACKAGES = {"rviz": "rviz2", "foxglove": "foxglove_bridge", "bag": "ros2bag", "record": "ros2bag"}
 """Packages that arguments need."""
 OUTPUTS = ("semantic", "confidence", "camera_info", "points", "state", "classes", "label_info")
@@ -130,13 +131,8 @@ def drive_lifecycle(node: LifecycleNode) -> tuple[list[Action], list[Action]]:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
 
     def on(start_state: str | None, goal_state: str, *actions: Action) -> OnStateTransition:
-        return OnStateTransition(
-            target_lifecycle_node=node,
-            start_state=start_state,
-            goal_state=goal_state,
-            entities=list(actions),
-            handle_once=True,
-        )
+        states = {"start_state": start_state, "goal_state": goal_state}
+        return OnStateTransition(target_lifecycle_node=node, **states, entities=list(actions), handle_once=True)
 
     failures = [
         on("configuring", "unconfigured", failure("could not be configured")),
@@ -189,9 +185,8 @@ def actions_when_active(given: dict[str, str]) -> list[Action]:
         remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
         remappings.append((SPECS["image_topic"].default, next(iter(cameras.values()))))
         config = str(share_folder() / "rviz" / "ditta.rviz")
-        actions.append(
-            Node(package="rviz2", executable="rviz2", arguments=["-d", config], remappings=remappings, output="screen")
-        )
+        options = {"arguments": ["-d", config], "remappings": remappings}
+        actions.append(Node(package="rviz2", executable="rviz2", output="screen", **options))
     if given["foxglove"] == "true":
         actions.append(Node(package="foxglove_bridge", executable="foxglove_bridge", output="screen"))
     if given["bag"]:
@@ -213,9 +208,8 @@ def image_topics(given: dict[str, str]) -> dict[str, str]:
         cameras = None  # the node says what is wrong with it
     if not isinstance(cameras, dict) or not cameras:
         return {"": value_of("image_topic", given) or SPECS["image_topic"].default}
-    return {
-        str(name): str(camera.get("image") if isinstance(camera, dict) else camera) for name, camera in cameras.items()
-    }
+    images = {name: each.get("image") if isinstance(each, dict) else each for name, each in cameras.items()}
+    return {str(name): str(image) for name, image in images.items()}
 
 
 def describe(name: str) -> str:
@@ -235,20 +229,11 @@ def value_of(parameter: str, given: dict[str, str]) -> str:
 
 def generate_launch_description() -> LaunchDescription:
     """The arguments, the transport, and the node."""
-    params_file = str(share_folder() / "config" / "ditta.yaml")
+    file = str(share_folder() / "config" / "ditta.yaml"), "File with the parameters of the node."
+    described = {**{name: ("", describe(name)) for name in PARAMETERS}, "params_file": file, **ARGUMENTS, **FLAGS}
     arguments = [
-        *(DeclareLaunchArgument(name, default_value="", description=describe(name)) for name in PARAMETERS),
-        DeclareLaunchArgument(
-            "params_file", default_value=params_file, description="File with the parameters of the node."
-        ),
-        *(
-            DeclareLaunchArgument(name, default_value=default, description=text)
-            for name, (default, text) in ARGUMENTS.items()
-        ),
-        *(
-            DeclareLaunchArgument(name, default_value=default, description=text, choices=["true", "false"])
-            for name, (default, text) in FLAGS.items()
-        ),
+        DeclareLaunchArgument(name, default_value=default, description=text, choices=FLAG if name in FLAGS else None)
+        for name, (default, text) in described.items()
     ]
     # For every process of this launch, so that a camera started here publishes through shared memory as well.
     transport = [SetEnvironmentVariable(*each) for each in shared_memory_environment(os.environ).items()]

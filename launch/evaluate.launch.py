@@ -36,20 +36,17 @@ FLAGS = {
     "quick": ("false", "Whether to take a first look: 50 frames, a smaller network input."),
     "fresh": ("false", "Whether to start over instead of going on with an interrupted evaluation."),
 }
-
-
-def option(name: str) -> str:
-    """The option of an argument."""
-    return f"--{name.replace('_', '-')}"
+FLAG = ["true", "false"]
 
 
 def start(context: LaunchContext) -> list[Action]:
     """The evaluation, with the end of which the launch ends."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ("bag", *OPTIONS, *FLAGS)}
     command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", given["bag"], "--format", "bag", "--node"]
+    words = {name: f"--{name.replace('_', '-')}" for name in (*OPTIONS, *FLAGS)}
     for name in OPTIONS:
-        command += [option(name), given[name]] if given[name] else []
-    command += [option(name) for name in FLAGS if given[name] == "true"]
+        command += [words[name], given[name]] if given[name] else []
+    command += [words[name] for name in FLAGS if given[name] == "true"]
     evaluation = ExecuteProcess(
         cmd=command,
         name="evaluate",
@@ -74,12 +71,10 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument("bag", description="Labelled bag, such as `ditta bag make` makes."),
         *(
-            DeclareLaunchArgument(name, default_value=default, description=text)
-            for name, (default, text) in OPTIONS.items()
-        ),
-        *(
-            DeclareLaunchArgument(name, default_value=default, description=text, choices=["true", "false"])
-            for name, (default, text) in FLAGS.items()
+            DeclareLaunchArgument(
+                name, default_value=default, description=text, choices=FLAG if name in FLAGS else None
+            )
+            for name, (default, text) in {**OPTIONS, **FLAGS}.items()
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

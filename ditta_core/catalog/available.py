@@ -5,7 +5,8 @@ Nothing is downloaded and no model is loaded; packages are looked for without im
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,33 +98,17 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
         for entry in cached
         if entry.kind is CheckpointKind.HUGGING_FACE and entry.architecture.endswith("ForSemanticSegmentation")
     ]
-    loadable = any(option.problem is None for option in found)
+    espnetv2 = _no_weights("you give the weights, for example those for Cityscapes", f"curl -LO {_ESPNETV2_WEIGHTS}")
+    ditta = _no_weights("you give the weights: the authors' checkpoint, converted", _DITTA_CONVERSION)
+    other = package
+    if all(option.problem for option in found):
+        other = package or _no_weights("no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
     return [
         Option("camvid", "packaged: ESPNetv2 trained on CamVid, 11 classes"),
-        Option(
-            "espnetv2:FILE",
-            "weights of ESPNetv2 s=2.0 (EdgeNets)",
-            problem=Problem(
-                "weights", "you give the weights, for example those for Cityscapes", f"curl -LO {_ESPNETV2_WEIGHTS}"
-            ),
-        ),
+        Option("espnetv2:FILE", "weights of ESPNetv2 s=2.0 (EdgeNets)", problem=espnetv2),
         *found,
-        Option(
-            "hf:FOLDER or hf:ID",
-            "any *ForSemanticSegmentation of transformers",
-            problem=package
-            or (
-                None
-                if loadable
-                else Problem("weights", "no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
-            ),
-        ),
-        Option(
-            "ditta:FILE",
-            "SegFormer with DiTTA's decode head",
-            problem=package
-            or Problem("weights", "you give the weights: the authors' checkpoint, converted", _DITTA_CONVERSION),
-        ),
+        Option("hf:FOLDER or hf:ID", "any *ForSemanticSegmentation of transformers", problem=other),
+        Option("ditta:FILE", "SegFormer with DiTTA's decode head", problem=package or ditta),
     ]
 
 
@@ -135,33 +120,27 @@ def teachers(cached: list[CachedCheckpoint]) -> list[Option]:
         *_object_votes(
             Option("object_vote:sam2", "the published teacher: SAM 2 by its own package", problem=sam2_problem()),
             [entry for entry in cached if entry.kind is CheckpointKind.SAM2],
-            Problem(
-                "weights", "no weights in the cache of Hugging Face; any file will do", f"curl -LO {_SAM2_WEIGHTS}"
-            ),
+            _no_weights("no weights in the cache of Hugging Face; any file will do", f"curl -LO {_SAM2_WEIGHTS}"),
         ),
         *_object_votes(
             Option("object_vote:sam2_transformers", "SAM 2 or EdgeTAM by transformers", problem=transformers_problem()),
             [entry for entry in cached if entry.kind is CheckpointKind.VIDEO_TRACKER],
-            Problem(
-                "weights", "no weights in the cache of Hugging Face; any folder will do", f"hf download {_SAM2_FOLDER}"
-            ),
+            _no_weights("no weights in the cache of Hugging Face; any folder will do", f"hf download {_SAM2_FOLDER}"),
         ),
     ]
 
 
+def _no_weights(reason: str, command: str) -> Problem:
+    return Problem("weights", reason, command)
+
+
 def _object_votes(teacher: Option, checkpoints: list[CachedCheckpoint], no_weights: Problem) -> list[Option]:
     """A teacher with each of the checkpoints that it could take, or once with what is missing."""
-    if not checkpoints:
-        return [replace(teacher, problem=teacher.problem or no_weights)]
+    name, description = teacher.name, teacher.description
     return [
-        replace(
-            teacher,
-            description=f"{teacher.description}: {entry.repository}",
-            checkpoint=entry.checkpoint,
-            problem=teacher.problem or entry.problem,
-        )
+        Option(name, f"{description}: {entry.repository}", entry.checkpoint, teacher.problem or entry.problem)
         for entry in checkpoints
-    ]
+    ] or [Option(name, description, problem=teacher.problem or no_weights)]
 
 
 # --- packages --------------------------------------------------------------------------------------------------------
@@ -210,11 +189,8 @@ def torchvision_problem() -> Problem | None:
     version = distribution_version("torchvision")
     if version == "unknown" or not torch.__version__.endswith("+cpu") or version.endswith("+cpu"):
         return None
-    return Problem(
-        "package",
-        f"torchvision {version} is made for CUDA, but torch {torch.__version__} is not",
-        "pip uninstall -y torchvision",
-    )
+    reason = f"torchvision {version} is made for CUDA, but torch {torch.__version__} is not"
+    return Problem("package", reason, "pip uninstall -y torchvision")
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -223,13 +199,8 @@ def release(version: str) -> tuple[int, ...]:
     >>> release("4.57.1"), release("5.0rc1"), release("unknown")
     ((4, 57), (5, 0), ())
     """
-    numbers = []
-    for part in version.split(".")[:2]:
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
+    match = re.match(r"([0-9]+)(?:\.([0-9]+))?", version)
+    return tuple(int(number) for number in match.groups() if number) if match else ()
 
 
 # --- cache of Hugging Face -------------------------------------------------------------------------------------------
@@ -255,10 +226,9 @@ class CachedCheckpoint:
 
 
 def cached_checkpoints(cache: Path | None = None) -> list[CachedCheckpoint]:
-    """All models in the cache, by id; none where the package huggingface_hub or the cache is not there.
+    """All models in a folder of the cache, by default that of the environment or package, by id.
 
-    Args:
-        cache: Folder of the cache; by default the one that the environment or the package sets.
+    There are none where the package huggingface_hub or the cache is not there.
     """
     try:
         from huggingface_hub import CacheNotFound, scan_cache_dir

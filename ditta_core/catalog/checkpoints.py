@@ -7,7 +7,8 @@ import pickle
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -116,26 +117,19 @@ def identify(path: Path) -> IdentifiedCheckpoint:
 
 
 def _identify_folder(folder: Path) -> IdentifiedCheckpoint:
-    """A folder as ``save_pretrained`` of transformers writes it.
-
-    Raises:
-        ValueError: it is none, or has no weights.
-    """
+    """A folder as ``save_pretrained`` of transformers writes it; a ValueError where it is none or has no weights."""
     file = folder / "config.json"
     if not file.is_file():
         inside = sorted(entry.name for entry in folder.iterdir())
         snapshots = sorted((folder / "snapshots").glob("*/config.json"))
         remedy = f"give {snapshots[-1].parent}" if snapshots else "give the folder that has it, or a weight file"
-        raise ValueError(
-            f"expected a model folder with config.json, but {folder} has {inside[:5] or 'nothing'}; {remedy}"
-        )
+        found = inside[:5] or "nothing"
+        raise ValueError(f"expected a model folder with config.json, but {folder} has {found}; {remedy}")
     config = read_configuration(file)
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
-        raise ValueError(
-            f"expected model.safetensors in {folder}, but got a configuration alone; download the weights too"
-        )
-    parameters = sum(_count_numbers(_tensors_without_values(part)) for part in weights)
+        raise ValueError(f"expected model.safetensors in {folder}, but got a configuration alone; get the weights too")
+    parameters = sum(tensor.numel() for part in weights for tensor in _tensors_without_values(part).values())
     return IdentifiedCheckpoint(folder, config.kind, config.architecture, parameters)
 
 
@@ -158,11 +152,7 @@ class Configuration:
 
 
 def read_configuration(file: Path) -> Configuration:
-    """Read ``config.json`` of a model folder.
-
-    Raises:
-        ValueError: it is not JSON, or not an object.
-    """
+    """Read ``config.json`` of a model folder; a ValueError where it is not JSON, or not an object."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -174,22 +164,14 @@ def read_configuration(file: Path) -> Configuration:
 
 
 def identify_file(path: Path) -> IdentifiedCheckpoint:
-    """A weight file, ``.safetensors`` or ``torch.save``d.
-
-    Raises:
-        ValueError: it is no weight file, or one of a network that is not known here.
-    """
+    """A weight file, ``.safetensors`` or ``torch.save``d; a ValueError where it is none of a network known here."""
     tensors = _tensors_without_values(path)
     kind, architecture = _kind_of_tensors(path, tensors)
-    return IdentifiedCheckpoint(path, kind, architecture, _count_numbers(tensors))
+    return IdentifiedCheckpoint(path, kind, architecture, sum(tensor.numel() for tensor in tensors.values()))
 
 
 def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[CheckpointKind, str]:
-    """Kind and architecture of a weight file from the names and shapes of its tensors.
-
-    Raises:
-        ValueError: they are those of no network that is known here.
-    """
+    """Kind and architecture of a weight file by its tensors; a ValueError where no network known here has them."""
 
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in tensors) for start in starts)
@@ -215,12 +197,10 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpo
 
 
 def _tensors_without_values(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, on the device ``meta``: shapes alone, so that nothing large is read.
+    """The tensors of a weight file, or of the ``state_dict`` or ``model`` in it, by name.
 
-    Where the file wraps its state dict (as ``model``, ``state_dict``), that of the inner one.
-
-    Raises:
-        ValueError: the file is no weight file, or damaged.
+    They are on the device ``meta``: shapes alone, so that nothing large is read. A ValueError where the file is no
+    weight file, or damaged.
     """
     _check_is_weights(path)
     try:
@@ -279,11 +259,6 @@ def _is_converted(path: Path) -> bool:
         return METADATA in (file.metadata() or {})
 
 
-def _count_numbers(tensors: Mapping[str, Tensor]) -> int:
-    """Numbers in all tensors together."""
-    return sum(tensor.numel() for tensor in tensors.values())
-
-
 # --- does it work ----------------------------------------------------------------------------------------------------
 
 
@@ -295,8 +270,7 @@ class ModelTrial:
         outputs: Names of the model's own classes.
         published: Name of every published class and the outputs it is made of.
         unlabelled: Outputs that are published as unlabelled.
-        likely_misspelt: Members of classes that are likely misspelt, see
-            :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
+        likely_misspelt: See :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
         parameters: Number of parameters of the whole model.
         trained_parameters: Number of parameters that an adaptation trains.
         input_size: Network input (H, W) for the frame of the trial.
@@ -330,18 +304,22 @@ def try_model(source: ModelSource) -> ModelTrial:
     """Load a model and segment a frame of noise with it.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: see :func:`load_model`; ValueError also for weights that give
+        FileNotFoundError, ImportError, ValueError: see :func:`load_model`; ValueError also where it fails, or gives
             anything but finite numbers.
     """
     model = load_model(source)
+    with _failing_as(f"{source.name} to segment a frame", source.device):
+        return _segment_noise(model, source.name)
+
+
+@contextmanager
+def _failing_as(attempt: str, device: str) -> Iterator[None]:
+    """Torch's own RuntimeErrors, whatever goes wrong inside a network, as ValueErrors that say what was tried."""
     try:
-        return segment_noise(model, source.name)
-    except RuntimeError as error:  # torch's own, whatever goes wrong inside the network
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"expected {source.name} to segment a frame of {_FRAME_SIZE[1]}×{_FRAME_SIZE[0]} pixels on "
-            f"{source.device}, but it failed: {reason}"
-        ) from error
+        yield
+    except RuntimeError as error:
+        size, reason = f"{_FRAME_SIZE[1]}×{_FRAME_SIZE[0]}", str(error).partition("\n")[0]
+        raise ValueError(f"expected {attempt} of {size} pixels on {device}, but it failed: {reason}") from error
 
 
 def try_released(checkpoint: IdentifiedCheckpoint, source: ModelSource) -> ModelTrial:
@@ -356,12 +334,8 @@ def try_released(checkpoint: IdentifiedCheckpoint, source: ModelSource) -> Model
         return try_model(replace(source, name=f"ditta:{file}"))
 
 
-def segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
-    """Segment a frame of noise.
-
-    Raises:
-        ValueError: the logits are not finite.
-    """
+def _segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
+    """Segment a frame of noise; a ValueError where the logits are not finite."""
     image = np.random.default_rng(0).integers(0, 256, (*_FRAME_SIZE, 3), np.uint8)
     input_size = model.input_size(_FRAME_SIZE, DEFAULT_LONG_SIDE)
     with torch.inference_mode():
@@ -372,12 +346,8 @@ def segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
     segment_frame(model, image, input_size)  # ends on the host, so that an accelerator's work is counted
     milliseconds = 1000 * (time.perf_counter() - start)
     class_map = model.class_map
-    members = [
-        tuple(
-            output for output, owner in zip(class_map.source.names, class_map.assignment, strict=True) if owner == own
-        )
-        for own in range(len(model.classes))
-    ]
+    owned = list(zip(class_map.source.names, class_map.assignment, strict=True))
+    members = [tuple(output for output, owner in owned if owner == own) for own in range(len(model.classes))]
     return ModelTrial(
         outputs=model.outputs.names,
         published=tuple(zip(model.classes.names, members, strict=True)),
@@ -407,12 +377,6 @@ def try_teacher(config: TeacherConfig, device: str = "cpu") -> TeacherTrial:
     reliabilities = probabilities.max(1)
     teacher = build_teacher(replace(config, image_size=CHECK_TRACKER_SIZE), torch.device(device))
     start = time.perf_counter()
-    try:
+    with _failing_as(f"{config.name} to follow an object over two frames", device):
         teacher.build(clip, probabilities, reliabilities)
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"expected {config.name} to follow an object over two frames of {width}×{height} pixels on {device}, but "
-            f"it failed: {reason}"
-        ) from error
     return TeacherTrial(CHECK_TRACKER_SIZE, 1000 * (time.perf_counter() - start))

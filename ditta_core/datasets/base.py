@@ -54,11 +54,7 @@ class VideoSequence(ABC):
 
 
 class SequenceView(VideoSequence):
-    """Another sequence, of which subclasses change a part.
-
-    Args:
-        original: Sequence that everything comes from.
-    """
+    """Another sequence, of which subclasses change a part."""
 
     def __init__(self, original: VideoSequence) -> None:
         self.original = original

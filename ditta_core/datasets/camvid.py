@@ -16,10 +16,6 @@ FRAME_RATE = 15.0
 class CamVidSequence(ImageSequence):
     """Frames and labels of a folder with ``images/`` and ``labels/``.
 
-    Args:
-        folder: Folder that holds both.
-        frame_rate: Frames per second.
-
     Raises:
         FileNotFoundError: one of the two folders is not there.
         ValueError: an image has no label file, or there is no image.
@@ -40,6 +36,5 @@ class CamVidSequence(ImageSequence):
             )
         classes = ClassList.packaged("camvid11")
         ids = id_table({**{index: index for index in range(len(classes))}, VOID: UNLABELLED, UNLABELLED: UNLABELLED})
-        super().__init__(
-            folder.absolute().name, frame_rate, image_paths, [labels[path.stem] for path in image_paths], classes, ids
-        )
+        label_paths = [labels[path.stem] for path in image_paths]
+        super().__init__(folder.absolute().name, frame_rate, image_paths, label_paths, classes, ids)

@@ -21,31 +21,11 @@ STILLS_FRAME_RATE = 1.0
 
 SNIPPETS, STILLS = "leftImg8bit_sequence", "leftImg8bit"
 
-TRAINING_IDS = {
-    7: 0,  # road
-    8: 1,  # sidewalk
-    11: 2,  # building
-    12: 3,  # wall
-    13: 4,  # fence
-    17: 5,  # pole
-    19: 6,  # traffic light
-    20: 7,  # traffic sign
-    21: 8,  # vegetation
-    22: 9,  # terrain
-    23: 10,  # sky
-    24: 11,  # person
-    25: 12,  # rider
-    26: 13,  # car
-    27: 14,  # truck
-    28: 15,  # bus
-    31: 16,  # train
-    32: 17,  # motorcycle
-    33: 18,  # bicycle
-}
-"""Class ids of the 19 evaluated classes by label id: helpers/labels.py of github.com/mcordts/cityscapesScripts."""
+EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Label ids of the 19 evaluated classes, in the order of their class ids 0 (road) to 18 (bicycle):
+helpers/labels.py of github.com/mcordts/cityscapesScripts."""
 LABEL_IDS = (*range(34), UNLABELLED)
 """Values of a label image; 255 is the id -1 (licence plate)."""
-
 
 _FRAME = re.compile(r"(.+)_(\d+)_(\d+)_leftImg8bit\.(?:png|jpg)")
 """City, number of the recording and number of the frame in the name of an image."""
@@ -55,32 +35,24 @@ class CityscapesSequence(ImageSequence):
     """Frames of one snippet, or the stills of one city, with labels for those that are annotated.
 
     Args:
-        name: Name of the sequence.
         image_paths: Images in order, below ``leftImg8bit_sequence`` or ``leftImg8bit`` of the root.
-        frame_rate: Frames per second.
 
     Raises:
         ValueError: there is no frame.
     """
 
     def __init__(self, name: str, image_paths: list[Path], frame_rate: float = FRAME_RATE) -> None:
-        ids = {label_id: TRAINING_IDS.get(label_id, UNLABELLED) for label_id in LABEL_IDS}
-        super().__init__(
-            name,
-            frame_rate,
-            image_paths,
-            [_label_path(path) for path in image_paths],
-            ClassList.packaged("cityscapes19"),
-            id_table(ids),
-        )
+        ids = dict.fromkeys(LABEL_IDS, UNLABELLED) | {label_id: index for index, label_id in enumerate(EVALUATED)}
+        label_paths = [_label_path(path) for path in image_paths]
+        classes = ClassList.packaged("cityscapes19")
+        super().__init__(name, frame_rate, image_paths, label_paths, classes, id_table(ids))
 
 
 def _label_path(image_path: Path) -> Path | None:
     """The label image of a frame; None where there is none."""
     city = image_path.parent
-    root = city.parents[2]
     name = re.sub(r"_leftImg8bit\.\w+$", "_gtFine_labelIds.png", image_path.name)
-    path = root / "gtFine" / city.parent.name / city.name / name
+    path = city.parents[2] / "gtFine" / city.parent.name / city.name / name
     return path if path.is_file() else None
 
 
@@ -113,10 +85,8 @@ def cityscapes_sequences(
         if (match := _FRAME.fullmatch(path.name)) is not None
     }
     if not paths:
-        raise ValueError(
-            f"expected frames {kind}/{split or '<split>'}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png in {root}, "
-            f"but got none"
-        )
+        names = f"{kind}/{split or '<split>'}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png"
+        raise ValueError(f"expected frames {names} in {root}, but got none")
     groups: dict[str, list[Path]] = {}
     key = ""
     for (city, recording, frame), path in sorted(paths.items()):

@@ -9,12 +9,7 @@ from ditta_core.datasets.base import SequenceView, VideoSequence
 
 
 class Excerpt(SequenceView):
-    """The first frames of a sequence; all of it, where it is no longer.
-
-    Args:
-        sequence: Whole sequence.
-        frames: Largest number of frames to take from it, at least 1.
-    """
+    """The first ``frames`` >= 1 frames of a sequence; all of it, where it is no longer."""
 
     def __init__(self, sequence: VideoSequence, frames: int) -> None:
         if frames < 1:

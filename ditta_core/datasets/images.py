@@ -25,11 +25,7 @@ _NOT_AN_ID = -1
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3].
-
-    Raises:
-        ValueError: the file is no readable image.
-    """
+    """RGB uint8 [H, W, 3]; a ValueError where the file is no readable image."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"expected a readable image, but {path} is not one")
@@ -85,10 +81,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def id_table(ids: Mapping[int, int]) -> NDArray[np.int16]:
-    """Class ids by the values of a label image, int16 [256]; ``_NOT_AN_ID`` for a value that the data set does not use.
+    """``ids``, class ids (255 for unlabelled) by the values 0..255 of a label image, as an int16 [256].
 
-    Args:
-        ids: Class id, or 255 for unlabelled, of each value 0..255 that the data set uses.
+    A value that is not in ``ids`` is one that the data set does not use, and has ``_NOT_AN_ID``.
     """
     table = np.full(256, _NOT_AN_ID, np.int16)
     table[list(ids)] = list(ids.values())
@@ -99,8 +94,6 @@ class ImageSequence(VideoSequence):
     """Frames in image files, and label images in files of their own for all, some or none of them.
 
     Args:
-        name: Name of the sequence.
-        frame_rate: Frames per second.
         image_paths: Images in order.
         label_paths: Label image of each frame; None for a frame without labels.
         classes: Classes of the labels.
@@ -146,8 +139,7 @@ class ImageSequence(VideoSequence):
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None for a frame without a label image.
 
         Raises:
-            ValueError: the label image is of another size than its frame, or holds a value that the data set does not
-                use.
+            ValueError: the label image has another size than its frame, or a value that the data set does not use.
         """
         path = self.label_paths[index]
         if path is None:

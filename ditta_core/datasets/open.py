@@ -18,9 +18,6 @@ from ditta_core.datasets.vspw import VspwSequence, vspw_sequences
 Format = Literal["auto", "camvid", "vspw", "cityscapes", "video", "images"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-_SPLIT_FORMATS: tuple[Format, ...] = ("vspw", "cityscapes")
-"""Formats that come in splits."""
-
 
 def open_sequences(
     path: str | Path, format: Format = "auto", frame_rate: float | None = None, split: str | None = None
@@ -44,8 +41,7 @@ def open_sequences(
 
     Raises:
         FileNotFoundError: there is nothing at the path, or a part that the format asks for is missing.
-        ValueError: it is none of these or cannot be read, two sequences have one name, the format or the frame rate is
-            none, or there are no splits in this format.
+        ValueError: it is none of these or cannot be read, two sequences have one name, or an argument does not fit.
     """
     path = Path(path).expanduser()
     if format not in FORMATS:
@@ -56,7 +52,7 @@ def open_sequences(
         raise FileNotFoundError(f"expected a video file or a folder of frames, but {path} does not exist")
     if format == "auto":
         format = _detect_format(path)
-    if split is not None and (format not in _SPLIT_FORMATS or _is_one_vspw_video(path)):
+    if split is not None and (format not in ("vspw", "cityscapes") or _is_one_vspw_video(path)):
         raise ValueError(
             f"expected a split only of a copy of VSPW or Cityscapes, but got {split!r} for {path}, which was read as "
             f"{format}; leave it out"
@@ -67,8 +63,7 @@ def open_sequences(
         sequences = [CamVidSequence(folder, rate) for folder in _camvid_folders(path) or [path]]
     elif format == "vspw":
         rate = frame_rate or vspw.FRAME_RATE
-        one = _is_one_vspw_video(path)
-        sequences = [VspwSequence(path, rate)] if one else vspw_sequences(path, split, rate)
+        sequences = [VspwSequence(path, rate)] if _is_one_vspw_video(path) else vspw_sequences(path, split, rate)
     elif format == "cityscapes":
         sequences = cityscapes_sequences(path, split, frame_rate)
     elif format == "video":
@@ -82,32 +77,21 @@ def open_sequences(
 
 
 def open_video(path: str | Path, frame_rate: float | None = None) -> VideoSequence:
-    """Open the one sequence that a path holds.
-
-    Args:
-        path: Path as in :func:`open_sequences`.
-        frame_rate: Frames per second; by default the file's own, or that of the data set.
+    """Open the one sequence that a path holds; arguments and errors are those of :func:`open_sequences`.
 
     Raises:
-        FileNotFoundError: there is nothing at the path.
-        ValueError: it cannot be read, or holds several sequences.
+        ValueError: the path holds several sequences.
     """
     sequences = open_sequences(path, frame_rate=frame_rate)
     if len(sequences) > 1:
-        names = [sequence.name for sequence in sequences]
-        raise ValueError(
-            f"expected one sequence in {path}, but got {len(names)}, {names[0]!r} to {names[-1]!r}; give the folder of "
-            f"one of them"
-        )
+        first, *_, last = (sequence.name for sequence in sequences)
+        found = f"{len(sequences)}, {first!r} to {last!r}"
+        raise ValueError(f"expected one sequence in {path}, but got {found}; give the folder of one of them")
     return sequences[0]
 
 
 def _detect_format(path: Path) -> Format:
-    """The format of what is at a path.
-
-    Raises:
-        ValueError: it is none that is known; the message says what was looked for.
-    """
+    """The format of what is at a path; a ValueError that says what was looked for where it is none."""
     if path.is_file():
         return "video"
     if _camvid_folders(path):
@@ -120,8 +104,7 @@ def _detect_format(path: Path) -> Format:
         return "images"
     raise ValueError(
         f"expected in {path} the folders images/ and labels/, or folders that hold both (camvid), data/<video>/origin/ "
-        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), or .png, .jpg or .jpeg images (images), but got "
-        f"none of these"
+        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), or .png, .jpg or .jpeg images, but got none"
     )
 
 

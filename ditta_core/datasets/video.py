@@ -21,11 +21,7 @@ _SEEK_DISTANCE = 32
 
 
 class ImageFolder(VideoSequence):
-    """The image files of a folder, in alphabetical order.
-
-    Args:
-        folder: Folder with .png, .jpg or .jpeg files; anything else in it is passed over.
-        frame_rate: Frames per second.
+    """The .png, .jpg and .jpeg files of a folder, in alphabetical order; anything else in it is passed over.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -86,10 +82,7 @@ class VideoFile(VideoSequence):
         self._go_to(index)
         image = self._read()
         if image is None:
-            raise ValueError(
-                f"expected {self._length} frames in {self.path}, but frame {index} cannot be decoded; the file is "
-                f"damaged"
-            )
+            raise ValueError(f"expected {self._length} frames in {self.path}, but frame {index} of it is damaged")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -122,10 +115,9 @@ class VideoFile(VideoSequence):
             self._next += 1
 
     def _count_frames(self) -> int:
-        """Frames that can be decoded.
+        """Frames that can be decoded: as many as announced where the last of them can.
 
-        What the container announces is taken at its word where the last frame is there, and may be a little too much:
-        some containers only give a duration.
+        Some containers only give a duration, so that they may announce a little too much.
         """
         announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if announced > 0:

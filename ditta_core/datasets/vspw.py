@@ -21,13 +21,9 @@ IGNORED = (254, UNLABELLED)
 
 
 class VspwSequence(ImageSequence):
-    """One video: a folder with ``origin/`` and, where it is annotated, ``mask/``.
+    """One video: a folder of its name with ``origin/`` and, where it is annotated, ``mask/``.
 
     The class id of a pixel is its mask value less one, as in the scripts of the data set.
-
-    Args:
-        folder: Folder of the video, its name being the video's.
-        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: there is no folder ``origin``.
@@ -49,10 +45,8 @@ class VspwSequence(ImageSequence):
             )
         classes = ClassList.packaged("vspw124")
         ids = {value: value - 1 for value in range(1, len(classes) + 1)}
-        unlabelled = dict.fromkeys((OTHER, *IGNORED), UNLABELLED)
-        super().__init__(
-            folder.absolute().name, frame_rate, image_paths, label_paths, classes, id_table(ids | unlabelled)
-        )
+        ids |= dict.fromkeys((OTHER, *IGNORED), UNLABELLED)
+        super().__init__(folder.absolute().name, frame_rate, image_paths, label_paths, classes, id_table(ids))
 
 
 def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float = FRAME_RATE) -> list[VspwSequence]:
@@ -62,7 +56,6 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
         root: Folder that holds ``data/`` and, mostly, ``train.txt``, ``val.txt`` and ``test.txt``, which name a
             video per line.
         split: Name of a list without ``.txt``; by default ``val``, and all videos where there is no ``val.txt``.
-        frame_rate: Frames per second.
 
     Raises:
         FileNotFoundError: there is no folder ``data`` or no such list, or a video that it names is not there.

@@ -18,13 +18,7 @@ from ditta_core.versions import software_versions
 
 @dataclass(frozen=True)
 class FinishedEvaluation:
-    """The numbers, and the masks they were measured on.
-
-    Attributes:
-        result: Numbers of all rows.
-        planned: Trials of each row, in the same order.
-        store: Store that has the masks.
-    """
+    """The numbers of all rows, the trials of each in the same order, and the masks they were measured on."""
 
     result: EvaluationResult
     planned: Sequence[PlannedResult]

@@ -31,6 +31,7 @@ _Setting = TypeVar("_Setting")
 
 NAMES = ("fog", "low_light", "noise", "motion_blur", "rain", "jpeg", "contrast")
 SEVERITIES = range(1, 6)
+_EXPECTED = f"expected NAME:SEVERITY with a name of {list(NAMES)} and a severity of 1..5"
 
 FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 """Thickness of the fog, and the decay of its fractal: the higher, the smoother. From severity 3 on it becomes patchier
@@ -97,9 +98,7 @@ class Corruption:
 
     def __post_init__(self) -> None:
         if self.name not in NAMES or self.severity not in SEVERITIES:
-            raise ValueError(
-                f"expected NAME:SEVERITY with a name of {list(NAMES)} and a severity of 1..5, but got {str(self)!r}"
-            )
+            raise ValueError(f"{_EXPECTED}, but got {str(self)!r}")
 
     def __str__(self) -> str:
         return f"{self.name}:{self.severity}"
@@ -113,9 +112,7 @@ class Corruption:
         """
         name, _, severity = text.strip().partition(":")
         if severity not in [str(known) for known in SEVERITIES]:
-            raise ValueError(
-                f"expected NAME:SEVERITY with a name of {list(NAMES)} and a severity of 1..5, but got {text!r}"
-            )
+            raise ValueError(f"{_EXPECTED}, but got {text!r}")
         return cls(name, int(severity))
 
 
@@ -144,13 +141,7 @@ class Corruptor:
         }[corruption.name]
 
     def __call__(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """Corrupt one frame.
-
-        Args:
-                index: Number of the frame in the video, 0 or more.
-
-        Returns:
-            uint8 [H, W, 3].
+        """Corrupt the frame ``index``, 0 or more, of the video: uint8 [H, W, 3].
 
         Raises:
             ValueError: the image is of another shape or type, or without pixels.
@@ -236,13 +227,7 @@ class Corruptor:
 
 
 class CorruptedSequence(SequenceView):
-    """A sequence with corrupted frames; labels and everything else are those of the clean one.
-
-    Args:
-        clean: Sequence without corruption.
-        corruption: What is done to its frames.
-        seed: Seed of the video, 0 or more.
-    """
+    """A sequence with corrupted frames, by a seed of 0 or more; all else, labels too, is that of the clean one."""
 
     def __init__(self, clean: VideoSequence, corruption: Corruption, seed: int) -> None:
         super().__init__(clean)
@@ -256,9 +241,8 @@ def plasma_fractal(size: int, decay: float, generator: np.random.Generator) -> N
     """A cloud by midpoint displacement (diamond-square), float32 [size, size] of 0..1, without seams when repeated.
 
     Args:
-        size: Side of the cloud, a power of two, 2 or more.
+        size: A power of two, 2 or more.
         decay: Square root of the factor by which displacements shrink from one level to the next finer one.
-        generator: Random numbers of the displacements.
     """
     field = np.zeros((size, size), np.float32)
     step, reach = size, 1.0
@@ -285,13 +269,7 @@ def plasma_fractal(size: int, decay: float, generator: np.random.Generator) -> N
 def _add_gaussian(
     image: NDArray[np.uint8] | NDArray[np.float32], sigma: float, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Gaussian noise on an image of 0..255.
-
-    Args:
-        image: [H, W, 3].
-        sigma: Standard deviation as a share of the range of the image.
-        generator: Random numbers of the noise.
-    """
+    """Noise of standard deviation 255·sigma on an image [H, W, 3] of 0..255."""
     noisy = generator.standard_normal(image.shape, np.float32)
     noisy *= 255 * sigma
     noisy += image
@@ -301,10 +279,7 @@ def _add_gaussian(
 def _motion_blur_kernel(radius: int, sigma: float, angle: float) -> NDArray[np.float32]:
     """Half a Gaussian along a line that begins in the middle, float32 [4 radius + 1, 4 radius + 1] of sum 1.
 
-    Args:
-        radius: Half the length of the line in pixels.
-        sigma: Standard deviation in pixels.
-        angle: Angle from the horizontal in degrees.
+    The line has twice the radius, in pixels like sigma, and an angle from the horizontal in degrees.
     """
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -316,12 +291,7 @@ def _motion_blur_kernel(radius: int, sigma: float, angle: float) -> NDArray[np.f
 
 
 def _streak_kernel(length: int, slant: float) -> NDArray[np.float32]:
-    """A line that fades towards one end, float32 [n, n] of sum 1 with the odd n from ``length``, 3 at least.
-
-    Args:
-        length: Length in pixels.
-        slant: Angle from the vertical in degrees.
-    """
+    """A line that fades to one end, ``slant`` degrees from the vertical: float32 [n, n] of sum 1, n odd, 3 or more."""
     size = max(3, length | 1)
     upright = np.zeros((size, size), np.float32)
     upright[:, size // 2] = np.linspace(1, 0, size)

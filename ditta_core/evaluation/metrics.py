@@ -192,12 +192,7 @@ def share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Motion:
-    """How the pixels of a frame moved since an earlier one.
-
-    Attributes:
-        flow: [H, W, 2], where each pixel of the later frame was in the earlier one.
-        trusted: bool [H, W], pixels whose flow passes the forward-backward check.
-    """
+    """Flow [H, W, 2] from a frame to an earlier one, and where it passes the forward-backward check, bool [H, W]."""
 
     flow: Flow
     trusted: NDArray[np.bool_]
@@ -222,15 +217,8 @@ least 0.3 within its scenes, two frames apart."""
 def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float:
     """Share of the trusted pixels whose label is the one that the flow carries there from the frame before.
 
-    The label is carried by nearest neighbour. No ground truth is needed; a constant prediction scores 1, so that the
-    measure compares two predictions of one video and says nothing about their being right.
-
-    Args:
-        previous, current: predictions [H, W] for two frames.
-        motion: between the same two frames.
-
-    Returns:
-        0..1; NaN where no pixel is trusted.
+    The label is carried by nearest neighbour. A constant prediction scores 1, so that the measure compares two
+    predictions of one video and says nothing about their being right. 0..1; NaN where no pixel is trusted.
 
     Raises:
         ValueError: the images differ in size.

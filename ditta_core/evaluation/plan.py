@@ -78,10 +78,7 @@ def plan(
     sequences: Sequence[VideoSequence],
     uses_warmup: Callable[[str], bool] = lambda name: METHODS[name].uses_warmup,
 ) -> list[PlannedResult]:
-    """Which trials make which row.
-
-    A method without a warm-up runs once over a video, whatever the ratios.
-    """
+    """Which trials make which row; a method without a warm-up runs once over a video, whatever the ratios."""
     ratios: tuple[int | None, ...] = options.warmup_ratios
     if options.whole_video and not any(map(uses_warmup, options.methods)):
         ratios = (None,)
@@ -89,12 +86,12 @@ def plan(
     def trial(
         sequence: VideoSequence, method: str, ratio: int | None, corruption: Corruption | None, repeat: int
     ) -> tuple[Trial, int]:
-        frames, seed, warms = len(sequence), options.setup.seed + repeat, uses_warmup(method)
+        frames, warms = len(sequence), uses_warmup(method)
         first = options.first_measured(frames, ratio)
         firsts = {first} if warms else {options.first_measured(frames, each) for each in options.warmup_ratios}
         warmup = warmup_length(frames, ratio) if warms and ratio is not None else 0
-        setup = replace(options.setup, seed=seed)
-        return Trial(sequence, method, setup, warmup, tuple(sorted(firsts)), corruption, seed), first
+        setup = replace(options.setup, seed=options.setup.seed + repeat)
+        return Trial(sequence, method, setup, warmup, tuple(sorted(firsts)), corruption, setup.seed), first
 
     return [
         PlannedResult(

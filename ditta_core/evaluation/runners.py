@@ -32,12 +32,7 @@ def run_here(
 
 
 class _TrialWorker:
-    """Runs trials in a process of its own, with a model that is loaded once.
-
-    Args:
-        setup: Settings of the methods, which name the model.
-        threads: Number of threads of torch.
-    """
+    """Runs trials in a process of its own, with the model of the setup, loaded once, and so many threads of torch."""
 
     def __init__(self, setup: MethodSetup, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -20,11 +20,7 @@ _RECORD = "record.json"
 
 
 class TrialStore:
-    """Keeps records of trials in a folder, each one whole or not at all.
-
-    Args:
-        folder: Folder of the records; is made where it does not exist.
-    """
+    """Keeps records of trials in a folder, which is made where it does not exist, each one whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

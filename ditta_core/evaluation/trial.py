@@ -1,7 +1,6 @@
 """A trial: one run of one method over one video.
 
-It needs nothing of any other, so that trials run in this process or spread over a Ray cluster with the same numbers,
-and those that are done need not run again after an interruption.
+It needs nothing of any other: trials give the same numbers here and on a Ray cluster, and none needs to run twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The network that serves, compiled: nothing of it changes until the next generation, so all of it can be.
 
-A :class:`ServingNetwork` has no answer until its compiled form is there, which takes seconds and happens beside the
-stream; meanwhile the stream uses eager torch. Every generation, which has BatchNorm statistics of its own, and every
-size of the network input has a compiled form of its own. Runtimes compared: docs/ablations.md#compiled-network.
+That takes seconds, beside the stream, which uses eager torch meanwhile. Every generation and every size of the network
+input has a compiled form of its own. Runtimes compared: docs/ablations.md#compiled-network.
 """
 
 from __future__ import annotations
@@ -32,10 +31,7 @@ SURE_LEAD = 0.2
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a compiled network gives the classes that eager torch gives.
-
-    Rounding decides between classes that are about as likely, which harms nobody; a network that is wrong contradicts
-    where there is no doubt. So both shares are asked: docs/ablations.md#agreement-of-compiled-networks.
+    """How far a compiled network gives the classes of eager torch: docs/ablations.md#agreement-of-compiled-networks.
 
     Attributes:
         same: Share of the pixels with the same class, 0..1.
@@ -70,8 +66,7 @@ LONGEST_REASON = 400
 """Number of characters of a runtime's own message that are passed on."""
 
 KEPT_BLUEPRINTS = 4
-"""Number of graphs that are kept, one a size of the network input: enough for streams of two cameras, and a change of
-resolution there and back. One of ESPNetv2 takes a few megabytes."""
+"""Number of graphs that are kept, a few megabytes each, one a size of the network input: two each for two cameras."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +144,7 @@ class ServingNetwork:
         temporal_branch: whether the outputs of the temporal branch are computed too.
         config: runtime and precision.
         background: runs jobs later, one after the other.
-        make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises whatever the
-            runtime came up with.
+        make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises anything.
 
     Attributes:
         status: What answers at the moment, and why.
@@ -227,11 +221,9 @@ class ServingNetwork:
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
             # OpenVINO's messages are of many lines, of which the first names a line of its own code.
             reasons = [" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]]
+        status = RuntimeStatus(self._runtime.value, precision=precision)
         if compiled is None:
-            reason = f"{self._runtime.value} cannot run this network: {'; '.join(reasons)}"
-            status = RuntimeStatus("torch", reason)
-        else:
-            status = RuntimeStatus(self._runtime.value, precision=precision)
+            status = RuntimeStatus("torch", f"{status.runtime} cannot run this network: {'; '.join(reasons)}")
         with self._lock:
             if tuple(pixels.shape) == self._size:
                 self.compiled, self.status = compiled, status
@@ -239,10 +231,7 @@ class ServingNetwork:
 
 
 class Compiler:
-    """Makes serving networks; the streams of a process share one, and with it the network of their base model.
-
-    All of them are generations of one base model.
-    """
+    """Makes the serving networks of all generations of one base model; the streams of a process share it."""
 
     def __init__(self, config: RuntimeConfig | None = None) -> None:
         self.config = config or RuntimeConfig()
@@ -262,11 +251,7 @@ class Compiler:
         return network
 
     def _make(self, module: WholeNetwork, pixels: Tensor, runtime: Runtime, precision: str) -> Compiled:
-        """The compiled form of a module in evaluation mode for pixels of this size; runs in the thread that compiles.
-
-        Raises:
-            Exception: whatever the runtime came up with; none of them says which.
-        """
+        """Compile a module in evaluation mode for pixels of this size, in the thread that compiles; raises anything."""
         if runtime is Runtime.COMPILE:
             return compile_torch(module, pixels, precision)
         key = module.temporal_branch, tuple(pixels.shape)
@@ -287,10 +272,6 @@ class Compiler:
         return self._jobs[-1]
 
     def close(self) -> bool:
-        """Cancel what is not compiled yet.
-
-        Returns:
-            Whether a network is being compiled, which nothing can interrupt.
-        """
+        """Cancel what is not compiled yet; returns whether a network is being compiled, which nothing interrupts."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         return not all(job.done() for job in self._jobs)

@@ -111,15 +111,11 @@ class Denoiser:
         self.average: Average | None = None
 
     def __call__(self, image: NDArray[np.uint8], stamp: int, noise: float) -> NDArray[np.uint8]:
-        """Denoise the next frame.
+        """Denoise the next frame, RGB uint8 [H, W, 3], into a new image.
 
         Args:
-            image: RGB uint8 [H, W, 3]; left as it is.
             stamp: nanoseconds.
             noise: standard deviation of the noise, of 255.
-
-        Returns:
-            RGB uint8 [H, W, 3].
         """
         height, width = image.shape[:2]
         whole = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb), np.float32)

@@ -58,17 +58,15 @@ class FlowSmoother:
             previous_image: the last frame in grey, uint8 [h, w].
             previous: the last frame's probabilities, float [1, C, h, w].
         """
-        return self.thread.submit(self.carry, image, previous_image, previous)
 
-    def carry(
-        self, image: NDArray[np.uint8], previous_image: NDArray[np.uint8], previous: Tensor
-    ) -> CarriedProbabilities:
-        """See :meth:`begin`."""
-        grey = self.grey(image, (previous_image.shape[0], previous_image.shape[1]))
-        backward = self.flow.flow(previous_image, grey)
-        consistent = forward_backward_consistent(backward, self.flow.flow(grey, previous_image))
-        carried, _ = warp(previous[0].cpu().numpy(), backward)
-        return CarriedProbabilities(grey, carried, consistent * flow_reliability(previous_image, grey, backward))
+        def carry() -> CarriedProbabilities:
+            grey = self.grey(image, (previous_image.shape[0], previous_image.shape[1]))
+            backward = self.flow.flow(previous_image, grey)
+            consistent = forward_backward_consistent(backward, self.flow.flow(grey, previous_image))
+            carried, _ = warp(previous[0].cpu().numpy(), backward)
+            return CarriedProbabilities(grey, carried, consistent * flow_reliability(previous_image, grey, backward))
+
+        return self.thread.submit(carry)
 
     @staticmethod
     def smooth(probabilities: Tensor, carried: CarriedProbabilities, share: float) -> Tensor:

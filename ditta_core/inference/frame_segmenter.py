@@ -17,7 +17,7 @@ from torch import Tensor
 from ditta_core.inference.compiled_network import Compiler, RuntimeStatus
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.flow_smoothing import FlowSmoother
-from ditta_core.inference.labelling import label_frame
+from ditta_core.inference.labelling import LabelImage, label_frame
 from ditta_core.inference.reliability import blend_branches
 from ditta_core.inference.temporal_branch import NetworkOutput, TemporalMemory, TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
@@ -44,15 +44,10 @@ class StreamMemory:
 @torch.inference_mode()
 def segment_frame(
     model: SegmentationModel, image: NDArray[np.uint8], input_size: tuple[int, int]
-) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.uint8]]:
-    """Segment one image on its own, as the unadapted baseline does.
+) -> tuple[LabelImage, NDArray[np.uint8]]:
+    """Class ids [H, W] and confidence uint8 [H, W] of one RGB image uint8 [H, W, 3] alone, by the unadapted model.
 
-    Args:
-        image: RGB uint8 [H, W, 3].
-        input_size: network input (height, width).
-
-    Returns:
-        Class ids [H, W] and confidence uint8 [H, W].
+    ``input_size`` is that of the network input (height, width).
     """
     logits = model(model.preprocess(image[None], input_size, model.mean.device))
     logits = F.interpolate(logits, image.shape[:2], mode="bilinear", align_corners=False)
@@ -113,7 +108,9 @@ class FrameSegmenter:
     def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
         """Segment a frame and keep what the next one needs of it."""
         clock = StageClock()
-        model, memory = self.segmenter.model, self._recent_memory(frame.stamp)
+        model, memory = self.segmenter.model, self.memory
+        if memory is not None and frame.stamp - memory.stamp > self.config.max_fusion_gap * 1e9:
+            memory = None  # too long ago to carry anything over
         carrying = None
         if self.config.smoothing > 0 and memory is not None and memory.image is not None:
             carrying = self.smoother.begin(frame.image, memory.image, memory.probabilities)
@@ -149,12 +146,6 @@ class FrameSegmenter:
         class_ids, confidence = label_frame(model, probabilities, frame.size)
         clock.stop("label")
         return Segmentation(class_ids, confidence, generation, temporal_share, clock.stages)
-
-    def _recent_memory(self, stamp: int) -> StreamMemory | None:
-        """What the last frame left, unless the gap to it is too long to carry anything over."""
-        if self.memory is None or stamp - self.memory.stamp > self.config.max_fusion_gap * 1e9:
-            return None
-        return self.memory
 
 
 class StageClock:

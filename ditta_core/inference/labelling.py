@@ -1,8 +1,7 @@
 """Probabilities at the size of the network's output -> the label image and the confidence at the size of the camera's.
 
-Where one class is the largest at all four corners of a cell, it is the largest throughout, since bilinear interpolation
-only averages the corners. So the classes are interpolated at the borders between them alone, in a fourth of the time:
-docs/ablations.md#labels-from-small-maps.
+A class that is the largest at all four corners of a cell is the largest throughout, as bilinear interpolation averages
+the corners. So only the borders between classes are interpolated: docs/ablations.md#labels-from-small-maps.
 """
 
 from __future__ import annotations
@@ -24,14 +23,11 @@ LabelImage = NDArray[np.uint8] | NDArray[np.uint16]
 def label_frame(
     model: SegmentationModel, probabilities: Tensor, size: tuple[int, int]
 ) -> tuple[LabelImage, NDArray[np.uint8]]:
-    """Class ids and confidence of a frame.
+    """Class ids [H, W], uint8 or uint16, and confidence uint8 [H, W], 255 for a probability of 1, of a frame.
 
     Args:
         probabilities: float [1, C', h, w], of the channels of the model's class map.
         size: of the frame (H, W).
-
-    Returns:
-        Class ids [H, W], uint8 or uint16, and confidence uint8 [H, W], 255 for a probability of 1.
     """
     if tuple(probabilities.shape[-2:]) == size or probabilities.device.type != "cpu":
         if tuple(probabilities.shape[-2:]) != size:
@@ -44,15 +40,9 @@ def label_frame(
 
 
 def largest(maps: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, NDArray[np.int16]]:
-    """Largest value over the channels, and its channel, of ``F.interpolate(maps, size, mode="bilinear")``.
+    """Largest value over the channels and its channel, float32 and int16 [H, W], of ``F.interpolate(maps, ...)``.
 
-    Args:
-        maps: float32 [C, h, w].
-        size: (H, W).
-        align_corners: of the interpolation.
-
-    Returns:
-        float32 [H, W] and int16 [H, W].
+    Maps float32 [C, h, w] are interpolated bilinearly to ``size`` (H, W).
     """
     values, winners = maps.max(0)
     # Exact in a cell with one winner; at borders it is replaced.

@@ -51,10 +51,8 @@ class Blueprint:
         weights = weights_of(module)
         self.names = list(weights)
         hollow = copy.deepcopy(module)
-        places = []
-        for name in self.names:
-            owner, _, attribute = name.rpartition(".")
-            places.append((hollow.get_submodule(owner), attribute))
+        paths = [name.rpartition(".") for name in self.names]
+        places = [(hollow.get_submodule(owner), attribute) for owner, _, attribute in paths]
         for owner_module, attribute in places:
             owner_module._parameters.pop(attribute, None)
             owner_module._buffers.pop(attribute, None)
@@ -67,11 +65,9 @@ class Blueprint:
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns of every size that becomes a constant, which is what is wanted here.
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(run, (pixels, *weights.values()), check_trace=False)
-            shapes = [list(value.shape) for value in (pixels, *weights.values())]
-            self.graph = self.openvino.convert_model(
-                traced, input=[self.openvino.PartialShape(shape) for shape in shapes]
-            )
+            inputs = pixels, *weights.values()
+            shapes = [self.openvino.PartialShape(list(value.shape)) for value in inputs]
+            self.graph = self.openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
 
     def compile(self, module: nn.Module, precision: str) -> OpenVINONetwork:
         """The network with the weights of a module of the same kind, on as many threads as torch uses.

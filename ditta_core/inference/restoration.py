@@ -1,32 +1,27 @@
-"""Restoration of noisy, dark and flat video before the network sees it, behind estimates from the images alone.
+"""Restoration of noisy, dark and flat video before the network sees it, as strong as the images themselves ask for.
 
-A network that was trained on clean images by day loses most of what it knows under sensor noise and in darkness, and
-blended normalisation statistics bring back a quarter of that. Taking the corruption out of the image brings back more,
-but every filter costs on clean video. So each image is judged first, without labels:
+Each image is judged first, without labels:
 
-- its **noise**, by the response to Immerkær's kernel, which is blind to flat and to evenly sloping surfaces (Immerkær,
-  "Fast noise variance estimation", 1996), as the median of the absolute values, which texture and edges hardly move;
+- its **noise**, by the median absolute response to Immerkær's kernel ("Fast noise variance estimation", 1996), which
+  flat and evenly sloping surfaces do not move, and texture and edges hardly;
 - its **range**, from the darkest to the brightest hundredth of a thumbnail in which the noise has been averaged away.
 
-Where both are those of a clean image, restoration is the identity: the same array. Otherwise it does, in this order,
+Where both are those of a clean image, the same array comes back. Otherwise restoration does, in this order,
 
-1. **levels**: the range is stretched to 0..255, and what is dark raised by a gamma. That comes first because the square
-   root is what makes shot noise equally strong in light and shadow (Anscombe, 1948), so that one number describes it;
-2. **averaging over time**, at half the size: the average of the earlier frames is carried along optical flow and takes
-   in the new frame. Every pixel counts the frames in its average, and starts over where the new frame contradicts it by
-   more than the noise explains;
+1. **levels**: the range is stretched to 0..255, and what is dark raised by a gamma, towards the square root that makes
+   shot noise equally strong in light and shadow (Anscombe, 1948);
+2. **averaging over time** along optical flow, at half the size; a pixel starts over where the new frame contradicts its
+   average by more than the noise explains;
 3. **shrinkage** of the Laplacian pyramid: each band is multiplied by the share of its local power that is not noise (a
-   local Wiener filter), noise being what the averaging has left.
+   local Wiener filter).
 
-Estimates are smoothed over time and all strengths are smooth functions of them, so that nothing switches on or off.
-
-docs/ablations.md#what-restoration-gives has what it gives and costs, and the filters that did not pay.
+Strengths change smoothly over time. What it gives and costs: docs/ablations.md#what-restoration-gives.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import cv2
 import numpy as np
@@ -147,11 +142,8 @@ class Exposure:
 
     def towards(self, other: Exposure, share: float) -> Exposure:
         """Part of the way to another exposure."""
-        return Exposure(
-            self.black + share * (other.black - self.black),
-            self.white + share * (other.white - self.white),
-            self.gamma + share * (other.gamma - self.gamma),
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Exposure(*(own + share * (others - own) for own, others in pairs))
 
 
 def _stretch(black: float, white: float) -> NDArray[np.float64]:

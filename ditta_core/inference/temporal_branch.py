@@ -20,8 +20,7 @@ TILE = 8
 """Side of the tiles that queries are taken in; chosen in docs/ablations.md#tiles-of-local-attention."""
 
 NARROW = 128
-"""Channels of keys and values together up to which tiles have half the height, since the copies cost less than the
-waste."""
+"""Channels of keys and values together up to which tiles have half the height: the copies cost less than the waste."""
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, radius: int) -> Tensor:
@@ -188,9 +187,7 @@ class TemporalSegmenter(nn.Module):
     def decode_clip(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
         """Features of a clip of one or two frames, oldest first -> both branches of the last frame.
 
-        Returns:
-            Logits of the frame branch [1, C, h, w], of the temporal branch [1, C, h', w'] (None for one frame), and the
-            embedding [T, D, h, w] of all frames.
+        They are logits [1, C, h, w] and [1, C, h', w'] (None for one frame); with them the embedding [T, D, h, w].
         """
         embedding = self.model.decode(features)
         logits = self.model.classify(embedding)

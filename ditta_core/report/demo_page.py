@@ -27,13 +27,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from the publication of an image to the arrival of its mask; None where no mask arrived.
-
-    Attributes:
-        p50: Median.
-        p95: Milliseconds that 95 % of the masks stay below.
-        masks: Number of measured masks.
-    """
+    """Median and 95 % quantile of the milliseconds from the publication of an image to its mask; None without masks."""
 
     p50: float | None
     p95: float | None

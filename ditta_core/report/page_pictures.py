@@ -47,12 +47,7 @@ class Plot:
 
 
 class Gallery:
-    """Draws plots for light and dark pages, and keeps the light ones as PNG files.
-
-    Args:
-        folder: Folder of the files.
-        step: Function that is called after each plot.
-    """
+    """Draws plots for light and dark pages, keeps the light ones as PNG in a folder, and calls ``step`` after each."""
 
     def __init__(self, folder: Path, step: Callable[[], object]) -> None:
         self._folder = folder
@@ -156,13 +151,9 @@ _STILLS, _STILL_WIDTH = 4, 480
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture under its caption.
+    """A picture as URL under its caption, which is of title and note.
 
-    Attributes:
-        title, note: Parts of the caption.
-        alt: Text for those who do not see the picture.
-        url: URL that carries the picture.
-        key: CSS of the line that the picture's method is drawn with; empty for a picture of no method.
+    ``key`` is the CSS of the line that the picture's method is drawn with; empty for a picture of no method.
     """
 
     title: str

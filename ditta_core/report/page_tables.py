@@ -15,13 +15,7 @@ from ditta_core.report.results import CORRECT8, CORRECT16, TABLE_MEASURES, Measu
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of a table.
-
-    Attributes:
-        text: Number as text.
-        spread: Spread over the repeats as text; empty where there is none.
-        best: Whether the number is the best of those that it compares with.
-    """
+    """A number of a table, its spread over the repeats or "", and whether it is the best that it compares with."""
 
     text: str
     spread: str
@@ -33,8 +27,6 @@ class Row:
     """A row of a table.
 
     Attributes:
-        title: Heading of the row.
-        cells: Numbers of the row.
         key: CSS of the line that the row's method is drawn with; empty for a row that is no method.
         color: Colour of the row's class; empty for a row that is no class.
     """
@@ -58,9 +50,7 @@ class PageTable:
     """A table of the page.
 
     Attributes:
-        title: Caption of the table.
         columns: Headings, that of the rows' titles first.
-        groups: Rows in groups.
         keys: CSS of the lines of the methods in the columns; empty where the columns are no methods.
     """
 

@@ -23,13 +23,9 @@ _CAPTION_TEXT = 235, 238, 242
 
 
 def compose_panels(images: Sequence[RgbImage], captions: Sequence[str]) -> RgbImage:
-    """Images of one size side by side, each below its caption.
+    """RGB images uint8 [H, W, 3] of one size, at least one, side by side, each below its caption in ASCII.
 
     Panels are between 320 and 640 pixels wide; the sides of the result are even, as video coders want them.
-
-    Args:
-        images: uint8 RGB [H, W, 3], at least one.
-        captions: one per image, ASCII.
     """
     height, width = images[0].shape[:2]
     panel_width = min(max(width, _PANEL_WIDTHS[0]), _PANEL_WIDTHS[1]) // 2 * 2
@@ -57,9 +53,7 @@ def _draw_caption(bar: RgbImage, caption: str) -> None:
 class OverlayVideo:
     """Writes RGB frames of one size into an MP4 file (MPEG-4 part 2, which every OpenCV can write).
 
-    Args:
-        path: Path of the file; there is none until the first frame.
-        frame_rate: Frames per second.
+    There is no file until the first frame; ``frame_rate`` is in frames per second.
     """
 
     def __init__(self, path: Path, frame_rate: float) -> None:

@@ -26,16 +26,9 @@ from ditta_core.report.results import Measure, MethodComparison, finite, methods
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page that is light or dark.
+    """Colours of a light or a dark page: of its ground, titles, lesser text, grids, the warm-up, and the reference.
 
-    Attributes:
-        page: Colour behind everything.
-        text: Colour of titles.
-        soft: Colour of text that matters less.
-        line: Colour of grids.
-        shade: Colour of the warm-up.
-        neutral: Colour of the reference method.
-        scale: Colours of a heat map, from nothing to all, each end readable against the other.
+    ``scale`` are those of a heat map, from nothing to all, each end readable against the other.
     """
 
     page: str
@@ -198,13 +191,7 @@ def draw_scores(
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over the frames of one video.
-
-    Attributes:
-        method: Name of the method.
-        frames: Indices of the frames in the video, increasing.
-        values: Value of each frame; None where there is none.
-    """
+    """Values of a method, None where there is none, at increasing indices of the frames of one video."""
 
     method: str
     frames: Sequence[int]
@@ -226,8 +213,6 @@ def draw_curves(
         panels: Curves in percent, by the name of the measure.
         warmup: Number of frames in the beginning that were adapted to.
         end: Number of frames of the video.
-        styles: Styles of the methods; the first ones are drawn stronger.
-        theme: Theme of the page.
     """
     figure = _new_figure(11, 0.6 + 3.1 * len(panels), theme)
     strong = list(styles)[:_EMPHASISED]

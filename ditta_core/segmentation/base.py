@@ -103,11 +103,9 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: the map was made for other outputs.
         """
-        if class_map.source.names != self.outputs.names:
-            raise ValueError(
-                f"expected a class map over the model's outputs {list(self.outputs.names)}, but got one over "
-                f"{list(class_map.source.names)}"
-            )
+        outputs, given = list(self.outputs.names), list(class_map.source.names)
+        if given != outputs:
+            raise ValueError(f"expected a class map over the model's outputs {outputs}, but got one over {given}")
         self.class_map = class_map
 
     def classify(self, embedding: Tensor) -> Tensor:
@@ -124,12 +122,9 @@ class SegmentationModel(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in frozen]
 
     def preprocess(self, images: NDArray[np.uint8], input_size: tuple[int, int], device: torch.device) -> Tensor:
-        """RGB uint8 [N, H0, W0, 3] -> normalised pixels float32 [N, 3, H, W], resized bilinearly.
+        """RGB uint8 [N, H0, W0, 3] -> normalised pixels float32 [N, 3, H, W] on ``device``, resized bilinearly.
 
-        Args:
-            images: RGB frames of one size.
-            input_size: (H, W) of the network input, multiples of ``size_multiple``.
-            device: where the result lies.
+        The sides of ``input_size``, (H, W), are multiples of ``size_multiple``.
 
         Raises:
             ValueError: the model takes images of one size, and ``input_size`` is another.
@@ -180,6 +175,24 @@ class SegmentationModel(nn.Module):
         return logits
 
 
+def existing_file(path: str | Path) -> Path:
+    """The path of a weight file, ``~`` expanded; a FileNotFoundError where there is no such file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
+    return path
+
+
+def available_device(name: str) -> torch.device:
+    """The device of torch of that name; a ValueError where it is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"expected a torch device that is there, but got {name!r}: {error}") from error
+    return device
+
+
 def load_state_dict_file(path: str | Path, nested: Sequence[str] = ()) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` file or of a ``torch.save``d state dict, on the CPU, without unpickling code.
 
@@ -190,9 +203,7 @@ def load_state_dict_file(path: str | Path, nested: Sequence[str] = ()) -> dict[s
         FileNotFoundError: no such file.
         ValueError: the file cannot be read as weights.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
+    path = existing_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

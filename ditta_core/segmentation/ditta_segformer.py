@@ -1,9 +1,8 @@
 """SegFormer with the published decode head, for weights in the layout of the paper's own release.
 
-Unlike in :class:`~ditta_core.segmentation.segformer.FoldedSegformer` the head keeps its published parameters, since an
-adaptation trains them, and images are resized as for VSPW. :func:`convert` turns a released checkpoint into a file that
-:func:`load_ditta_segformer` reads: the backbone under the names of the Hugging Face hub, head and add-on under their
-published ones.
+The head keeps its published parameters, since an adaptation trains them, and images are resized as for VSPW.
+:func:`convert` brings a released checkpoint to the form of the files: the backbone under the names of the Hugging Face
+hub, head and add-on under their published ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.base import load_state_dict_file
+from ditta_core.segmentation.base import existing_file, load_state_dict_file
 from ditta_core.segmentation.huggingface import quiet_unless, require_transformers
 from ditta_core.segmentation.segformer import Segformer
 from ditta_core.segmentation.segformer_head import SegFormerHead
@@ -68,19 +67,13 @@ class SegformerShape:
                 raise ValueError(f"expected {name} of {LEVELS} levels, but got {getattr(self, name)}")
         if any(width % heads for width, heads in zip(self.widths, self.heads, strict=True)):
             raise ValueError(
-                f"expected widths that the heads divide, but got {self.widths} and {self.heads}; give the heads of the "
-                f"backbone"
+                f"expected heads that divide {self.widths}, but got {self.heads}; give those of the backbone"
             )
 
 
 @dataclass(frozen=True)
 class DittaCheckpoint:
-    """A converted checkpoint.
-
-    Attributes:
-        shape: Shape of the network.
-        tensors: Tensors ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``.
-    """
+    """A converted checkpoint: tensors ``backbone.*``, ``decode_head.*`` and, where it has the add-on, ``add_on.*``."""
 
     shape: SegformerShape
     tensors: dict[str, Tensor]
@@ -95,10 +88,7 @@ class DittaCheckpoint:
 
 
 class DittaSegformer(Segformer):
-    """SegFormer with the published head.
-
-    Args:
-        checkpoint: whose weights are loaded.
+    """SegFormer with the published head and the weights of a checkpoint.
 
     Raises:
         ValueError: transformers is missing, or tensors are missing, unexpected or of another shape.
@@ -121,9 +111,9 @@ class DittaSegformer(Segformer):
 
         ``long_side`` 0 is the published 853, beside which the short side is at most 480; another one scales both.
         """
-        height, width = _scaled_size(image_size, long_side or LONG_SIDE)
         multiple = self.size_multiple
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        height, width = (-(-side // multiple) * multiple for side in _scaled_size(image_size, long_side or LONG_SIDE))
+        return height, width
 
     def preprocess(self, images: NDArray[np.uint8], input_size: tuple[int, int], device: torch.device) -> Tensor:
         """RGB uint8 [N, H0, W0, 3] -> normalised pixels float32 [N, 3, H, W], resized by OpenCV, bilinearly.
@@ -205,18 +195,15 @@ def load_ditta_segformer(path: str | Path) -> DittaSegformer:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
+    path = existing_file(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             described = json.loads((file.metadata() or {})[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError) as error:
         cause = f"it has no {METADATA} in its metadata" if isinstance(error, KeyError) else str(error)
-        raise ValueError(
-            f"expected a SegFormer converted by tools/convert_ditta_checkpoint.py, but {path} is none: {cause}"
-        ) from error
+        tool = "tools/convert_ditta_checkpoint.py"
+        raise ValueError(f"expected a SegFormer converted by {tool}, but {path} is none: {cause}") from error
     fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in described.items()}
     return DittaSegformer(DittaCheckpoint(SegformerShape(**fields), tensors)).eval()
 
@@ -257,8 +244,7 @@ def convert(
 
     Args:
         checkpoint: ``backbone.*`` and ``decode_head.*`` under their released names.
-        add_on: ``query_layer``, ``key_layer`` and ``proj_feat`` under any prefix, where they are in a file of their
-            own; they are taken from ``checkpoint`` where it has them.
+        add_on: ``query_layer``, ``key_layer`` and ``proj_feat`` under any prefix; by default those in ``checkpoint``.
         classes: names of the outputs; may be left out for 124 (VSPW).
         heads: of the attention, level by level.
 
@@ -269,8 +255,7 @@ def convert(
         key.removeprefix("module."): value.float() if value.is_floating_point() else value
         for key, value in checkpoint.items()
     }
-    tensors: dict[str, Tensor] = {}
-    unknown = []
+    tensors, unknown = dict[str, Tensor](), list[str]()
     for key, value in checkpoint.items():
         part, _, name = key.partition(".")
         if ADD_ON.fullmatch(key) or UNUSED.fullmatch(key):
@@ -324,9 +309,7 @@ def _shape_of(checkpoint: Mapping[str, Tensor], classes: Sequence[str], heads: S
     )
     names = tuple(classes) or (ClassList.packaged("vspw124").names if outputs == 124 else ())
     if len(names) != outputs:
-        raise ValueError(
-            f"expected a name for each of {outputs} outputs, but got {len(names)}; give the checkpoint's class list"
-        )
+        raise ValueError(f"expected a name for each of {outputs} outputs, but got {len(names)}; give the class list")
     return SegformerShape(widths, depths, reductions, expansions, tuple(heads), dim, names)
 
 

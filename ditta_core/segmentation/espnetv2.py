@@ -41,17 +41,6 @@ def conv_bn(channels_in: int, channels_out: int, groups: int = 1) -> nn.Sequenti
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels_out)))
 
 
-def bn_act(channels: int) -> nn.Sequential:
-    """BatchNorm and PReLU."""
-    return nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(channels), act=nn.PReLU(channels)))
-
-
-def dilated_conv(channels: int, stride: int, dilation: int) -> nn.Sequential:
-    """Depthwise dilated 3×3 convolution without normalisation."""
-    conv = nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv))
-
-
 def branch_dilations(receptive_limit: int) -> list[int]:
     """Dilations of the four branches: effective kernels 3, 5, 7, 9; one above the limit falls back to 3.
 
@@ -69,8 +58,11 @@ class EESP(nn.Module):
         super().__init__()
         width = channels_out // BRANCHES
         self.proj_1x1 = conv_bn_act(channels_in, width, 1, groups=BRANCHES)
-        self.spp_dw = nn.ModuleList(dilated_conv(width, stride, d) for d in branch_dilations(receptive_limit))
-        self.br_after_cat = bn_act(channels_out)
+        self.spp_dw = nn.ModuleList(
+            nn.Sequential(OrderedDict(conv=nn.Conv2d(width, width, 3, stride, d, d, groups=width, bias=False)))
+            for d in branch_dilations(receptive_limit)
+        )
+        self.br_after_cat = nn.Sequential(OrderedDict(bn=nn.BatchNorm2d(channels_out), act=nn.PReLU(channels_out)))
         self.conv_1x1_exp = conv_bn(channels_out, channels_out, groups=BRANCHES)
         # The released files carry this slope for downsampling units too, where it is never applied.
         self.module_act = nn.PReLU(channels_out)
@@ -138,9 +130,8 @@ class Encoder(nn.Module):
 
 def cbr(channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> nn.Sequential:
     """Convolution, BatchNorm and PReLU, no bias."""
-    conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=False)
-    layers = nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.PReLU(channels_out))
-    return nn.Sequential(OrderedDict(cbr=layers))
+    layers = conv_bn_act(channels_in, channels_out, kernel, groups=groups)
+    return nn.Sequential(OrderedDict(cbr=nn.Sequential(*layers)))
 
 
 def br(channels: int) -> nn.Sequential:
@@ -213,14 +204,13 @@ class EfficientPyramidPooling(nn.Module):
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
             assert isinstance(convolution, nn.Conv2d)
             height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
-            scaled = height, width
             if scale > 1:
-                enlarged = F.interpolate(x, scaled, mode="bilinear", align_corners=True)
+                enlarged = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
                 y = convolve_and_shrink(enlarged, convolution.weight, size)
             elif scale == 1:
                 y = convolution(x)
             else:
-                y = convolution(shrink(x, scaled))
+                y = convolution(shrink(x, (height, width)))
                 y = F.interpolate(y, size, mode="bilinear", align_corners=True)
             branches.append(y)
         return self.br(self.merge_layer(torch.cat(branches, 1)))
@@ -306,16 +296,11 @@ def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPN
     if class_list is None:
         known = {20: "cityscapes19", 21: "voc21", 11: "camvid11"}
         if outputs not in known:
-            raise ValueError(
-                f"expected {sorted(known)} outputs (Cityscapes, Pascal VOC, CamVid), but {path} has {outputs}; pass "
-                f"its class list"
-            )
+            raise ValueError(f"expected {sorted(known)} outputs, but {path} has {outputs}; pass its class list")
         class_list = ClassList.packaged(known[outputs])
     model = ESPNetv2(class_list, outputs, pyramid_width)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(
-            f"expected the weights of ESPNetv2 for {outputs} outputs in {path}, but got: {error}"
-        ) from error
+        raise ValueError(f"expected ESPNetv2 with {outputs} outputs in {path}, but got: {error}") from error
     return model

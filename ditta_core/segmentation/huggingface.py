@@ -1,9 +1,8 @@
 """Segmentation checkpoints of the package transformers, by the id of a repository or as a local folder.
 
 A SegFormer gets a folded head (:mod:`~ditta_core.segmentation.segformer`), any other network that labels pixels is
-split where it stands (:mod:`~ditta_core.segmentation.transformers_split`). What a checkpoint says of itself is taken
-over: its labels become the class list, its preprocessor's statistics the normalisation. Code that a checkpoint brings
-along is never run.
+split (:mod:`~ditta_core.segmentation.transformers_split`). Classes and normalisation are the checkpoint's own; code
+that it brings along is never run.
 """
 
 from __future__ import annotations
@@ -101,14 +100,11 @@ def _load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(checkpoint.location, local_files_only=not checkpoint.allow_download)
     except OSError as error:
-        raise FileNotFoundError(
-            f"expected the Hugging Face checkpoint {checkpoint.name!r}, but it is not there "
-            f"({first_line(error)}); {checkpoint.remedy}"
-        ) from error
+        reason = f"({first_line(error)}); {checkpoint.remedy}"
+        raise FileNotFoundError(f"expected the checkpoint {checkpoint.name!r}, but it is not there {reason}") from error
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"expected a configuration that the installed transformers knows, but that of {checkpoint.name} is none: "
-            f"{first_line(error)}"
+            f"expected a configuration that the installed transformers knows in {checkpoint.name}: {first_line(error)}"
         ) from error
     _refuse_other_tasks(config, checkpoint.name)
     return config
@@ -134,9 +130,7 @@ def _refuse_other_tasks(config: PreTrainedConfig, name: str) -> None:
             f"another *ForSemanticSegmentation checkpoint"
         )
     known = sorted(kind.model_type for kind in modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING)
-    raise ValueError(
-        f"expected a network that labels pixels, of one of the types {known}, but {name} is of type {config.model_type}"
-    )
+    raise ValueError(f"expected a network of one of the types {known}, but {name} is of type {config.model_type}")
 
 
 def _class_list_of(config: PreTrainedConfig, name: str) -> ClassList:
@@ -213,9 +207,7 @@ def _load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTraine
                 f"trust, load it with transformers and write it again with save_pretrained"
             ) from error
         except ImportError as error:
-            raise ValueError(
-                f"expected all that {config.model_type} needs, but a package is missing: {first_line(error)}"
-            ) from error
+            raise ValueError(f"{config.model_type} needs a package that is missing: {first_line(error)}") from error
         except RuntimeError as error:
             raise ValueError(f"the weights of {checkpoint.name} do not fit its configuration: {error}") from error
     missing = sorted(key for key in info["missing_keys"] if "auxiliary" not in key)

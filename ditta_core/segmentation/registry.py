@@ -7,7 +7,7 @@ from importlib import resources
 import torch
 
 from ditta_core.classes import ClassList, ClassMap
-from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.base import SegmentationModel, available_device
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
@@ -22,11 +22,7 @@ def load_model(source: ModelSource) -> SegmentationModel:
         ValueError: the name is unknown, a package is missing, the weights do not fit, the classes do not match, or the
             device is not there.
     """
-    try:
-        device = torch.device(source.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"expected a torch device that is there, but got {source.device!r}: {error}") from error
+    device = available_device(source.device)
     kind, _, argument = source.name.partition(":")
     if source.name == "camvid":
         with resources.as_file(resources.files("ditta_core") / "weights" / "camvid.safetensors") as path:

@@ -32,13 +32,9 @@ if TYPE_CHECKING:
 
 
 class FoldedHead(nn.Module):
-    """One 1×1 convolution per level, enlarged and added up, BatchNorm, ReLU; dropout and classifier.
+    """One 1×1 convolution per level (finest first), added up at the finest; BatchNorm, ReLU; dropout and classifier.
 
-    Args:
-        channels: of the levels, finest first.
-        dim: embedding width D.
-        classes: number of outputs C.
-        dropout: before the classifier; it touches the logits only, never the embedding.
+    The dropout touches the logits only, never the embedding.
     """
 
     def __init__(self, channels: Sequence[int], dim: int, classes: int, dropout: float) -> None:
@@ -108,11 +104,7 @@ class Segformer(SegmentationModel):
 
 
 class FoldedSegformer(Segformer):
-    """Transformers' SegFormer with a folded head.
-
-    Args:
-        network: taken apart; not to be used afterwards.
-    """
+    """Transformers' SegFormer with a folded head; ``network`` is taken apart and not to be used afterwards."""
 
     def __init__(
         self, network: SegformerForSemanticSegmentation, outputs: ClassList, pixel_format: PixelFormat | None = None

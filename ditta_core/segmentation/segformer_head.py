@@ -27,20 +27,15 @@ class LevelMLP(nn.Module):
 class SegFormerHead(nn.Module):
     """Four backbone levels at strides 4, 8, 16, 32 -> embedding Z at stride 4 -> logits at stride 4.
 
-    Args:
-        channels: of the four levels, finest first.
-        classes: number of outputs C.
-        dim: embedding width D.
-        dropout: of whole channels before the classifier; it touches the logits only, never the embedding.
+    ``channels`` are those of the levels, finest first; ``dim`` is the embedding width D. The dropout is of whole
+    channels, and touches the logits only, never the embedding.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, dim: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
         c1, c2, c3, c4 = channels
-        self.linear_c4 = LevelMLP(c4, dim)
-        self.linear_c3 = LevelMLP(c3, dim)
-        self.linear_c2 = LevelMLP(c2, dim)
-        self.linear_c1 = LevelMLP(c1, dim)
+        self.linear_c4, self.linear_c3 = LevelMLP(c4, dim), LevelMLP(c3, dim)
+        self.linear_c2, self.linear_c1 = LevelMLP(c2, dim), LevelMLP(c1, dim)
         fuse = nn.Conv2d(4 * dim, dim, 1, bias=False)
         self.linear_fuse = nn.Sequential(OrderedDict(conv=fuse, bn=nn.BatchNorm2d(dim)))
         self.dropout = nn.Dropout2d(dropout)

@@ -1,12 +1,9 @@
 """Splits any network of the package transformers that labels pixels, without knowing its architecture.
 
-Its forward pass is an encoder, a decoder that makes one map of features, a convolution that makes one channel per
-class of it, and at most an enlargement after that. Where the encoder and the classifier stand, :class:`Gate`s are put
-into the network: the first one ends a pass when the encoder has answered, or answers in its stead with what it said
-before; the second one ends a pass when the classifier's input is there. So the decoder's code is the network's own,
-whatever the version of the package, and auxiliary heads never run.
-
-What is found that way is not trusted but tried: the parts must give the network's own logits on a random image.
+Its forward pass is an encoder, a decoder to one map of features, a convolution to one channel per class, and at most an
+enlargement. A :class:`Gate` in the encoder's place ends a pass with its answer, or gives the answer of an earlier one;
+another in the classifier's place ends a pass with its input. So the decoder's code is the network's own, whatever the
+version of the package, and auxiliary heads never run. The parts must give the network's logits on a random image.
 """
 
 from __future__ import annotations
@@ -95,13 +92,6 @@ class BatchNormOfOne(nn.BatchNorm2d):
     statistics, and the plain layer refuses.
     """
 
-    @classmethod
-    def like(cls, layer: nn.BatchNorm2d) -> BatchNormOfOne:
-        """The same layer otherwise."""
-        new = cls(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        new.load_state_dict(layer.state_dict())
-        return new.train(layer.training)
-
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
@@ -132,12 +122,6 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     return value
 
 
-def _replace_submodule(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` where the submodule of that dotted name stands."""
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
-
-
 @dataclass(frozen=True)
 class Anatomy:
     """Where the parts of a network are.
@@ -166,10 +150,8 @@ def _find_encoder(network: PreTrainedModel) -> str:
     for name in (network.base_model_prefix, "backbone"):
         if name and isinstance(getattr(network, name, None), nn.Module):
             return name
-    raise UnsplittableError(
-        f"{type(network).__name__} has no part named {network.base_model_prefix!r} or 'backbone', of which its encoder "
-        f"could be told from its decoder"
-    )
+    names = f"{network.base_model_prefix!r} or 'backbone'"
+    raise UnsplittableError(f"{type(network).__name__} has no part named {names}, which would be its encoder")
 
 
 def _dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
@@ -209,10 +191,7 @@ def _dissect(network: PreTrainedModel, classes: int, pixels: Tensor) -> Anatomy:
         reaching = reached([output for _, _, output in calls])
     through = [call for call, reaches in zip(calls, reaching, strict=True) if reaches]
     if not through:
-        raise UnsplittableError(
-            f"{name} has no convolution with one output per class ({classes}) in its decoder, of which the embedding "
-            f"could be taken"
-        )
+        raise UnsplittableError(f"{name} has no convolution with one output per class ({classes}) in its decoder")
     module, embedding, scores = through[-1]
     channels_last = isinstance(module, nn.Linear)
     if embedding.ndim == 4 and channels_last:
@@ -271,9 +250,9 @@ class SplitTransformer(SegmentationModel):
     def __init__(self, network: PreTrainedModel, outputs: ClassList, pixel_format: PixelFormat | None = None) -> None:
         super().__init__(outputs, pixel_format)
         self.network = network
-        for name, module in list(network.named_modules()):
+        for module in network.modules():
             if type(module) is nn.BatchNorm2d:
-                _replace_submodule(network, name, BatchNormOfOne.like(module))
+                module.__class__ = BatchNormOfOne
         network.get_submodule(_find_encoder(network)).requires_grad_(False)
         self.size_multiple = _stride_of(network)
         pixels, anatomy = self._probe()
@@ -287,7 +266,8 @@ class SplitTransformer(SegmentationModel):
         for name in anatomy.unused:
             setattr(network, name, None)
         for name, stop_before in ((anatomy.encoder, False), (anatomy.classifier, True)):
-            _replace_submodule(network, name, Gate(network.get_submodule(name), stop_before))
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, Gate(network.get_submodule(name), stop_before))
         self._find_features(pixels)
         self._compare(pixels, logits)
 
@@ -330,10 +310,8 @@ class SplitTransformer(SegmentationModel):
         self.used = [leaf.requires_grad and next(gradients) is not None for leaf in leaves]
         wrong = [list(leaf.shape) for leaf, used in zip(leaves, self.used, strict=True) if used and len(leaf) != 1]
         if wrong:
-            raise UnsplittableError(
-                f"expected features with one entry per image, but the encoder of {type(self.network).__name__} gives "
-                f"{wrong[0]} for one image"
-            )
+            name = type(self.network).__name__
+            raise UnsplittableError(f"expected features of one image, but the encoder of {name} gives {wrong[0]}")
 
     def _compare(self, pixels: Tensor, logits: Tensor) -> None:
         """Raise an UnsplittableError unless the parts give the network's logits."""

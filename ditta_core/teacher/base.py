@@ -42,10 +42,7 @@ class TargetBuilder(ABC):
 
     @abstractmethod
     def build(
-        self,
-        clip: NDArray[np.uint8],
-        probabilities: NDArray[np.float32],
-        reliabilities: NDArray[np.float32],
+        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
     ) -> DistillationTarget:
         """Build the targets of a clip.
 
@@ -74,12 +71,10 @@ def check_arguments(
 ) -> None:
     """Raise a ValueError unless the three arguments of :meth:`TargetBuilder.build` belong together."""
     check_clip(clip)
-    if probabilities.ndim != 4 or len(probabilities) != len(clip) or 0 in probabilities.shape:
-        raise ValueError(
-            f"expected probabilities [{len(clip)}, C, h, w] for a clip of {len(clip)} frames, but got "
-            f"{list(probabilities.shape)}"
-        )
-    expected = (len(clip), *probabilities.shape[2:])
+    frames, shape = len(clip), list(probabilities.shape)
+    if len(shape) != 4 or shape[0] != frames or 0 in shape:
+        raise ValueError(f"expected probabilities [{frames}, C, h, w] for a clip of {frames} frames, but got {shape}")
+    expected = (frames, *probabilities.shape[2:])
     if reliabilities.shape != expected:
         raise ValueError(f"expected reliabilities {list(expected)}, but got {list(reliabilities.shape)}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ditta_core.segmentation.base import available_device
 from ditta_core.teacher.base import MaskTracker, TargetBuilder
 from ditta_core.teacher.config import TEACHERS, TeacherConfig
 
@@ -26,10 +27,7 @@ def check_teacher(config: TeacherConfig) -> None:
     if config.dtype not in ("", *DTYPES):
         raise ValueError(f"expected the dtype {', '.join(DTYPES)} or '', but got {config.dtype!r}")
     if config.device:
-        try:
-            torch.empty(0, device=config.device)
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(f"expected a torch device that is there, but got {config.device!r}: {error}") from error
+        available_device(config.device)
     if config.name == "object_vote:sam2":
         from ditta_core.teacher.sam2_network import require_checkpoint, require_sam2
 
@@ -46,9 +44,8 @@ def build_teacher(config: TeacherConfig, device: torch.device) -> TargetBuilder:
     """The teacher of a configuration, on ``device`` where it runs a network and the configuration names none.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: there is no such teacher, device or dtype, or the checkpoint is none of the tracker's.
-        ImportError: a package is missing; the message says how to install it.
+        FileNotFoundError, ImportError, ValueError: see :func:`check_teacher`; ValueError also for a checkpoint that is
+            none of the tracker's.
     """
     check_teacher(config)
     if config.name == "flow":

@@ -77,16 +77,10 @@ class Link:
 
 
 def certainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One minus the entropy over that of the uniform distribution: 1 for one-hot, 0 for uniform.
+    """One minus the entropy over that of the uniform distribution, float32 [n, C, h, w] -> [n, h, w] in 0..1.
 
     Unlike the reliability of stage A, which is relative to the least certain pixel of its own frame, it compares pixels
     of different frames, and a frame that is equally certain everywhere does not count as uncertain everywhere.
-
-    Args:
-        probabilities: float32 [n, C, h, w].
-
-    Returns:
-        float32 [n, h, w] in 0..1.
     """
     entropy = torch.special.entr(torch.from_numpy(probabilities)).sum(1)
     uniform = max(math.log(probabilities.shape[1]), SMALLEST_WEIGHT)

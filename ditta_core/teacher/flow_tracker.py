@@ -56,14 +56,12 @@ def grow_region(color: NDArray[np.uint8], point: tuple[int, int], color_distance
     """The connected region around a point whose colour is near to that of the point.
 
     The colour is compared with that of the point itself, not of the neighbouring pixel, so that a shading does not
-    lead from one surface into the next. Only gaps of up to two pixels are closed: a car on the road that the road's
-    region flows around is no part of it.
+    lead from one surface into the next. Gaps of up to two pixels are closed, but not a car that the road flows around.
 
     Args:
         color: uint8 [H, W, 3], smoothed.
         point: (row, column).
-        color_distance: largest difference to the point in each channel.
-        largest_share: of the frame that the region may cover.
+        color_distance, largest_share: see :class:`FlowTrackerConfig`.
 
     Returns:
         bool [H, W]. Where even the pixels of exactly the point's colour cover too much of the frame (an even image),
@@ -110,9 +108,7 @@ def make_step(
 
     Args:
         source, goal: RGB uint8 [H, W, 3].
-        flow: [H, W, 2], of the pixels of ``goal``.
-        opposite: [H, W, 2], of the pixels of ``source``.
-        config: the two colour differences.
+        flow, opposite: [H, W, 2], of the pixels of ``goal`` and of those of ``source``.
     """
     carried, in_frame = warp(source.transpose(2, 0, 1), flow)
     difference = cv2.absdiff(carried, np.ascontiguousarray(goal.transpose(2, 0, 1))).max(0)
@@ -124,7 +120,6 @@ class FlowTracker(MaskTracker):
     """Carries masks from frame to frame along dense optical flow.
 
     Pixels that come into view belong to no object, and what disappears behind something else is lost to its object.
-
     Masks are carried with 8 bits of coverage, so that they move by fractions of a pixel; a pixel is in the mask from
     one half on. Flows are computed when first needed and kept for both directions and all objects until ``start`` or
     ``close``: 18 bytes a pixel and pair of frames.

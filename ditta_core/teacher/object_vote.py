@@ -79,18 +79,15 @@ def find_points(
 
     Args:
         labels: int64 [h, w], predicted channel ids.
-        reliability: float32 [h, w].
-        threshold: least reliability of a point.
+        reliability: float32 [h, w], at least ``threshold`` at a point.
         occupied: bool [h, w], pixels that already belong to an object.
 
     Returns:
         Points (row, column); of equally reliable pixels of a class the first in raster order.
     """
-    peaks = []
-    for label in np.unique(labels):
-        candidates = np.argwhere(labels == label)
-        peaks.append(candidates[np.argmax(reliability[labels == label])])
-    points = sorted(((int(row), int(column)) for row, column in peaks), key=lambda point: -reliability[point])
+    peaks = (np.where(labels == label, reliability, -np.inf).argmax() for label in np.unique(labels))
+    places = (np.unravel_index(peak, labels.shape) for peak in peaks)
+    points = sorted(((int(row), int(column)) for row, column in places), key=lambda point: -reliability[point])
     return [point for point in points if reliability[point] >= threshold and (occupied is None or not occupied[point])]
 
 
@@ -194,9 +191,8 @@ class ObjectVote(TargetBuilder):
         classes, config = probabilities.shape[1], self.config
         scores = vote(tracks, labels, reliabilities, classes, config.area_exponent, config.frequency_exponent)
         object_ids = np.stack([render(masks, scores, grid.small) for masks in tracks])
-        return DistillationTarget(
-            labels=object_labels(object_ids, scores, labels), object_ids=object_ids, objects=len(prompts)
-        )
+        labels = object_labels(object_ids, scores, labels)
+        return DistillationTarget(labels, object_ids=object_ids, objects=len(prompts))
 
     def _forward(
         self, grid: PixelGrid, labels: NDArray[np.int64], reliabilities: NDArray[np.float32]

@@ -1,7 +1,6 @@
-"""Objects followed by SAM 2, the teacher of the paper, through the package ``sam2``.
+"""Objects followed by SAM 2, the teacher of the paper, through the network of the package ``sam2``.
 
-The package reads its videos from files and keeps what it tracks in a dictionary that its methods share. This file goes
-below that, to the network itself: image features, one step of tracking, encoding of memory.
+The package's own tracker reads its videos from files; this one goes below it, to the network itself.
 """
 
 from __future__ import annotations
@@ -38,11 +37,8 @@ def network_input(image: NDArray[np.uint8], size: int, device: torch.device) -> 
 def fill_holes(scores: Tensor, area: int) -> Tensor:
     """Regions of background (score <= 0) of at most ``area`` pixels become foreground, by the small score of 0.1.
 
-    The package's post-processing, which it skips where its CUDA kernel was not built.
-
-    Args:
-        scores: float [B, 1, h, w], logits of masks.
-        area: in pixels of the scores, neighbours over corners included; 0 for none.
+    The package's post-processing of mask logits, float [B, 1, h, w], which it skips where its CUDA kernel was not
+    built. Neighbours over corners are of one region.
     """
     if area == 0:
         return scores
@@ -132,7 +128,6 @@ class Sam2Tracker(MaskTracker):
         network: of :func:`~ditta_core.teacher.sam2_network.load_network` or ``build_network``.
         dtype: of the computation. bfloat16 or float16 is done by autocast: weights stay float32. None: bfloat16 on
             CUDA, as published, and float32 elsewhere.
-        config: settings.
     """
 
     def __init__(

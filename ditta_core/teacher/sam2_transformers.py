@@ -61,20 +61,15 @@ def import_transformers(since: tuple[int, int] = (0, 0)) -> Any:
     except ImportError as error:
         raise ImportError(f"expected the package transformers, but got: {error}; {INSTALL}") from error
     if tuple(int(number) for number in transformers.__version__.split(".")[:2]) < since:
-        raise ImportError(
-            f"expected transformers {since[0]}.{since[1]} or later, but got {transformers.__version__}; {INSTALL}"
-        )
+        found = f"{transformers.__version__}; {INSTALL}"
+        raise ImportError(f"expected transformers {since[0]}.{since[1]} or later, but got {found}")
     return transformers
 
 
 def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> tuple[Any, Architecture]:
     """Load a SAM 2 or EdgeTAM video model in evaluation mode, on the CPU, with float32 weights.
 
-    Args:
-        checkpoint: a folder with ``config.json`` and ``model.safetensors``, or the id of such a model on the hub.
-        image_size: side of the square that frames are brought to. A checkpoint serves any: its weights do not depend
-            on it.
-        allow_download: whether a model that is not on this machine may be fetched from the hub.
+    Arguments are those of :class:`Sam2VideoTracker`. A checkpoint serves any size: its weights do not depend on it.
 
     Raises:
         FileNotFoundError: there is no such model, or it has no safetensors.
@@ -108,9 +103,8 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
         ) from error
     # transformers fills what a file lacks with random numbers and a warning.
     if missing := sorted(loading["missing_keys"]):
-        raise ValueError(
-            f"expected all weights in {checkpoint!r}, but got none for {missing[:3]} and {len(missing)} in all"
-        )
+        some = f"{missing[:3]} and {len(missing)} in all"
+        raise ValueError(f"expected all weights in {checkpoint!r}, but got none for {some}")
     return model.eval().requires_grad_(False), architecture
 
 
@@ -286,7 +280,8 @@ class Sam2VideoTracker(MaskTracker):
     Masks come from a quarter of ``image_size`` by bilinear interpolation of their logits; small holes are not filled.
 
     Args:
-        checkpoint: folder, or id on the hub, of a transformers checkpoint of type sam2_video or edgetam_video.
+        checkpoint: folder with ``config.json`` and ``model.safetensors``, or id on the hub, of a transformers
+            checkpoint of type sam2_video or edgetam_video.
         device: where the model runs.
         dtype: float32, or the type of autocast; None for bfloat16 on CUDA, float32 elsewhere.
         image_size: side of the network input in pixels; a multiple of 32, for EdgeTAM of 256.

@@ -3,12 +3,9 @@
 Three threads of the node's process keep out of each other's way:
 
 - the *stream's executor* takes images from the middleware, and serves lifecycle, parameters and diagnostics;
-- the *inference thread* belongs to no executor: it takes the newest image from a mailbox and publishes the masks;
-- the *adaptation executor* here waits neither for an image to be taken over nor for a model to be loaded, so that its
-  services answer at once, always.
-
-In rclpy an executor serves whole nodes, so the adaptation executor spins a small hidden node of its own, whose services
-carry the names of the main node's private ones, remappings included.
+- the *inference thread* takes the newest image from a mailbox and publishes the masks;
+- the *adaptation executor* waits neither for an image nor for a model, so that its services answer at once. In rclpy
+  an executor serves whole nodes: it spins a hidden one, whose services have the names of the main node's private ones.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from rclpy.node import Node
 from rclpy.service import Service
 from std_srvs.srv import Trigger
 
-from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.process.executor import BackgroundExecutor, hidden_node
 
 POLL_SECONDS = 0.1
 
@@ -29,7 +26,6 @@ class AdaptationExecutor:
     """Polls ten times a second and answers services, in a thread of its own.
 
     Args:
-        node: Node whose private services they are.
         poll: Takes in news of the adaptation; must not wait.
         services: What each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
     """
@@ -38,15 +34,7 @@ class AdaptationExecutor:
         self._main = node
         self._logger = node.get_logger()
         self._poll = poll
-        # A leading underscore hides the node from listings; global arguments would rename it to the main node's name.
-        self._node = Node(
-            f"_{node.get_name()}_adaptation",
-            namespace=node.get_namespace(),
-            context=node.context,
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self._node = hidden_node(node, "adaptation")
         self._services: dict[str, Service] = {}
         self._add(services)
         # Steady, since simulated time may stand still.

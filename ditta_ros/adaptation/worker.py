@@ -1,11 +1,8 @@
 """Adaptations in a process of their own, so that the stream shares neither threads nor the interpreter lock with them.
 
-The process is started once, ahead of the first job, and imports torch at once. It is started afresh (never forked from
-a process full of threads), and not by ``multiprocessing``: that would import the parent's main module in the child, and
-with it all of rclpy. What the child needs is ``ditta_core`` alone.
-
-Jobs, cancellations, progress and results travel over one socket. Its end of file tells either side that the other is
-gone: the worker then exits, whatever killed the parent; the parent reports a failed adaptation.
+The process is started once, ahead of the first job: afresh, never forked from a process full of threads, and not by
+``multiprocessing``, which would import the parent's main module and with it all of rclpy. Jobs, cancellations, progress
+and results travel over one socket. At its end of file the worker exits, and the parent reports a failed adaptation.
 """
 
 from __future__ import annotations
@@ -152,11 +149,8 @@ class AdaptationWorker:
     Several streams share it, each through a :class:`ProcessRunner`. A stream has one job in the queue at the most and
     its next one goes to the end, so that none is kept waiting by the others for more than one job of each.
 
-    A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process.
-
-    Args:
-        threads: Number of CPU threads of the worker process.
-        niceness: Niceness of the worker process, 0..19.
+    A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process, with so
+    many CPU threads and a niceness of 0..19.
     """
 
     def __init__(self, threads: int, niceness: int) -> None:
@@ -225,10 +219,7 @@ class AdaptationWorker:
 class ProcessRunner:
     """The :class:`~ditta_core.stream.runner.AdaptationRunner` of one stream, whose jobs run in a worker process.
 
-    No method waits.
-
-    Args:
-        worker: Worker, which may have jobs of other streams before this one's; it is its owner's to close.
+    No method waits. The worker may have jobs of other streams before this one's; it is its owner's to close.
     """
 
     def __init__(self, worker: AdaptationWorker) -> None:

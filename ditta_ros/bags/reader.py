@@ -132,15 +132,11 @@ class BagReader:
         """
         topic = self.topics.get(name)
         if topic is None:
-            raise ValueError(f"expected the topic {name} in {self.path}, but got {self._listed()}; name one of these")
+            raise ValueError(f"expected the topic {name} in {self.path}, but got {self._listed}; name one of these")
         if topic.message_type not in types:
-            raise ValueError(
-                f"expected {' or '.join(types)}, but got {topic} in {self.path}; it holds {self._listed()}"
-            )
+            raise ValueError(f"expected {' or '.join(types)}, but got {topic} in {self.path}; it holds {self._listed}")
         if topic.count == 0:
-            raise ValueError(
-                f"expected messages on {name} in {self.path}, but got none; the bag holds {self._listed()}"
-            )
+            raise ValueError(f"expected messages on {name} in {self.path}, but got none; the bag holds {self._listed}")
         return topic
 
     def only_image_topic(self, ground_truth: str | None) -> str:
@@ -153,10 +149,8 @@ class BagReader:
         names = [name for name in names if name != ground_truth]
         if len(names) == 1:
             return names[0]
-        raise ValueError(
-            f"expected one topic of images in {self.path}, but got {names or 'none'}; name the image topic to use; it "
-            f"holds {self._listed()}"
-        )
+        found = f"{names or 'none'} of {self._listed}"
+        raise ValueError(f"expected one topic of images in {self.path}, but got {found}; name the image topic to use")
 
     def messages(self, topics: Sequence[str], start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time of recording in nanoseconds and content of messages, in the order of the bag.
@@ -186,6 +180,7 @@ class BagReader:
         except Exception as error:  # as above, where the bytes make no sense
             raise self.damage(f"a message on {topic} cannot be read: {error}") from error
 
+    @property
     def _listed(self) -> str:
         """All topics with their types and numbers of messages."""
         return ", ".join(map(str, self.topics.values())) or "no topic at all"
@@ -206,11 +201,9 @@ def _is_cut(file: Path) -> bool:
 
 
 class TopicMessages:
-    """The messages of one topic by their position in the bag. In order, they take one pass over it.
+    """The messages of one topic of a bag by their position in it. In order, they take one pass over it.
 
     Args:
-        path: Path of the bag.
-        topic: Name of the topic.
         timestamps: Times of recording of the messages in the order of the bag, int64 nanoseconds.
     """
 
@@ -257,8 +250,6 @@ class TopicMessages:
         """The next message."""
         _, timestamp, content = next(self._messages, ("", None, b""))
         if timestamp != self._timestamps[self._next]:
-            raise ValueError(
-                f"expected the bag {self._path} as it was when it was opened, but it has changed; open it again"
-            )
+            raise ValueError(f"expected {self._path} as it was when it was opened, but it has changed; open it again")
         self._next += 1
         return content

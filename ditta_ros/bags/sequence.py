@@ -231,9 +231,7 @@ class BagSequence(VideoSequence):
         sizes = {layout.size for layout in self.images.layouts}
         if len(sizes) > 1:
             found = sorted(_size_text(size) for size in sizes if size is not None)
-            raise ValueError(
-                f"expected images of one size on {self.images.topic.name}, but got {found}; cut the bag there"
-            )
+            raise ValueError(f"expected images of one size on {self.images.topic.name}, but got {found}; cut the bag")
         height, width = self._decoded_image(0).shape[:2]
         return height, width
 

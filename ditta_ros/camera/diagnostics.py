@@ -28,15 +28,7 @@ def status_message(
 def stream_diagnostic(
     name: str, topic: str, stream: StreamSnapshot, silence: str, runtime: RuntimeStatus | None = None
 ) -> DiagnosticStatus:
-    """How the stream is.
-
-    Args:
-        name: Name of the node.
-        topic: Topic of the camera images.
-        stream: Counters, rates and times of the stream.
-        silence: Why no image comes in; empty where images do.
-        runtime: What runs the network.
-    """
+    """How the stream of a node from a topic is; ``silence`` says why no image comes in, empty where images do."""
     if stream.failing:
         level, message = DiagnosticStatus.ERROR, f"an image could not be segmented: {stream.last_failure}"
     elif silence:
@@ -66,14 +58,7 @@ def stream_diagnostic(
 def adaptation_diagnostic(
     name: str, topic: str, status: StreamStatus, refusals: Sequence[str] = ()
 ) -> DiagnosticStatus:
-    """How the adaptation is.
-
-    Args:
-        name: Name of the node.
-        topic: Topic of the camera images.
-        status: Status of the segmenter.
-        refusals: Why saved generations could not be read.
-    """
+    """How the adaptation of a node to a topic is; ``refusals`` say why saved generations could not be read."""
     values: dict[str, object] = {
         "state": status.state.value,
         "generation": status.generation,

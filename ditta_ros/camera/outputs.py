@@ -34,11 +34,6 @@ def reliable() -> QoSProfile:
 class CameraOutputs:
     """The publishers of one camera. Classes and, where ``vision_msgs`` is installed, label info go out at once.
 
-    Args:
-        node: Node that publishes.
-        topics: Topics of the camera.
-        classes: Classes of the label images.
-
     Attributes:
         camera_info: Publisher of ``sensor_msgs/CameraInfo`` at the size of the masks.
         points: Publisher of ``sensor_msgs/PointCloud2`` with labels.
@@ -65,10 +60,9 @@ class CameraOutputs:
 
     def _publisher(self, kind: Any, topic: str, overrides: QoSOverridingOptions | None = None) -> Any:
         name = self._topics.private(topic)
-        self._managed.append(
-            self._node.create_lifecycle_publisher(kind, name, reliable(), qos_overriding_options=overrides)
-        )
-        return self._managed[-1]
+        publisher = self._node.create_lifecycle_publisher(kind, name, reliable(), qos_overriding_options=overrides)
+        self._managed.append(publisher)
+        return publisher
 
     def _latched_publisher(self, kind: Any, topic: str) -> Any:
         self._latched.append(self._node.create_publisher(kind, self._topics.private(topic), LATCHED))
@@ -90,12 +84,9 @@ class CameraOutputs:
     def publish_overlay(
         self, frame: Frame, segmentation: Segmentation, header: Header, time: float, rate: float, opacity: float
     ) -> None:
-        """Publish the class colours over the image, while somebody subscribes and not too often.
+        """Publish the class colours over the image, under its header, while somebody subscribes and not too often.
 
         Args:
-            frame: Image that was segmented.
-            segmentation: Answer to it.
-            header: Header of the image.
             time: When the image arrived, in seconds.
             rate: Largest number of overlays per second of arrival times.
             opacity: Share of the class colours, 0..1.

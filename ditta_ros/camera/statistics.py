@@ -140,10 +140,7 @@ class StreamStatistics:
         """All of it at this moment."""
         now = time.monotonic()
         with self._lock:
-            latency = {
-                stage: (float(p50), float(p95))
-                for stage, (p50, p95) in ((s, np.percentile(v, (50, 95))) for s, v in self._latency.items())
-            }
+            percentiles = {stage: np.percentile(times, (50, 95)) for stage, times in self._latency.items()}
             return StreamSnapshot(
                 received=self._received,
                 published=self._published,
@@ -152,7 +149,7 @@ class StreamStatistics:
                 input_rate=self._input.per_second(now),
                 output_rate=self._output.per_second(now),
                 silence=now - self._last_input,
-                latency=latency,
+                latency={stage: (float(p50), float(p95)) for stage, (p50, p95) in percentiles.items()},
                 last_rejection=self._rejection[0],
                 last_failure=self._failure[0],
                 rejecting=now - self._rejection[1] < TROUBLE_SECONDS,

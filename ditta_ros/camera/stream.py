@@ -53,12 +53,8 @@ class CameraStream:
     """One camera, from ``configure`` to ``cleanup``.
 
     Args:
-        node: Node that has the camera.
-        topics: Topics of the camera.
         parameters: Parameters of the node; replaced by ``take_parameters``.
-        base: Base model, shared by all cameras.
-        runner: Where this camera's adaptations run.
-        compiler: Compiler of the networks, shared by all cameras.
+        base, compiler: Base model, and compiler of the networks; shared by all cameras.
         fingerprint: Fingerprint of the base model, for the saved generations.
         to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
     """
@@ -317,22 +313,9 @@ class CameraStream:
 
 def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
     """What is published on ``~/state``."""
-    report = status.report
-    return StreamState(
-        state=status.state,
-        generation=status.generation,
-        collected=status.collected,
-        warmup_frames=status.warmup_frames,
-        progress=status.progress,
-        losses=status.losses,
-        message=status.message,
-        adaptation_seconds=report.seconds if report is not None else None,
-        adaptation_reason=report.reason if report is not None else "",
-        statistics_share=report.statistics_share if report is not None else None,
-        deployed_share=report.deployed_share if report is not None else None,
-        remembered=status.remembered,
-        dropped=counters.dropped,
-        received=counters.received,
-        published=counters.published,
-        rejected=counters.rejected,
-    )
+    report, values = status.report, {name: value for name, value in vars(status).items() if name != "report"}
+    values |= {name: getattr(counters, name) for name in ("dropped", "received", "published", "rejected")}
+    if report is not None:
+        values |= {"adaptation_seconds": report.seconds, "adaptation_reason": report.reason}
+        values |= {"statistics_share": report.statistics_share, "deployed_share": report.deployed_share}
+    return StreamState(**values)

@@ -3,10 +3,8 @@
 ``message_filters`` pairs masks with the CameraInfo and the depth image of their stamp. A mask is handed to it after it
 was published, so whatever is wrong with the other topics neither delays nor loses one.
 
-The synchronisers of ``message_filters`` are made for one thread, and stay locked where something raises inside them. A
-depth image has megabytes, which the thread that waits for camera images should not have to take in. So all of it
-happens on an executor of its own, with a small hidden node, as in :mod:`ditta_ros.adaptation.services`; the inference
-thread leaves its masks in a queue and wakes it up.
+The synchronisers are made for one thread, and stay locked where something raises inside them; a depth image has
+megabytes. So all of it happens on an executor of its own; the inference thread leaves its masks in a queue.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.camera_info import scaled_camera_info
 from ditta_ros.messages.images import stamp_of
 from ditta_ros.messages.point_cloud import labelled_cloud
-from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.process.executor import BackgroundExecutor, hidden_node
 
 UNAVAILABLE = (
     "camera info and points are off: the package message_filters is not installed; apt install "
@@ -70,10 +68,8 @@ class SynchronizedOutputs:
     """Publishes the CameraInfo and the points of masks, as far as somebody subscribes to them.
 
     Args:
-        node: Node whose topics they are.
         topics: Topics of the camera; without one for depth there are no points.
-        camera_info: Publisher of ``sensor_msgs/CameraInfo``.
-        points: Publisher of ``sensor_msgs/PointCloud2``.
+        camera_info, points: Publishers of ``sensor_msgs/CameraInfo`` and ``sensor_msgs/PointCloud2``.
         slop: Seconds by which stamps may differ; 0: not at all.
         points_step: Distance in pixels between two points along both axes; may be changed at any time.
         on_problem: Told in a sentence what is wrong, perhaps with every mask; called in a thread of its own.
@@ -107,14 +103,7 @@ class SynchronizedOutputs:
         self._start_over()
         self._forget_counts()
 
-        self._node = Node(
-            f"_{node.get_name()}_{topics.name or 'camera'}_synchronized",
-            namespace=node.get_namespace(),
-            context=node.context,
-            use_global_arguments=False,  # which would rename it to the main node's name
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self._node = hidden_node(node, f"{topics.name or 'camera'}_synchronized")
         self._info_topic = node.resolve_topic_name(topics.camera_info)
         self._depth_topic = node.resolve_topic_name(topics.depth) if topics.depth else ""
         self._subscribe(CameraInfo, self._info_topic, 10, self._on_info)

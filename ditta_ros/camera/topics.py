@@ -66,9 +66,7 @@ def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
     except yaml.YAMLError as error:
         raise ValueError(f"expected the parameter cameras as YAML text such as {example}, but got {error}") from error
     if not isinstance(entries, Mapping) or not entries:
-        raise ValueError(
-            f"expected the parameter cameras as a mapping such as {example}, but got {parameters.cameras!r}"
-        )
+        raise ValueError(f"expected the parameter cameras as YAML such as {example}, but got {parameters.cameras!r}")
     if parameters.camera_info_topic or parameters.depth_topic:
         raise ValueError(
             "expected camera_info_topic and depth_topic to be empty beside cameras, but got "
@@ -95,7 +93,5 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
             f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
             f"there, as in {example}, but got {entry!r}"
         )
-    image = topics["image"]
-    return CameraTopics(
-        name, image, topics.get("camera_info") or sibling(image, "camera_info"), topics.get("depth", "")
-    )
+    info = topics.get("camera_info") or sibling(topics["image"], "camera_info")
+    return CameraTopics(name, topics["image"], info, topics.get("depth", ""))

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Callable
 from importlib import util
 
 from ditta_ros.doctor.installation import INSTALL_ROS
+from ditta_ros.process.children import ReplayError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+
+def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: str = "interrupted") -> int:
+    """Run a command, and print in one line why it fails. SIGTERM is as good as Ctrl-C: nothing unfinished stays behind.
+
+    Returns:
+        0; 1 for a replay that did not come to its end; 2 for bad input, or where a package is missing that pip installs
+        with ``extra``; 130 after Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run()
+        return 0
+    except KeyboardInterrupt:
+        code, problem = 130, interrupted
+    except ReplayError as error:
+        code, problem = 1, str(error)
+    except ModuleNotFoundError as error:
+        code, problem = 2, f"{error}: pip install 'ditta_ros[{extra}]' (from a checkout: '.[{extra}]')"
+    except (ValueError, OSError, ImportError) as error:
+        code, problem = 2, str(error)
+    print(f"ditta {command}: {problem}", file=sys.stderr)
+    return code
 
 
 def has_ros(command: str) -> bool:

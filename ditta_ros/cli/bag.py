@@ -8,12 +8,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_ros.cli.arguments import INTERRUPTED
+from ditta_ros.cli.arguments import exit_code
 
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
@@ -24,60 +22,36 @@ def add_bag_parser(commands: Any) -> None:
     bag = commands.add_parser("bag", help="make a bag of labelled frames, or see what is in one; needs no ROS")
     actions = bag.add_subparsers(dest="action", required=True)
 
-    make = actions.add_parser(
+    add = actions.add_parser(
         "make",
         help="write a labelled folder or a video as a rosbag2",
         description="Write frames, and labels where there are any, as a rosbag2. Where SOURCE holds several videos, "
         "each becomes a bag in OUT.",
-    )
-    make.add_argument("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
-    make.add_argument("out", type=Path, metavar="OUT", help="folder of the bag")
-    make.add_argument("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
-    make.add_argument("--split", help="split of a data set that has several, such as val")
-    make.add_argument(
-        "--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)"
-    )
-    make.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
-    make.add_argument(
-        "--compressed",
-        choices=("jpeg", "png", "none"),
-        default="none",
-        help="compression of images; labels are never compressed (default: none)",
-    )
-    make.add_argument("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="default: /camera/image_raw")
-    make.add_argument("--frame-id", default="camera", metavar="NAME", help="frame_id of all headers (default: camera)")
-    make.add_argument("--overwrite", action="store_true", help="replace a bag at OUT, but nothing else")
+    ).add_argument
+    add("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
+    add("out", type=Path, metavar="OUT", help="folder of the bag")
+    add("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
+    add("--split", help="split of a data set that has several, such as val")
+    add("--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)")
+    add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
+    compression = "compression of images; labels are never compressed (default: none)"
+    add("--compressed", choices=("jpeg", "png", "none"), default="none", help=compression)
+    add("--image-topic", default="/camera/image_raw", metavar="TOPIC", help="default: /camera/image_raw")
+    add("--frame-id", default="camera", metavar="NAME", help="frame_id of all headers (default: camera)")
+    add("--overwrite", action="store_true", help="replace a bag at OUT, but nothing else")
 
-    info = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing")
-    info.add_argument("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
-    info.add_argument("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
-    info.add_argument("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
-    info.add_argument(
-        "--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ"
-    )
-    info.add_argument("--json", action="store_true", help="print JSON")
+    add = actions.add_parser("info", help="what an evaluation would use of a bag, and what is missing").add_argument
+    add("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
+    add("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
+    add("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
+    add("--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ")
+    add("--json", action="store_true", help="print JSON")
 
 
 def run_bag_command(options: argparse.Namespace) -> int:
-    """Run the command.
-
-    Returns:
-        Exit code: 0 for success; 2 for bad input or a missing package; 130 after Ctrl-C.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that an unfinished bag is removed then, too
-    try:
-        {"make": make, "info": info}[options.action](options)
-    except ModuleNotFoundError as error:
-        remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
-        print(f"ditta bag {options.action}: {error}: {remedy}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"ditta bag {options.action}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"ditta bag {options.action}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    """Run the command; for its exit codes see :func:`exit_code`."""
+    action = {"make": make, "info": info}[options.action]
+    return exit_code(f"bag {options.action}", lambda: action(options), "evaluate")
 
 
 def make(options: argparse.Namespace) -> None:
@@ -103,9 +77,7 @@ def make(options: argparse.Namespace) -> None:
     sequences = open_sequences(options.source, options.format, options.frame_rate, options.split)
     several = len(sequences) > 1
     if several and is_bag(options.out):
-        raise FileExistsError(
-            f"expected a folder for {len(sequences)} bags, but {options.out} is a bag; choose another"
-        )
+        raise FileExistsError(f"expected a folder for {len(sequences)} bags, but {options.out} is one; choose another")
     targets = [options.out / sequence.name if several else options.out for sequence in sequences]
     for target in targets:
         check_target(target, options.overwrite)
@@ -131,17 +103,13 @@ def info(options: argparse.Namespace) -> None:
 
 def summary_text(summary: BagSummary) -> str:
     """A summary as lines of names and values."""
-    width, height = summary.size
+    (width, height), gaps = summary.size, f"{summary.gaps} gaps of more than two periods"
     lines = [
         ("bag", summary.path),
         ("duration", f"{summary.duration:.3f} s"),
         ("images", f"{summary.image_topic} ({summary.image_type}, {', '.join(summary.encodings)}, {width}×{height})"),
         ("frames", f"{summary.frames} at {summary.frame_rate:g} Hz"),
-        (
-            "stamps",
-            f"{summary.out_of_order} out of order, {summary.duplicates} duplicates, {summary.gaps} gaps of more than "
-            f"two periods",
-        ),
+        ("stamps", f"{summary.out_of_order} out of order, {summary.duplicates} duplicates, {gaps}"),
     ]
     if summary.ground_truth_topic is not None:
         count = f"{summary.labels} label images, {summary.matched} of {summary.frames} images matched"

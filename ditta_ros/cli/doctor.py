@@ -20,24 +20,17 @@ MAXIMUM_COLUMNS = 120
 
 def add_doctor_parser(commands: Any) -> None:
     """Describe the command."""
-    doctor = commands.add_parser(
+    add = commands.add_parser(
         "doctor",
         help="what keeps masks from coming out, and how to fix it",
         description="Examine the installation, the environment, the transport of images, the cameras and nodes that "
         "run, and the model, and say how to fix what is wrong. Takes about fifteen seconds.",
-    )
-    doctor.add_argument("--params-file", type=Path, metavar="FILE", help="parameters of the node, as ROS takes them")
-    doctor.add_argument(
-        "--image-topic",
-        default="",
-        metavar="TOPIC",
-        help="camera to look for; default: that of --params-file, or the node's default; a node that runs tells of its "
-        "own",
-    )
-    doctor.add_argument(
-        "--no-transport", action="store_true", help="send no images between two processes (saves five seconds)"
-    )
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    ).add_argument
+    add("--params-file", type=Path, metavar="FILE", help="parameters of the node, as ROS takes them")
+    topic = "default: that of --params-file, or the node's default; a node that runs tells of its own"
+    add("--image-topic", default="", metavar="TOPIC", help=f"camera to look for; {topic}")
+    add("--no-transport", action="store_true", help="send no images between two processes (saves five seconds)")
+    add("--json", action="store_true", help="print JSON")
 
 
 def run_doctor_command(options: argparse.Namespace) -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 from ditta_core.adaptation.config import DEFAULT_SEED
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
-from ditta_ros.cli.arguments import INTERRUPTED, has_ros, number_list, size, split_list
+from ditta_ros.cli.arguments import exit_code, has_ros, number_list, size, split_list
 from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
-from ditta_ros.process.children import ReplayError
 
 
 def add_evaluate_parser(commands: Any) -> None:
@@ -62,8 +59,7 @@ def add_evaluate_parser(commands: Any) -> None:
         "'clean' for none (default)",
     )
     add("--repeats", type=int, default=1, metavar="N", help="number of runs with successive seeds (default: 1)")
-    seed = f"seed of adaptations and corruptions (default: {DEFAULT_SEED})"
-    add("--seed", type=int, default=DEFAULT_SEED, help=seed)
+    add("--seed", type=int, default=DEFAULT_SEED, help=f"of adaptations and corruptions (default: {DEFAULT_SEED})")
     windows = "windows that every evaluation must be able to fill; 0 for none (default: 8,16)"
     add("--vc-windows", type=number_list, default=(8, 16), metavar="8,16", help=windows)
     add(
@@ -91,37 +87,18 @@ def add_evaluate_parser(commands: Any) -> None:
 
 
 def run_evaluate_command(options: argparse.Namespace) -> int:
-    """Evaluate, print the table, write what was asked for.
-
-    Returns:
-        Exit code: 0; 1 where a replay to the node did not come to its end; 2 for bad input or a missing package; 130
-        after Ctrl-C.
-    """
+    """Evaluate, print the table, write what was asked for; for its exit codes see :func:`exit_code`."""
     if options.node and not has_ros("evaluate"):
         return 2
-    try:
+
+    def run() -> None:
         from ditta_core.evaluation.methods.registry import describe_methods
         from ditta_ros.evaluation.evaluate import evaluate, write_results
-    except ImportError as error:
-        remedy = "pip install 'ditta_ros[evaluate]' (from a checkout: '.[evaluate]')"
-        print(f"ditta evaluate: {error}: {remedy}", file=sys.stderr)
-        return 2
-    if options.list_methods:
-        print(describe_methods())
-        return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no process of a replay stays behind
-    try:
-        write_results(options, evaluate(options))
-    except KeyboardInterrupt:
-        print(
-            f"ditta evaluate: interrupted; what is done is kept in {options.work}: the same command goes on with it",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    except ReplayError as error:
-        print(f"ditta evaluate: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, ImportError) as error:
-        print(f"ditta evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+        if options.list_methods:
+            print(describe_methods())
+        else:
+            write_results(options, evaluate(options))
+
+    interrupted = f"interrupted; what is done is kept in {options.work}: the same command goes on with it"
+    return exit_code("evaluate", run, "evaluate,ray" if options.engine == "ray" else "evaluate", interrupted)

@@ -37,21 +37,19 @@ def add_models_parser(commands: Any) -> None:
     )
     models.add_argument("--json", action="store_true", help="print JSON")
     actions = models.add_subparsers(dest="action", metavar="check")
-    check = actions.add_parser(
+    add = actions.add_parser(
         "check",
         help="whether a checkpoint works, and how to use it",
         description="Tell what a weight file or model folder is, load it, try it on a frame, and print the commands "
         "that use it.",
-    )
-    check.add_argument("path", metavar="PATH", help="weight file, model folder, or name of a model such as hf:ID")
-    check.add_argument("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
-    check.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    check.add_argument("--allow-download", action="store_true", help="fetch what is not on this machine (hf:ID)")
-    check.add_argument(
-        "--allow-pickle", action="store_true", help="read pytorch_model.bin where there is no safetensors"
-    )
+    ).add_argument
+    add("path", metavar="PATH", help="weight file, model folder, or name of a model such as hf:ID")
+    add("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
+    add("--device", default="cpu", help="torch device (default: cpu)")
+    add("--allow-download", action="store_true", help="fetch what is not on this machine (hf:ID)")
+    add("--allow-pickle", action="store_true", help="read pytorch_model.bin where there is no safetensors")
     # Without a default: it would overwrite what was said before the word check.
-    check.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run_models_command(options: argparse.Namespace) -> int:
@@ -66,12 +64,7 @@ def run_models_command(options: argparse.Namespace) -> int:
         found = available()
         print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else available_text(found))
         return 0
-    chosen = ModelSource(
-        classes=options.classes,
-        device=options.device,
-        allow_download=options.allow_download,
-        allow_pickle=options.allow_pickle,
-    )
+    chosen = ModelSource("", options.classes, options.device, options.allow_download, options.allow_pickle)
     try:
         result = check(options.path, chosen)
     except (ValueError, OSError, ImportError) as error:
@@ -161,13 +154,9 @@ def trial_lines(trial: ModelTrial | TeacherTrial) -> list[tuple[str, str]]:
         lines += [("class", f"{name}: {', '.join(outputs)}") for name, outputs in trial.published]
         if trial.unlabelled:
             lines.append(("unlabelled", ", ".join(trial.unlabelled)))
-    lines += [
-        (
-            "warning",
-            f"{member!r} is no output of the model, but {output!r} is, and belongs to no class: a typing error?",
-        )
-        for member, output in trial.likely_misspelt.items()
-    ]
+    for member, output in trial.likely_misspelt.items():
+        text = f"{member!r} is no output of the model, but {output!r} is, and belongs to no class: a typing error?"
+        lines.append(("warning", text))
     return [*lines, ("trial", f"one frame in {trial.milliseconds:.0f} ms, network input {width}×{height}")]
 
 

@@ -18,13 +18,7 @@ from ditta_ros.replay.recording import PublishedFrame, Recording
 
 
 class FrameByFrame:
-    """Masks of the unadapted model, each frame on its own and computed once.
-
-    Args:
-        sequence: Sequence that gives the frames.
-        model: Unadapted model.
-        input_size: Network input (height, width).
-    """
+    """Masks of the unadapted model, each frame on its own and computed once, by a network input (height, width)."""
 
     def __init__(self, sequence: VideoSequence, model: SegmentationModel, input_size: tuple[int, int]) -> None:
         self.sequence = sequence
@@ -50,8 +44,6 @@ def compare(
 
     Args:
         frames: Answered frames of one round, in order.
-        recording: Recording that has the masks of the node.
-        source: Masks of the unadapted model.
         ground_truth: Labels of the sequence; None to measure without labels.
         step: Function that is called after every frame from the first answered one to the end of the sequence.
     """
@@ -98,8 +90,6 @@ def write_overlay(
     Args:
         frames: Frames in order.
         answered: Function that gives the state of the node when the mask of a frame arrived; None without a mask.
-        panels: Panels that draw a frame.
-        video: Open video file.
         step: Function that is called after every frame.
     """
     picture = None

@@ -27,7 +27,6 @@ def examine(
         params_file: File of the user's parameters; None for the defaults.
         image_topic: Topic of the camera in place of that of the parameters; empty for theirs.
         transport: Whether images are sent between two processes.
-        environment: Environment of the shell.
     """
     imports = try_imports(environment)
     yield examined("installation", lambda: check_installation(imports, environment))

@@ -52,10 +52,7 @@ def look(node: Node, topics: Sequence[str], kind: str, reliability: str, unless_
     """Look around until nothing new turns up, and tell what was found.
 
     Args:
-        node: Node that looks.
-        topics: Topics of the cameras.
-        kind: Type of their images.
-        reliability: Reliability that is asked of them.
+        topics, kind, reliability: Topics of the cameras, type of their images, and reliability that is asked of them.
         unless_running: Whether a node that runs tells of its cameras instead.
     """
     diagnostics: dict[str, DiagnosticStatus] = {}
@@ -139,12 +136,7 @@ def check_listeners(node: Node, name: str) -> list[Finding]:
 
 
 class Camera:
-    """Receives a camera's images as the node would.
-
-    Args:
-        node: Node that subscribes.
-        topic, kind, reliability: See :func:`look`.
-    """
+    """Receives a camera's images as the node would; for ``kind`` and ``reliability`` see :func:`look`."""
 
     def __init__(self, node: Node, topic: str, kind: str, reliability: str) -> None:
         self._kind = KINDS[kind]

@@ -26,11 +26,7 @@ HINTS: Mapping[type[Value], str] = {
 
 
 def read_parameters(file: Path | None) -> tuple[NodeParameters, list[Finding]]:
-    """The parameters of the node, with defaults in place of what cannot be used, and what is wrong with them.
-
-    Args:
-        file: File as --params-file takes it; None for the defaults.
-    """
+    """The parameters of the node, with defaults where a file has none that can be used, and what is wrong with it."""
     parameters, findings, name = NodeParameters(), [], "parameters"
     if file is None:
         return parameters, [ok(name, "defaults; give yours with --params-file")]

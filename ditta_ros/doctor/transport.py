@@ -101,12 +101,7 @@ def check_transport(environment: Mapping[str, str], fast_dds: bool) -> Finding:
 
 
 def judge(here: Arrived, profile: Arrived | None) -> Finding:
-    """What the numbers mean.
-
-    Args:
-        here: Images that arrived in the environment as it is.
-        profile: Images that arrived with the shared-memory profile; None where that was not tried.
-    """
+    """What the numbers mean: as it is here, and with the shared-memory profile, or None where that was not tried."""
     finding = f"of images of {WIDTH}×{HEIGHT}, {here} arrived"
     if here.best_effort >= ENOUGH:
         return ok("images", finding)

@@ -317,10 +317,8 @@ class NodeReplay:
     def _error(self, reason: str) -> ReplayError:
         """A failure of the node, with its state and its last words."""
         stream = self._stream
-        return ReplayError(
-            f"{reason}: the node is {stream.state.value}, {stream.message}; the end of {stream.node.log}:\n"
-            f"{stream.node.last_words()}"
-        )
+        state = f"the node is {stream.state.value}, {stream.message}"
+        return ReplayError(f"{reason}: {state}; {stream.node.last_words()}")
 
 
 # --- afterwards ----------------------------------------------------------------------------------------------------

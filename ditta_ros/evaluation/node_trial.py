@@ -36,13 +36,7 @@ class NodeRunner:
     lockstep: bool
 
     def __call__(self, trial: Trial, model: SegmentationModel, step: Callable[[], object]) -> TrialRecord:
-        """Run a trial.
-
-        Args:
-            trial: What is measured.
-            model: Model that publishes the classes.
-            step: Function that is called once for every frame that was answered or passed over, and for every measured
-                frame.
+        """Run a trial; ``step`` is called for every frame that was answered or passed over, and every measured one.
 
         Raises:
             ReplayError: the replay did not come to its end.

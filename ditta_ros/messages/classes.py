@@ -18,11 +18,7 @@ def classes_json(classes: ClassList) -> str:
 
 
 def classes_of_json(text: str, origin: str) -> ClassList:
-    """The classes that :func:`classes_json` wrote.
-
-    Args:
-        text: JSON list of id, name and colour.
-        origin: Where the text comes from, for the error.
+    """The classes that :func:`classes_json` wrote; ``origin`` is where the text comes from, for the error.
 
     Raises:
         ValueError: it is no such list.

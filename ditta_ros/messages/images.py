@@ -1,11 +1,7 @@
 """Image messages to :class:`Frame`, and arrays to image messages, with NumPy and OpenCV.
 
-The pixels are those of ``cv_bridge``, which knows fewer encodings; see :mod:`ditta_ros.messages.cv_bridge`.
-
-Nothing is copied that need not be: an ``rgb8`` image is a view of the message, padding included, and a published array
-is copied once, into the buffer of the message.
-
-Whatever has the fields of a message can be read: those of rclpy, and those of a bag that is read without ROS. Only
+The pixels are those of ``cv_bridge``, which knows fewer encodings. An ``rgb8`` image is a view of the message, padding
+included; a published array is copied once. Whatever has the fields of a message can be read, of rclpy or of a bag; only
 :func:`image_message` needs ROS itself.
 """
 
@@ -336,7 +332,7 @@ def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
     encoding = LABEL_ENCODINGS.get(message.encoding)
     if encoding is None:
         raise ConversionError(
-            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
+            f"expected a label image in one of {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
         )
     pixels = pixels_of(message, encoding)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -10,12 +10,8 @@ from ditta_core.types import State
 
 Self = TypeVar("Self", bound="StreamState")
 
-JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-}
+NUMBER = (int, float)
+JSON_TYPES = {"str": (str,), "int": (int,), "float": NUMBER, "float | None": (*NUMBER, type(None))}
 """What JSON has for the types of fields; see :func:`read_value` for the others."""
 
 

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ditta_ros.process.shared_memory import shared_memory_environment
@@ -57,13 +56,10 @@ def isolated_environment(log_folder: Path) -> dict[str, str]:
 
 
 class Child:
-    """A Python module as a process. What it says goes into a log, or comes as events.
+    """A Python module as a process, run with ``python -m``. What it says goes into a log, or comes as events.
 
     Args:
         name: Name of the process, for messages.
-        module: Module that is run with ``python -m``.
-        arguments: Arguments of the module.
-        environment: Environment of the process.
         log: File that takes standard error, and standard output where there are no ``events``.
         events: Queue that takes every line of standard output, which is JSON, as (name, values).
     """
@@ -109,16 +105,15 @@ class Child:
             raise
 
     def last_words(self, lines: int = 12) -> str:
-        """The end of its log."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        """The end of its log, with the name of the file."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join([f"the end of {self.log}:", *text.splitlines()[-lines:]])
 
     def check(self) -> None:
         """Raise ProcessDied where it has ended."""
         code = self.process.poll()
         if code is not None:
-            raise ProcessDied(
-                f"the {self.name} process ended with exit code {code}; the end of {self.log}:\n{self.last_words()}"
-            )
+            raise ProcessDied(f"the {self.name} process ended with exit code {code}; {self.last_words()}")
 
     def ask_to_end(self) -> None:
         """Ask it to end, without waiting."""
@@ -143,11 +138,7 @@ class Child:
 
 
 class Processes:
-    """Several children that end together.
-
-    Args:
-        folder: Folder for the logs.
-    """
+    """Several children that end together, with their logs in a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,9 +170,7 @@ class Processes:
     def __enter__(self) -> Processes:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End all at the same time. A second Ctrl-C does not interrupt that."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None

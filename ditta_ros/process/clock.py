@@ -17,11 +17,7 @@ CLOCK_STEP = 100_000_000
 
 
 class SimulatedClock:
-    """Publishes /clock: where it stands, again and again, also while it stands still.
-
-    Args:
-        node: Node that publishes it.
-    """
+    """Publishes /clock: where it stands, again and again, also while it stands still."""
 
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(Clock, "/clock", CLOCK)

@@ -14,6 +14,18 @@ STOP_SECONDS = 3.0
 """How long the end of an executor is waited for; callbacks take less, even on a busy machine."""
 
 
+def hidden_node(node: Node, name: str) -> Node:
+    """A small node beside ``node``, for an executor of its own; the leading underscore hides it from listings."""
+    return Node(
+        f"_{node.get_name()}_{name}",
+        namespace=node.get_namespace(),
+        context=node.context,
+        use_global_arguments=False,  # which would rename it to the main node's name
+        enable_rosout=False,
+        start_parameter_services=False,
+    )
+
+
 class BackgroundExecutor:
     """An rclpy executor for one node in a thread of its own.
 

@@ -1,8 +1,7 @@
 """The Fast DDS profile that carries camera images between processes without loss.
 
-By default Fast DDS loses most best-effort images of 640×360 and more; through shared memory with large enough segments
-it loses none. The profile must be in the environment of the *publisher* before ``rclpy.init``; a subscriber alone with
-it gains nothing.
+By default Fast DDS loses most best-effort images of 640×360 and more, with the profile none. It must be in the
+environment of the *publisher* before ``rclpy.init``; a subscriber alone with it gains nothing.
 """
 
 from __future__ import annotations

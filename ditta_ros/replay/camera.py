@@ -57,13 +57,9 @@ class MaskWatcher:
 
 
 class Camera:
-    """Publishes the frames of a sequence.
+    """Publishes the frames of a sequence with their stamps, as it is commanded, and writes every one down.
 
     Args:
-        node: Node that publishes them.
-        sequence: Sequence that gives the frames and their stamps.
-        record: File where every published frame is written down.
-        commands: Commands that say what to play, and when to end.
         answered: Whether to listen to the masks, without which nothing can be played in lockstep.
         clock: Clock that is set to the stamp of every frame; None without simulated time.
     """

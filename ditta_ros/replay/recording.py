@@ -17,7 +17,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -51,12 +50,7 @@ class PublishedFrame:
 
 @dataclass(frozen=True)
 class ArrivedMask:
-    """One mask that arrived.
-
-    Attributes:
-        stamp: Stamp of its header: that of the image it answers.
-        time: Time of its arrival.
-    """
+    """One mask: the stamp of its header, which is that of the image it answers, and when it arrived."""
 
     stamp: int
     time: float
@@ -64,11 +58,7 @@ class ArrivedMask:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrivedState(StreamState):
-    """What the node said on /ditta/state.
-
-    Attributes:
-        time: Time of its arrival.
-    """
+    """What the node said on /ditta/state, and when it arrived."""
 
     time: float
 
@@ -83,11 +73,7 @@ class ArrivedState(StreamState):
 
 
 class StateHistory:
-    """Which state the node was in when.
-
-    Args:
-        messages: Messages of the node in order, at least one.
-    """
+    """Which state the node was in when, from its messages in order, of which there is at least one."""
 
     def __init__(self, messages: Sequence[ArrivedState]) -> None:
         self.changes = [messages[0]]
@@ -110,9 +96,7 @@ class JsonLines:
     def __enter__(self) -> JsonLines:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def add(self, record: PublishedFrame | ArrivedMask | ArrivedState) -> None:
@@ -127,11 +111,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 class Recording:
-    """The folder of one run.
-
-    Args:
-        folder: Folder of the files; is made where it does not exist.
-    """
+    """The folder of one run; it is made where it does not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

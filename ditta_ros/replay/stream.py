@@ -25,11 +25,9 @@ class Stream:
     """The camera, the node and the recorder, from their start to the last mask.
 
     Args:
-        processes: Processes among which they are started.
         sequence: Sequence that the camera plays; must be picklable.
         recording: Recording that takes what happens; is cleared first.
-        params_file: Parameter file that is written for the node.
-        node_parameters: Parameters of the node by name.
+        params_file: File that is written for the node, with the ``node_parameters`` by name.
         answered: Whether the camera listens to the masks, as lockstep needs.
         clock: Whether the camera publishes simulated time.
 
@@ -97,10 +95,7 @@ class Stream:
             if self._problem:
                 raise ReplayError(f"the node cannot run: {self._problem}")
             if time.monotonic() > deadline:
-                raise ReplayError(
-                    f"the node was not ready within {seconds:g} s; the end of {self.node.log}:\n"
-                    f"{self.node.last_words()}"
-                )
+                raise ReplayError(f"the node was not ready within {seconds:g} s; {self.node.last_words()}")
 
     def play(self, frames: FrameRange) -> None:
         """Have a range played, after the one before."""

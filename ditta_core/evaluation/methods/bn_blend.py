@@ -19,17 +19,14 @@ from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.types import AdaptationReport, Frame
 
-STATISTICS_SHARE = AdaptationConfig.statistics_share
-"""Share of the warm-up in the statistics: that of the live adaptation, so that the two can be compared. In the paper it
-grows with the number n of images seen, s = n / (n + N), the source counting as N images."""
-
 
 class BNBlend(StreamMethod):
     """BatchNorm statistics blended to 0.7·source + 0.3·warm-up, nothing learned, every frame on its own.
 
     Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
-    The statistics are those of at most ``STATISTICS_FRAMES`` warm-up frames, evenly spread, as in the live adaptation.
-    A model without BatchNorm, such as most transformers, has nothing to blend: the report says so.
+    The share, and at most ``STATISTICS_FRAMES`` warm-up frames evenly spread, are those of the live adaptation. In the
+    paper the share grows with the number n of images seen, s = n / (n + N), the source counting as N images. A model
+    without BatchNorm, such as most transformers, has nothing to blend: the report says so.
     """
 
     uses_warmup = True
@@ -41,18 +38,14 @@ class BNBlend(StreamMethod):
         succeeded = any(isinstance(module, _BatchNorm) for module in self.model.modules())
         reason = "expected a model with BatchNorm layers, but got one without any; the unadapted model goes on"
         if succeeded:
-            self._blend(warmup)
-            reason = "adapted"
+            blended, reason = copy.deepcopy(self.model), "adapted"
+            count = min(len(warmup), STATISTICS_FRAMES)
+            chosen = np.unique(np.linspace(0, len(warmup) - 1, count).round().astype(int))
+            images = np.stack([warmup[index].image for index in chosen])
+            pixels = blended.preprocess(images, self.input_size(warmup[0]), blended.mean.device)
+            blend_statistics(blended, lambda: own_outputs(blended, pixels), AdaptationConfig.statistics_share)
+            self.serve(TemporalSegmenter(blended), generation=1)
         return AdaptationReport(succeeded, reason, len(warmup), seconds=time.perf_counter() - start)
-
-    def _blend(self, warmup: Sequence[Frame]) -> None:
-        blended = copy.deepcopy(self.model)
-        count = min(len(warmup), STATISTICS_FRAMES)
-        chosen = np.unique(np.linspace(0, len(warmup) - 1, count).round().astype(int))
-        images = np.stack([warmup[index].image for index in chosen])
-        pixels = blended.preprocess(images, self.input_size(warmup[0]), blended.mean.device)
-        blend_statistics(blended, lambda: own_outputs(blended, pixels), STATISTICS_SHARE)
-        self.serve(TemporalSegmenter(blended), generation=1)
 
 
 class BNBlendEMA(BNBlend):

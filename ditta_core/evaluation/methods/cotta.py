@@ -27,8 +27,7 @@ class CoTTAConfig:
         confidence: Confidence of the source model above which the teacher is asked without augmentations.
         momentum: Momentum of the teacher, a moving average of the student's weights.
         restore: Probability of a weight to go back to the source's after a step.
-        learning_rate: Learning rate of Adam, with the published betas (0.9, 0.999) and no weight decay; see
-            ``LEARNING_RATE``.
+        learning_rate: Learning rate of Adam, with the published betas (0.9, 0.999) and no weight decay.
     """
 
     scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)

@@ -12,9 +12,7 @@ SMOOTHING = InferenceConfig.smoothing
 class EMASmoothing(StreamMethod):
     """Probabilities of the unadapted model, smoothed along optical flow.
 
-    P ← (1 − s)·P + s·(previous P along the flow). A pixel is smoothed where its flow passes the forward-backward check,
-    less where the grey values contradict it, and starts over elsewhere; see
-    :class:`~ditta_core.inference.flow_smoothing.FlowSmoother`.
+    See :class:`~ditta_core.inference.flow_smoothing.FlowSmoother`; s is ``SMOOTHING``.
     """
 
     uses_warmup = False

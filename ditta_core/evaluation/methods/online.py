@@ -1,8 +1,6 @@
-"""Methods that learn from every frame that they segment, as they are published; and frozen after the warm-up.
+"""Methods that learn by one step per frame: of the warm-up in time order, then frozen; or online, as published.
 
-Test-time adaptation is published *online*: one step per frame, indefinitely. The protocol of this evaluation freezes
-every method after the warm-up, so each of them is here in both forms: frozen, with one step per warm-up frame in time
-order, and online, with one step per frame from the first on and without a warm-up.
+Online, they learn from every frame from the first on, indefinitely and without a warm-up.
 """
 
 from __future__ import annotations
@@ -83,8 +81,8 @@ def optimizer_step(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
 class OnlineMethod(Method):
     """A method of one step per frame: frozen after the warm-up, or online where ``uses_warmup`` is off.
 
-    Before the warm-up, and after one that failed, a frozen method is the unadapted model. An online one leaves out the
-    steps whose loss is not finite, and its generation is the number of steps made before the frame.
+    Before a warm-up, and after one that failed, it is the unadapted model. Online, it leaves out the steps whose loss
+    is not finite, and its generation is the number of steps made before the frame.
     """
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:

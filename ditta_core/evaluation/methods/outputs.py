@@ -1,8 +1,4 @@
-"""From a frame to the model's own outputs, and from those to a mask of the published classes.
-
-What learns during a test learns on the outputs that its model was trained for, while its masks show the published
-classes, whose probabilities are merged as everywhere in this package.
-"""
+"""From a frame to the model's own outputs, which methods learn on, and from those to a mask of published classes."""
 
 from __future__ import annotations
 
@@ -35,12 +31,7 @@ def enlarge_to_frame(
 def mask_of_outputs(
     model: SegmentationModel, outputs: Tensor, input_size: tuple[int, int], frame: Frame, generation: int
 ) -> Segmentation:
-    """The mask of a frame in the published classes.
-
-    Args:
-        outputs: logits of the model's own outputs, float [1, len(outputs), h, w].
-        generation: of the model that made them.
-    """
+    """The mask of a frame in the published classes, from the model's own outputs, logits [1, len(outputs), h, w]."""
     logits = enlarge_to_frame(model, model.class_map.merge_logits(outputs), input_size, frame.size)
     class_ids, confidence = label_frame(model, logits.softmax(1), frame.size)
     return Segmentation(class_ids, confidence, generation)

@@ -41,17 +41,12 @@ class Source(Method):
         """Nothing is kept of any frame."""
 
 
-class SourceMerged(Method):
+class SourceMerged(Source):
     """Unadapted model, every frame on its own, its outputs merged into classes before the argmax.
 
     What merging alone is worth, beside :class:`Source`; the same where the classes are the model's own.
     """
 
-    uses_warmup = False
-
     def observe(self, frame: Frame) -> Segmentation:
         class_ids, confidence = segment_frame(self.model, frame.image, self.input_size(frame))
         return Segmentation(class_ids, confidence, generation=0)
-
-    def reset(self) -> None:
-        """Nothing is kept of any frame."""

@@ -40,11 +40,9 @@ class _WindowFrame:
 class TrackerRefine(Method):
     """Class votes of tracked objects over a sliding window, with the unadapted model; nothing is learned.
 
-    Every frame goes through what DiTTA does once, during the warm-up: objects are prompted where the model is sure,
-    tracked both ways through the last ``WINDOW`` frames, named by the vote over them, and drawn; where the newest frame
-    shows no object, it keeps the model's own label. It shows what the tracker alone is worth and what it costs.
-
-    The tracker is the one of ``setup.teacher``, optical flow where that tracks no objects.
+    What DiTTA does once, during the warm-up, is done here for every frame: objects are prompted where the model is
+    sure, tracked both ways through the last ``WINDOW`` frames, named by the vote over them, and drawn; elsewhere the
+    model's own label stays. The tracker is that of ``setup.teacher``, optical flow where that tracks no objects.
     """
 
     uses_warmup = False
