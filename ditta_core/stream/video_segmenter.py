@@ -347,7 +347,7 @@ class VideoSegmenter:
             return
         self._store.replace(updated, generation)
         verb = "adapted" if updated is None else f"generation {updated.number} updated"
-        note = f"; {report.refused}" if report.refused else ""
+        note = f"; {report.reason}" if report.refused else ""
         self._on_serving(f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}", **_outcome(report))
 
     def _fail(self, report: AdaptationReport, reason: str) -> None:
