@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -255,6 +256,37 @@ def test_a_pause_drops_the_clip_and_a_resumed_stream_starts_over(base: TemporalS
     assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1), (
         "what serves, serves on"
     )
+
+
+def test_after_a_paused_warm_up_the_scene_of_what_serves_is_watched_again(base: TemporalSegmenter) -> None:
+    drive = Drive(base)
+    drive.through("meadow", 8)
+    drive.segmenter.request_adaptation()
+    drive.through("meadow", 2)
+    drive.segmenter.pause(cancel=False)
+    drive.segmenter.resume()
+    drive.through("meadow", 15)
+    assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1)
+    drive.through("blocks")
+    assert any("the scene changed" in event for event in drive.events)
+
+
+def test_a_refused_decoder_is_told_with_the_generation_that_serves(base: TemporalSegmenter) -> None:
+    class RefusingRunner(InlineRunner):
+        def submit(self, job: AdaptationJob) -> None:
+            result = run_job(job)
+            report = replace(result.report, reason="the decoder was refused", refused="it contradicts the base model")
+            self._result = replace(result, report=report)
+
+    events: list[str] = []
+    config = stream_config(warmup_frames=5)
+    stream = VideoSegmenter(
+        "camvid", config, adaptation=QUICK, runner=RefusingRunner(), notify=events.append, base=base
+    )
+    for index in range(5):
+        stream.push(Frame(meadow(index), index * SECOND // 10))
+    assert stream.status.state is State.ADAPTED
+    assert events[-1].endswith(" s; the decoder was refused")
 
 
 def test_the_newest_generation_is_restored_on_request(base: TemporalSegmenter) -> None:
