@@ -36,7 +36,7 @@ SOURCE = ModelSource()
 
 
 VARIANTS = pytest.mark.parametrize(
-    ("method", "engine", "adaptation"),
+    ("method", "config", "adaptation"),
     [
         (DiTTA, stream_config(warmup_frames=WARMUP), AdaptationConfig()),
         (
@@ -60,27 +60,27 @@ VARIANTS = pytest.mark.parametrize(
 
 @VARIANTS
 def test_masks_equal_those_of_the_stream(
-    method: type[DiTTA], engine: StreamConfig, adaptation: AdaptationConfig
+    method: type[DiTTA], config: StreamConfig, adaptation: AdaptationConfig
 ) -> None:
-    compare_with_the_stream(method, engine, adaptation, "flow", FRAMES)
+    compare_with_the_stream(method, config, adaptation, "flow", FRAMES)
 
 
 @VARIANTS
 def test_masks_equal_those_of_the_stream_with_tracked_objects(
-    method: type[DiTTA], engine: StreamConfig, adaptation: AdaptationConfig, camvid_clip: Path
+    method: type[DiTTA], config: StreamConfig, adaptation: AdaptationConfig, camvid_clip: Path
 ) -> None:
     sequence = CamVidSequence(camvid_clip)
     small = [cv2.resize(sequence.image(index), (160, 112), interpolation=cv2.INTER_AREA) for index in range(5)]
     frames = [frame_of(np.asarray(image, np.uint8), index) for index, image in enumerate(small)]
-    compare_with_the_stream(method, engine, adaptation, "object_vote:flow", frames)
+    compare_with_the_stream(method, config, adaptation, "object_vote:flow", frames)
 
 
 def compare_with_the_stream(
-    method: type[DiTTA], engine: StreamConfig, adaptation: AdaptationConfig, teacher: str, frames: list[Frame]
+    method: type[DiTTA], config: StreamConfig, adaptation: AdaptationConfig, teacher: str, frames: list[Frame]
 ) -> None:
     model = load_model(SOURCE)
     stream = VideoSegmenter(
-        SOURCE, engine, adaptation, TeacherConfig(teacher), InlineRunner(), base=TemporalSegmenter(model)
+        SOURCE, config, adaptation, TeacherConfig(teacher), InlineRunner(), base=TemporalSegmenter(model)
     )
     ours = method(MethodSetup(SOURCE, TeacherConfig(teacher), long_side=0), model)
     for frame in frames[:WARMUP]:
