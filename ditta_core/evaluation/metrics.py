@@ -215,7 +215,7 @@ class Motion:
 
 
 CUT_SHARE = 0.1
-"""Share of trusted pixels below which two frames show different scenes; see docs/ablations.md#cuts-in-the-consistency."""
+"""Share of trusted pixels below which two frames show two scenes; docs/ablations.md#cuts-in-the-consistency."""
 
 
 def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float:
