@@ -210,8 +210,7 @@ class Motion:
 
 
 CUT_SHARE = 0.1
-"""Share of trusted pixels below which two frames show different scenes: at most 0.05 across the cuts of a film, and at
-least 0.3 within its scenes, two frames apart."""
+"""Share of trusted pixels below which two frames show two scenes; docs/ablations.md#cuts-in-the-consistency."""
 
 
 def flow_consistency(previous: Labels, current: Labels, motion: Motion) -> float:

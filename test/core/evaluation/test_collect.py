@@ -20,7 +20,7 @@ from ditta_core.stream.video_segmenter import VideoSegmenter
 
 
 def test_warm_up_then_freeze(model: SegmentationModel, tmp_path: Path) -> None:
-    """The rows against the engine and the frame-by-frame model, driven by hand."""
+    """The rows against the stream and the frame-by-frame model, driven by hand."""
     street = Street()
     options = EvaluationOptions(("source_merged", "ditta"), SETUP, warmup_ratios=(10, 25))
     finished = evaluation(options, [street], model, tmp_path)
@@ -34,14 +34,14 @@ def test_warm_up_then_freeze(model: SegmentationModel, tmp_path: Path) -> None:
         shown = finished.mask(rows["source_merged", 10], "street", index)
         np.testing.assert_array_equal(shown, alone)
 
-    engine = VideoSegmenter(
+    stream = VideoSegmenter(
         SETUP.source,
         stream_config(warmup_frames=5, warmup_on=WarmupTrigger.STARTUP, long_side=96),
         adaptation=AdaptationConfig(seed=SETUP.seed),
         teacher=SETUP.teacher,
         base=TemporalSegmenter(model),
     )
-    masks = [engine.push(street.frame(index)).class_ids for index in range(21)]
+    masks = [stream.push(street.frame(index)).class_ids for index in range(21)]
     for index in range(5, 21):
         np.testing.assert_array_equal(finished.mask(rows["ditta", 25], "street", index), masks[index])
     assert finished.mask(rows["ditta", 25], "street", 4) is None
