@@ -1,7 +1,7 @@
 """The teacher that needs no weights: class probabilities carried along optical flow to neighbouring frames, averaged.
 
-A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow finds
-the same point in the frames around it, their predictions are further ones of that point.
+A frame's errors are partly its own: noise, blur, a boundary that one frame shows and the next does not. Where flow
+finds the same point in the frames around it, their predictions of that point count too.
 """
 
 from __future__ import annotations
