@@ -149,8 +149,10 @@ class BagReader:
         names = [name for name in names if name != ground_truth]
         if len(names) == 1:
             return names[0]
-        found = f"{names or 'none'} of {self._listed}"
-        raise ValueError(f"expected one topic of images in {self.path}, but got {found}; name the image topic to use")
+        raise ValueError(
+            f"expected one topic of images in {self.path}, but got {names or 'none'}; name the image topic to use; it "
+            f"holds {self._listed}"
+        )
 
     def messages(self, topics: Sequence[str], start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time of recording in nanoseconds and content of messages, in the order of the bag.

@@ -38,7 +38,9 @@ def depth_of(message: ImageLike) -> NDArray[Any]:
         ConversionError: it has another encoding, or does not hold what it promises.
     """
     if message.encoding not in METRES:
-        raise ConversionError(f"expected a depth image in one of {sorted(METRES)}, but got {message.encoding!r}")
+        raise ConversionError(
+            f"expected a depth image in one of the encodings {sorted(METRES)}, but got {message.encoding!r}"
+        )
     kind = "f4" if message.encoding == "32FC1" else "u2"
     rows = pixels_of(message, Encoding(channels=int(kind[1])))
     return rows.view(f"{'>' if message.is_bigendian else '<'}{kind}")[..., 0]
