@@ -94,7 +94,7 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
     def damaged(reason: str) -> GenerationError:
         return GenerationError(
             f"expected a generation saved by {PACKAGE}, but {path} is damaged or something else: {reason}; delete it, "
-            f"then adapt and save anew"
+            f"then adapt and save again"
         )
 
     try:
@@ -115,7 +115,7 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
     if (metadata["package"], metadata.get("format")) != (PACKAGE, FORMAT):
         raise GenerationError(
             f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
-            f"{metadata.get('format')!r} of {metadata['package']!r}; adapt and save anew with this version"
+            f"{metadata.get('format')!r} of {metadata['package']!r}; adapt and save again with this version"
         )
     checksum = metadata.get("checksum", "")
     if len(checksum) != len(NO_CHECKSUM) or checksum != _checksum(data, checksum):
@@ -124,7 +124,7 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
         raise GenerationError(
             f"expected a generation of the base model {fingerprint[:12]}, but {path} belongs to "
             f"{metadata.get('fingerprint', '')[:12]}: another model, other weights or other classes; load that model, "
-            f"or adapt and save anew"
+            f"or adapt and save again"
         )
     try:
         return _of_parts(load(data), metadata)

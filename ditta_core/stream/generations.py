@@ -98,7 +98,7 @@ class GenerationStore:
     def known_scene(self, signature: SceneSignature) -> Generation | None:
         """The generation adapted to the place most like this one, of equals the one used last, if it is the same place.
 
-        Stricter than not having left a scene: to restore a wrong model costs more than to learn anew.
+        Stricter than not having left a scene: to restore a wrong model costs more than to learn again.
         """
         distances = [
             (signature.distance(generation.signature), generation)

@@ -136,7 +136,7 @@ class SubmittedJob:
             if not self.cancelled.is_set():
                 self._news = news
 
-    def take_news(self) -> AdaptationProgress | AdaptationResult | None:
+    def latest(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
         with self._lock:
             news, self._news = self._news, None
@@ -234,7 +234,7 @@ class ProcessRunner:
 
     def poll(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
-        return None if self._submitted is None else self._submitted.take_news()
+        return None if self._submitted is None else self._submitted.latest()
 
     def cancel(self) -> None:
         """Give up the job; no more is heard of it."""

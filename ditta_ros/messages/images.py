@@ -332,7 +332,7 @@ def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
     encoding = LABEL_ENCODINGS.get(message.encoding)
     if encoding is None:
         raise ConversionError(
-            f"expected a label image in one of {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
+            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
         )
     pixels = pixels_of(message, encoding)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
