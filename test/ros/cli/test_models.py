@@ -115,7 +115,7 @@ def test_weights_of_another_shape(weights: Path, capsys: pytest.CaptureFixture[s
     state["base_net.level1.conv.weight"] = torch.zeros(16, 3, 3, 3)
     save_file(state, weights)
     assert run("check", str(weights)) == 2
-    assert "do not fit ESPNetv2" in capsys.readouterr().err
+    assert "expected ESPNetv2 with 11 outputs in" in capsys.readouterr().err
 
 
 def test_a_video_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
