@@ -82,6 +82,7 @@ def shown(found: tuple[str, list[str], bool]) -> str:
 # --- Python ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(320)
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     (program,) = blocks(README, "python")

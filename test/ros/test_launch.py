@@ -206,6 +206,7 @@ def test_plots_of_foxglove_are_of_fields_of_its_script() -> None:
         assert field in fields
 
 
+@pytest.mark.slow
 def test_the_node_publishes_what_is_shown_and_recorded(start_node: Callable[..., NodeProcess], probe: Probe) -> None:
     from ros_harness import wait_until
 

@@ -146,6 +146,7 @@ def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> 
     assert probe.state["state"] == "BASE"
 
 
+@pytest.mark.slow
 def test_services_are_answered_in_time(probe: Probe, start_node: StartNode) -> None:
     start_node(warmup_on="service", long_side=480)
     assert probe.clients["adapt"].wait_for_service(30)
@@ -207,6 +208,7 @@ def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: S
     assert "Traceback" not in node.output
 
 
+@pytest.mark.slow
 def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_node: StartNode) -> None:
     start_node(warmup_on="service")
     received: dict[str, list[Image]] = {"best effort": [], "reliable": []}
@@ -219,6 +221,7 @@ def test_best_effort_and_reliable_subscribers_both_receive(probe: Probe, start_n
     assert stamps(received["best effort"]) == stamps(received["reliable"]) == stamps(probe.masks)
 
 
+@pytest.mark.slow
 def test_overlay_shows_the_mask_to_those_who_listen(probe: Probe, start_node: StartNode) -> None:
     start_node(warmup_on="service", overlay_rate=2.0, overlay_opacity=1.0, classes="[road, {rest: [sky, tree]}]")
     overlays: list[Image] = []
@@ -241,6 +244,7 @@ def test_overlay_shows_the_mask_to_those_who_listen(probe: Probe, start_node: St
     np.testing.assert_array_equal(pixels, expected)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_mask(probe: Probe, start_node: StartNode) -> None:
     node = start_node()
     probe.film()
@@ -314,6 +318,7 @@ def test_a_missing_model_fails_configure_and_can_be_corrected(
     probe.wait_for_masks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

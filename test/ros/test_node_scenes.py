@@ -206,6 +206,7 @@ def test_several_cameras_adapt_in_turn_in_one_process(probe: Probe, start_node: 
     assert min(counts) > 0.7 * max(counts)
 
 
+@pytest.mark.slow
 def test_compressed_images_give_the_masks_of_the_raw_ones(probe: Probe, start_node: StartNode) -> None:
     raw = start_node(warmup_on="service", smoothing=0.0)
     camera = Camera(probe)
@@ -273,6 +274,7 @@ def test_without_a_folder_nothing_is_saved(probe: Probe, start_node: StartNode) 
     assert "expected a generation to restore, but got none" in answer.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancel", [False, True])
 def test_deactivating_keeps_or_gives_up_an_adaptation(probe: Probe, start_node: StartNode, cancel: bool) -> None:
     start_node(passes=60, cancel_on_deactivate=cancel, warmup_on="service")

@@ -278,6 +278,7 @@ def trained_sizes(monkeypatch: pytest.MonkeyPatch, config: AdaptationConfig) -> 
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "size"),
     [

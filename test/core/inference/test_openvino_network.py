@@ -74,6 +74,7 @@ def test_another_network_is_refused() -> None:
         blueprint.compile(other, "float32")
 
 
+@pytest.mark.slow
 def test_generation_after_generation_takes_no_more_memory() -> None:
     """Each trace of ESPNetv2 leaves 24 MB in TorchScript; traced once, 8 more stay within the 60 MB of noise."""
     program = """

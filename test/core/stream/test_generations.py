@@ -268,7 +268,9 @@ def test_any_other_length_is_found(tmp_path: Path, data: st.DataObject) -> None:
     save_generation(file, generation(7, 1.0), BASE)
     content = file.read_bytes()
     file.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(GenerationError, match=r"is damaged or something else: .*; delete it, then adapt and save again"):
+    with pytest.raises(
+        GenerationError, match=r"is damaged or something else: .*; delete it, then adapt and save again"
+    ):
         load_generation(file, BASE)
     file.write_bytes(content + data.draw(st.binary(min_size=1)))
     with pytest.raises(GenerationError, match="its checksum does not fit its content"):

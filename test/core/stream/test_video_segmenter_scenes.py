@@ -121,6 +121,7 @@ def test_another_scene_is_learned_and_the_first_one_restored(base: TemporalSegme
     assert drive.segmenter.status.remembered == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_restored_where_nothing_is_kept(base: TemporalSegmenter) -> None:
     drive = Drive(base, remembered_scenes=0)
     for place in ("meadow", "blocks", "meadow"):
@@ -135,6 +136,7 @@ def test_a_change_begins_nothing_unless_asked_for(base: TemporalSegmenter) -> No
     assert [state for state, _ in drive.states] == LEARNED
 
 
+@pytest.mark.slow
 def test_a_looped_bag_comes_back_to_what_it_learned(base: TemporalSegmenter) -> None:
     drive = Drive(base)
     for _ in range(3):
@@ -204,6 +206,7 @@ def test_a_clip_does_not_reach_over_a_cut(base: TemporalSegmenter) -> None:
     np.testing.assert_array_equal(job.clip, np.stack([blocks(index) for index in range(4, 12)]))
 
 
+@pytest.mark.slow
 def test_video_that_cuts_all_the_time_is_adapted_to_all_the_same(base: TemporalSegmenter) -> None:
     drive = Drive(base, warmup_frames=12)
     for _ in range(8):
@@ -258,6 +261,7 @@ def test_a_pause_drops_the_clip_and_a_resumed_stream_starts_over(base: TemporalS
     )
 
 
+@pytest.mark.slow
 def test_after_a_paused_warm_up_the_scene_of_what_serves_is_watched_again(base: TemporalSegmenter) -> None:
     drive = Drive(base)
     drive.through("meadow", 8)
@@ -302,6 +306,7 @@ def test_the_newest_generation_is_restored_on_request(base: TemporalSegmenter) -
     assert (drive.segmenter.status.state, drive.segmenter.status.generation) == (State.ADAPTED, 1)
 
 
+@pytest.mark.slow
 def test_a_generation_of_an_earlier_session_serves_where_its_scene_is_met(
     base: TemporalSegmenter, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

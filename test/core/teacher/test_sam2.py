@@ -502,6 +502,7 @@ def measured(checkpoint: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_sixty_frames(measured: dict[str, Any]) -> None:
     first, *later = (measured["sizes"][str(frame)] for frame in (20, 30, 40, 50, 59))
     assert max(later) - first < 50

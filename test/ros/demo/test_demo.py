@@ -170,6 +170,7 @@ def kill_the_node(demo: Demo) -> None:
     os.kill(node, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "happens", "code", "message"),
     [

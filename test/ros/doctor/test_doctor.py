@@ -28,6 +28,7 @@ def params_file(folder: Path, **parameters: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_everything_that_is_wrong_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

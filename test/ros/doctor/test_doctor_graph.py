@@ -116,6 +116,7 @@ def findings_of_the_node(parameters: NodeParameters, unless_running: bool) -> di
     return wait_until(look, "the node", 90)
 
 
+@pytest.mark.slow
 def test_a_node_that_runs(
     probe: ros_harness.Probe, start_node: Callable[..., ros_harness.NodeProcess], tmp_path: Path
 ) -> None:

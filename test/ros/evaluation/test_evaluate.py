@@ -84,6 +84,7 @@ def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path
     assert all(0 < row["miou"] < 100 for row in from_bag)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_node_in_lockstep_gives_the_numbers_of_the_bag(bag: Path, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")

@@ -110,6 +110,7 @@ def assert_counts_agree(replayed: NodeReplayRecording) -> None:
         assert mask is None or mask.shape == SIZE
 
 
+@pytest.mark.slow
 def test_in_lockstep_the_masks_are_those_of_the_engine(
     sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
 ) -> None:
@@ -204,6 +205,7 @@ def interrupt(folder: Path) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "error", "message"),
     [
@@ -241,6 +243,7 @@ def test_a_replay_that_ends_early_says_why_and_leaves_no_process_behind(
     assert processes(chosen.folder) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "others", "message"),
     [
@@ -263,6 +266,7 @@ def test_a_node_that_does_not_get_there_is_an_error(
     assert processes(chosen.folder) == {}
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_take_the_warm_up_frames_is_an_error(
     options: Callable[..., NodeReplayOptions], tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_masks_equal_those_of_the_stream(
     compare_with_the_stream(method, engine, adaptation, "flow", FRAMES)
 
 
+@pytest.mark.slow
 @VARIANTS
 def test_masks_equal_those_of_the_stream_with_tracked_objects(
     method: type[DiTTA], engine: StreamConfig, adaptation: AdaptationConfig, camvid_clip: Path

@@ -84,6 +84,7 @@ def test_answers_before_and_after_the_warmup(name: str) -> None:
         assert {segmentation.generation for segmentation in after} == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_WARMUP)
 def test_the_warmup_makes_a_difference_and_nothing_else_does(name: str) -> None:
     """What follows depends neither on frames nor on a warm-up before it, nor on the instance."""
