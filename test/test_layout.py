@@ -283,8 +283,12 @@ def test_few_files_lie_loose(package: str) -> None:
     assert len(loose) <= MOST_LOOSE[package], loose
 
 
+FLAT = ("launch", "tools", "benchmarks", "test")
+"""Folders beside the packages."""
+
+
 def test_a_file_is_one_concept() -> None:
-    sources = [*modules().values(), *(path for folder in ("launch", "tools") for path in (ROOT / folder).glob("*.py"))]
+    sources = [*modules().values(), *(path for folder in FLAT for path in (ROOT / folder).rglob("*.py"))]
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
     long = [f"{path.relative_to(ROOT)}: {length} lines" for path, length in lengths.items() if length > MOST_LINES]
     assert not long, report(long)

@@ -13,6 +13,9 @@ from torch import nn
 from ditta_core.teacher.sam2 import Sam2Tracker, Sam2TrackerConfig
 from ditta_core.teacher.sam2_network import build_network, load_configuration
 
+CPU = torch.device("cpu")
+FRAMES = 20
+"""More than the 15 frames that the network looks back at."""
 IMAGE_SIZE = 64
 
 WIDTH, MEMORY_WIDTH = 32, 16

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -17,14 +15,11 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from node_probe import ADAPTATION, STREAM, StartNode, diagnostic, stamps, values
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_harness import BEST_EFFORT, RELIABLE, NodeProcess, Probe, wait_until
+from ros_harness import BEST_EFFORT, RELIABLE, Probe, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -39,58 +34,6 @@ from ditta_ros.camera import stream
 from ditta_ros.messages.images import label_image, stamp_of
 from ditta_ros.node import DittaNode
 from ditta_ros.process.executor import BackgroundExecutor
-
-StartNode = Callable[..., NodeProcess]
-
-STREAM, ADAPTATION = "ditta: stream", "ditta: adaptation"
-
-
-def change_state(probe: Probe, transition: int) -> bool:
-    """Ask for a lifecycle transition; whether it succeeded."""
-    client = probe.node.create_client(ChangeState, "/ditta/change_state")
-    assert client.wait_for_service(20)
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return probe.result(client.call_async(request)).success
-
-
-def lifecycle_state(probe: Probe) -> str:
-    """The state of the lifecycle."""
-    client = probe.node.create_client(GetState, "/ditta/get_state")
-    assert client.wait_for_service(20)
-    return probe.result(client.call_async(GetState.Request())).current_state.label
-
-
-def set_parameter(probe: Probe, name: str, value: float | int | str) -> str:
-    """Set a parameter; the reason why it was refused, empty where it was not."""
-    fields: dict[type, tuple[str, int]] = {
-        float: ("double_value", ParameterType.PARAMETER_DOUBLE),
-        int: ("integer_value", ParameterType.PARAMETER_INTEGER),
-        str: ("string_value", ParameterType.PARAMETER_STRING),
-    }
-    field, kind = fields[type(value)]
-    client = probe.node.create_client(SetParameters, "/ditta/set_parameters")
-    assert client.wait_for_service(20)
-    parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-    (result,) = probe.result(client.call_async(SetParameters.Request(parameters=[parameter]))).results
-    return "" if result.successful else result.reason
-
-
-def stamps(messages: list[Image]) -> list[int]:
-    return [stamp_of(message.header) for message in messages]
-
-
-def diagnostic(probe: Probe, name: str, text: str) -> Any:
-    """Wait for a diagnostic whose message has this text, and return it."""
-
-    def found() -> Any:
-        status = probe.diagnostics.get(name)
-        return status if status is not None and text in status.message else None
-
-    return wait_until(found, lambda: f"a diagnostic {name} with {text!r}; the last was {probe.diagnostics.get(name)}")
-
-
-def values(status: Any) -> dict[str, str]:
-    return {each.key: each.value for each in status.values}
 
 
 def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> None:
@@ -261,81 +204,6 @@ def test_a_killed_worker_costs_no_mask(probe: Probe, start_node: StartNode) -> N
     assert probe.state["rejected"] == 0
 
 
-def silent_for(probe: Probe, seconds: float) -> bool:
-    """Whether no mask comes for some time."""
-    masks = len(probe.masks)
-    time.sleep(seconds)
-    return len(probe.masks) == masks
-
-
-def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
-    start_node(warmup_on="service", autostart=False)
-    probe.film()
-    assert lifecycle_state(probe) == "unconfigured"
-    answer = probe.call("adapt")
-    assert not answer.success
-    assert answer.message == "expected an active node, but it is unconfigured; configure and activate it first"
-    for _ in range(2):
-        assert change_state(probe, Transition.TRANSITION_CONFIGURE)
-        assert lifecycle_state(probe) == "inactive"
-        assert "but it is inactive" in probe.call("reset").message
-        assert change_state(probe, Transition.TRANSITION_ACTIVATE)
-        probe.wait_for_masks()
-        assert "long_side is read when the node is configured" in set_parameter(probe, "long_side", 64)
-        assert set_parameter(probe, "passes", 3) == ""
-        assert "out of range" in set_parameter(probe, "overlay_rate", 0.0)
-        assert "read-only" in set_parameter(probe, "autostart", "no")
-        assert set_parameter(probe, "overlay_rate", 3.0) == ""
-        assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
-        wait_until(lambda: silent_for(probe, 1.0), "the end of the masks")
-        assert change_state(probe, Transition.TRANSITION_CLEANUP)
-        assert set_parameter(probe, "long_side", 64) == ""
-    assert change_state(probe, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
-    assert lifecycle_state(probe) == "finalized"
-
-
-def test_a_missing_model_fails_configure_and_can_be_corrected(
-    probe: Probe, start_node: StartNode, tmp_path: Path
-) -> None:
-    node = start_node(model=f"espnetv2:{tmp_path / 'missing.pth'}", warmup_on="service")
-    status = diagnostic(probe, STREAM, "missing.pth does not exist")
-    assert status.level == DiagnosticStatus.ERROR
-    assert "could not configure: expected a weight file, but" in node.output
-    assert "Traceback" not in node.output
-    assert lifecycle_state(probe) == "unconfigured"
-    for name, value, reason in (
-        ("model", "camvid", ""),
-        ("classes", "[road, unicorn]", "['unicorn'], of which the model knows no member"),
-    ):
-        assert set_parameter(probe, name, value) == ""
-        if reason:
-            assert not change_state(probe, Transition.TRANSITION_CONFIGURE)
-            assert reason in diagnostic(probe, STREAM, reason).message
-    assert set_parameter(probe, "classes", "") == ""
-    assert change_state(probe, Transition.TRANSITION_CONFIGURE)
-    assert change_state(probe, Transition.TRANSITION_ACTIVATE)
-    probe.film()
-    probe.wait_for_masks()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"passes": 0}, "passes out of range. Min: 1, Max: 1000, value: 0"),
-        ({"mode": "fast"}, "expected live, parity for the parameter mode, but got 'fast'"),
-        ({"smoothing": "much"}, "expecting type 'DOUBLE'"),
-    ],
-)
-def test_a_wrong_parameter_ends_the_node_with_a_message(
-    start_node: StartNode, parameters: dict[str, Any], message: str
-) -> None:
-    node = start_node(**parameters)
-    assert node.process.wait(60) == 2
-    assert message in node.output
-    assert "Traceback" not in node.output
-
-
 def test_silence_and_an_incompatible_qos_are_named(probe: Probe, start_node: StartNode) -> None:
     start_node(image_reliability="reliable", image_topic="/front/image", input_timeout=1.0, warmup_on="service")
     status = diagnostic(probe, STREAM, "no image on /front/image: nobody publishes it")
@@ -406,19 +274,6 @@ def test_the_mode_parity_alone_is_the_published_method(ros: None, monkeypatch: p
     assert adaptation == AdaptationConfig.parity()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: signal.Signals) -> None:
-    node = start_node()
-    probe.film()
-    probe.wait_for_masks()
-    worker = node.worker()
-    node.process.send_signal(number)
-    node.process.send_signal(number)  # as ros2 launch does
-    assert node.process.wait(60) == 0
-    assert "Traceback" not in node.output
-    assert not Path(f"/proc/{worker}").exists()
-
-
 @pytest.mark.slow
 def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the package transformers")
@@ -436,13 +291,6 @@ def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: 
     assert adapted["generation"] == 1
     assert [entry["name"] for entry in probe.classes[-1]] == ["road", "sky", "car", "unlabelled"]
     assert set(np.unique(label_image(probe.masks[-1]))) <= {0, 1, 2}
-
-
-def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: StartNode) -> None:
-    node = start_node(teacher="object_vote:sam2", teacher_checkpoint="/nowhere/sam2.pt")
-    wait_until(lambda: "could not configure" in node.output, lambda: node.output)
-    # Without the package, that is what is missing first.
-    assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
 
 
 @pytest.mark.slow
@@ -464,9 +312,3 @@ def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: Sta
     wait_until(compiled, lambda: f"the adapted network compiled; torch serves: {runtime()}", 60)
     probe.wait_for_masks()
     assert probe.state["rejected"] == 0
-
-
-def test_rclpy_may_be_shut_down_with_the_node_in_it() -> None:
-    """As in a program of one's own; rclpy destroys what is left while it holds a lock that executors ask for."""
-    program = "import rclpy; from ditta_ros.node import DittaNode; rclpy.init(); node = DittaNode(); rclpy.shutdown()"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
+from node_probe import ADAPTATION, change_state, diagnostic, set_parameter, values
 from numpy.typing import NDArray
 from rclpy.qos import ReliabilityPolicy
 from ros_harness import LATCHED, NodeProcess, Probe, texture, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
-from test_node import ADAPTATION, change_state, diagnostic, set_parameter, values
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_video

@@ -1,0 +1,117 @@
+"""The node from start to end: transitions, wrong parameters, signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from node_probe import STREAM, StartNode, change_state, diagnostic, lifecycle_state, set_parameter
+from ros_harness import Probe, wait_until
+
+
+def silent_for(probe: Probe, seconds: float) -> bool:
+    """Whether no mask comes for some time."""
+    masks = len(probe.masks)
+    time.sleep(seconds)
+    return len(probe.masks) == masks
+
+
+def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
+    start_node(warmup_on="service", autostart=False)
+    probe.film()
+    assert lifecycle_state(probe) == "unconfigured"
+    answer = probe.call("adapt")
+    assert not answer.success
+    assert answer.message == "expected an active node, but it is unconfigured; configure and activate it first"
+    for _ in range(2):
+        assert change_state(probe, Transition.TRANSITION_CONFIGURE)
+        assert lifecycle_state(probe) == "inactive"
+        assert "but it is inactive" in probe.call("reset").message
+        assert change_state(probe, Transition.TRANSITION_ACTIVATE)
+        probe.wait_for_masks()
+        assert "long_side is read when the node is configured" in set_parameter(probe, "long_side", 64)
+        assert set_parameter(probe, "passes", 3) == ""
+        assert "out of range" in set_parameter(probe, "overlay_rate", 0.0)
+        assert "read-only" in set_parameter(probe, "autostart", "no")
+        assert set_parameter(probe, "overlay_rate", 3.0) == ""
+        assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
+        wait_until(lambda: silent_for(probe, 1.0), "the end of the masks")
+        assert change_state(probe, Transition.TRANSITION_CLEANUP)
+        assert set_parameter(probe, "long_side", 64) == ""
+    assert change_state(probe, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert lifecycle_state(probe) == "finalized"
+
+
+def test_a_missing_model_fails_configure_and_can_be_corrected(
+    probe: Probe, start_node: StartNode, tmp_path: Path
+) -> None:
+    node = start_node(model=f"espnetv2:{tmp_path / 'missing.pth'}", warmup_on="service")
+    status = diagnostic(probe, STREAM, "missing.pth does not exist")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "could not configure: expected a weight file, but" in node.output
+    assert "Traceback" not in node.output
+    assert lifecycle_state(probe) == "unconfigured"
+    for name, value, reason in (
+        ("model", "camvid", ""),
+        ("classes", "[road, unicorn]", "['unicorn'], of which the model knows no member"),
+    ):
+        assert set_parameter(probe, name, value) == ""
+        if reason:
+            assert not change_state(probe, Transition.TRANSITION_CONFIGURE)
+            assert reason in diagnostic(probe, STREAM, reason).message
+    assert set_parameter(probe, "classes", "") == ""
+    assert change_state(probe, Transition.TRANSITION_CONFIGURE)
+    assert change_state(probe, Transition.TRANSITION_ACTIVATE)
+    probe.film()
+    probe.wait_for_masks()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"passes": 0}, "passes out of range. Min: 1, Max: 1000, value: 0"),
+        ({"mode": "fast"}, "expected live, parity for the parameter mode, but got 'fast'"),
+        ({"smoothing": "much"}, "expecting type 'DOUBLE'"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_node_with_a_message(
+    start_node: StartNode, parameters: dict[str, Any], message: str
+) -> None:
+    node = start_node(**parameters)
+    assert node.process.wait(60) == 2
+    assert message in node.output
+    assert "Traceback" not in node.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: signal.Signals) -> None:
+    node = start_node()
+    probe.film()
+    probe.wait_for_masks()
+    worker = node.worker()
+    node.process.send_signal(number)
+    node.process.send_signal(number)  # as ros2 launch does
+    assert node.process.wait(60) == 0
+    assert "Traceback" not in node.output
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: StartNode) -> None:
+    node = start_node(teacher="object_vote:sam2", teacher_checkpoint="/nowhere/sam2.pt")
+    wait_until(lambda: "could not configure" in node.output, lambda: node.output)
+    # Without the package, that is what is missing first.
+    assert "/nowhere/sam2.pt" in node.output or "pip install" in node.output
+
+
+def test_rclpy_may_be_shut_down_with_the_node_in_it() -> None:
+    """As in a program of one's own; rclpy destroys what is left while it holds a lock that executors ask for."""
+    program = "import rclpy; from ditta_ros.node import DittaNode; rclpy.init(); node = DittaNode(); rclpy.shutdown()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
