@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from ros_harness import NodeProcess, Probe, wait_until
@@ -22,7 +22,7 @@ STREAM, ADAPTATION = "ditta: stream", "ditta: adaptation"
 
 def change_state(probe: Probe, transition: int) -> bool:
     """Ask for a lifecycle transition; whether it succeeded."""
-    client = probe.node.create_client(ChangeState, "/ditta/change_state")
+    client = probe.clients["change_state"]
     assert client.wait_for_service(20)
     request = ChangeState.Request(transition=Transition(id=transition))
     return probe.result(client.call_async(request)).success
@@ -30,9 +30,7 @@ def change_state(probe: Probe, transition: int) -> bool:
 
 def lifecycle_state(probe: Probe) -> str:
     """The state of the lifecycle."""
-    client = probe.node.create_client(GetState, "/ditta/get_state")
-    assert client.wait_for_service(20)
-    return probe.result(client.call_async(GetState.Request())).current_state.label
+    return probe.call("get_state").current_state.label
 
 
 def set_parameter(probe: Probe, name: str, value: float | int | str) -> str:
@@ -43,7 +41,7 @@ def set_parameter(probe: Probe, name: str, value: float | int | str) -> str:
         str: ("string_value", ParameterType.PARAMETER_STRING),
     }
     field, kind = fields[type(value)]
-    client = probe.node.create_client(SetParameters, "/ditta/set_parameters")
+    client = probe.clients["set_parameters"]
     assert client.wait_for_service(20)
     parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
     (result,) = probe.result(client.call_async(SetParameters.Request(parameters=[parameter]))).results

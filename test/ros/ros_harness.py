@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
 from numpy.typing import NDArray
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -26,7 +28,12 @@ from std_srvs.srv import Trigger
 from ditta_ros.messages.images import image_message
 from ditta_ros.process.executor import BackgroundExecutor
 
-SERVICES = ("adapt", "reset", "restore", "save")
+SERVICES = {
+    **dict.fromkeys(("adapt", "reset", "restore", "save"), Trigger),
+    "change_state": ChangeState,
+    "get_state": GetState,
+    "set_parameters": SetParameters,
+}
 ROOT = Path(__file__).resolve().parents[2]
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -105,7 +112,8 @@ class Probe:
             lambda message: self.diagnostics.update({status.name: status for status in message.status}),
         )
         self.camera = self.node.create_publisher(Image, "/camera/image_raw", RELIABLE)
-        self.clients = {name: self.node.create_client(Trigger, f"/ditta/{name}") for name in SERVICES}
+        # All from the start: the answer to a client that the node has not found yet is lost.
+        self.clients = {name: self.node.create_client(kind, f"/ditta/{name}") for name, kind in SERVICES.items()}
         self.executor = BackgroundExecutor(self.node, "probe")
         self.size = (64, 96)
         self.still = False
