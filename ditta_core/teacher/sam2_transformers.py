@@ -61,8 +61,9 @@ def import_transformers(since: tuple[int, int] = (0, 0)) -> Any:
     except ImportError as error:
         raise ImportError(f"expected the package transformers, but got: {error}; {INSTALL}") from error
     if tuple(int(number) for number in transformers.__version__.split(".")[:2]) < since:
-        found = f"{transformers.__version__}; {INSTALL}"
-        raise ImportError(f"expected transformers {since[0]}.{since[1]} or later, but got {found}")
+        raise ImportError(
+            f"expected transformers {since[0]}.{since[1]} or later, but got {transformers.__version__}; {INSTALL}"
+        )
     return transformers
 
 
@@ -103,8 +104,9 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
         ) from error
     # transformers fills what a file lacks with random numbers and a warning.
     if missing := sorted(loading["missing_keys"]):
-        some = f"{missing[:3]} and {len(missing)} in all"
-        raise ValueError(f"expected all weights in {checkpoint!r}, but got none for {some}")
+        raise ValueError(
+            f"expected all weights in {checkpoint!r}, but got none for {missing[:3]} and {len(missing)} in all"
+        )
     return model.eval().requires_grad_(False), architecture
 
 

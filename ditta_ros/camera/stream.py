@@ -313,9 +313,22 @@ class CameraStream:
 
 def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
     """What is published on ``~/state``."""
-    report, values = status.report, {name: value for name, value in vars(status).items() if name != "report"}
-    values |= {name: getattr(counters, name) for name in ("dropped", "received", "published", "rejected")}
-    if report is not None:
-        values |= {"adaptation_seconds": report.seconds, "adaptation_reason": report.reason}
-        values |= {"statistics_share": report.statistics_share, "deployed_share": report.deployed_share}
-    return StreamState(**values)
+    report = status.report
+    return StreamState(
+        state=status.state,
+        generation=status.generation,
+        collected=status.collected,
+        warmup_frames=status.warmup_frames,
+        progress=status.progress,
+        losses=status.losses,
+        message=status.message,
+        remembered=status.remembered,
+        adaptation_seconds=None if report is None else report.seconds,
+        adaptation_reason="" if report is None else report.reason,
+        statistics_share=None if report is None else report.statistics_share,
+        deployed_share=None if report is None else report.deployed_share,
+        dropped=counters.dropped,
+        received=counters.received,
+        published=counters.published,
+        rejected=counters.rejected,
+    )
