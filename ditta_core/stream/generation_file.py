@@ -184,9 +184,10 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
         for kind in (STATE, SIGNATURE)
     )
     signature = SceneSignature(**parts) if parts else None
-    shapes = [value.shape for value in parts.values()]
-    if parts and (len(shapes[0]) != 1 or shapes[0] != shapes[1]):
-        raise ValueError(f"expected mean and spread of one length, but got {shapes[0]} and {shapes[1]}")
+    if signature is not None:
+        mean, spread = signature.mean.shape, signature.spread.shape  # by name: safetensors gives tensors in any order
+        if len(mean) != 1 or mean != spread:
+            raise ValueError(f"expected mean and spread of one length, but got {mean} and {spread}")
     adapted = AdaptedState(state, temporal_branch)
     return Generation(int(metadata["number"]), adapted, AdaptationReport(**report), signature)
 
