@@ -28,11 +28,13 @@ class InferenceConfig:
         reliability_threshold: Reliability τ in 0..1 below which the temporal branch helps a pixel; 0 switches the
             temporal branch off.
         smoothing: Largest share in 0..1 of the previous probabilities, carried along by optical flow, in the new ones.
-            A pixel takes less where the flow does not explain the image, and none where the flow is inconsistent; 0
+            A pixel takes less where the flow does not explain the image or the two contradict each other, all take
+            less where little of the frame can be followed, and none takes any where the flow is inconsistent; 0
             switches smoothing off.
         restoration: Whether noise and darkness are taken out of the images before the network sees them, see
             :mod:`ditta_core.inference.restoration`. Images that are neither noisy nor dark stay as they are.
-        max_fusion_gap: Seconds between two frames above which nothing is carried from the earlier to the later one.
+        max_fusion_gap: Seconds between two frames above which nothing is carried from the earlier to the later one. Below
+            it, smoothing itself carries the less the less of the motion can be followed.
         exact: Whether logits are resized to the network input and to the frame before they are blended, as published.
             Off, they are blended at their own size, which differs at class borders only and is several times faster.
     """
@@ -42,7 +44,7 @@ class InferenceConfig:
     reliability_threshold: float = 0.0
     smoothing: float = 0.93
     restoration: bool = True
-    max_fusion_gap: float = 0.5
+    max_fusion_gap: float = 2.0
     exact: bool = False
 
     def __post_init__(self) -> None:

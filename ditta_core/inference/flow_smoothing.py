@@ -24,7 +24,7 @@ class CarriedProbabilities:
     Attributes:
         image: Present frame in grey, uint8 [h, w].
         probabilities: Last frame's probabilities in the present frame, float32 [C, h, w].
-        reliability: Reliability of each pixel's flow, float32 [h, w] in 0..1.
+        reliability: Reliability g·c² of each pixel's flow, float32 [h, w] in 0..1; 0 where it fails the check.
     """
 
     image: NDArray[np.uint8]
@@ -33,10 +33,16 @@ class CarriedProbabilities:
 
 
 class FlowSmoother:
-    """P ← (1 − s·g)·P + s·g·(previous P along the flow), where the flow passes the forward-backward check.
+    """P ← (1 − w)·P + w·P′ with P′, the previous P along the flow, which is itself smoothed.
 
-    g is :func:`~ditta_core.flow.flow_reliability`, and the previous P is itself smoothed. Measured in
-    docs/ablations.md#smoothing-along-optical-flow.
+    w = s·g·c²·b where the flow passes the forward-backward check, else 0:
+
+    - g, of the pixel: :func:`~ditta_core.flow.flow_reliability`;
+    - c, of the frame: share of its pixels whose flow passes the check. A motion that is too large to be followed leaves
+      few, and those that are left are wrong more often;
+    - b, of the pixel: overlap Σ √(P·P′) of the two predictions (Bhattacharyya, 1943), 1 where they are alike.
+
+    So nothing depends on the frame rate. Measured in docs/ablations.md#smoothing-along-optical-flow.
     """
 
     def __init__(self) -> None:
@@ -64,7 +70,8 @@ class FlowSmoother:
             backward = self.flow.flow(previous_image, grey)
             consistent = forward_backward_consistent(backward, self.flow.flow(grey, previous_image))
             carried, _ = warp(previous[0].cpu().numpy(), backward)
-            return CarriedProbabilities(grey, carried, consistent * flow_reliability(previous_image, grey, backward))
+            trust = consistent * np.float32(consistent.mean() ** 2)
+            return CarriedProbabilities(grey, carried, trust * flow_reliability(previous_image, grey, backward))
 
         return self.thread.submit(carry)
 
@@ -72,4 +79,6 @@ class FlowSmoother:
     def smooth(probabilities: Tensor, carried: CarriedProbabilities, share: float) -> Tensor:
         """Probabilities float [1, C, h, w], with a share s in 0..1 of the carried ones where these are reliable."""
         shares = torch.from_numpy(carried.reliability * np.float32(share)).to(probabilities.device)
-        return torch.lerp(probabilities, torch.from_numpy(carried.probabilities).to(probabilities.device), shares)
+        previous = torch.from_numpy(carried.probabilities).to(probabilities.device)[None]
+        overlap = (probabilities * previous).clamp_(min=0).sqrt_().sum(1)  # warping may leave -1e-9
+        return torch.lerp(probabilities, previous, (shares * overlap)[:, None])

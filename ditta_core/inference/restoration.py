@@ -15,12 +15,14 @@ Where both are those of a clean image, the same array comes back. Otherwise rest
 3. **shrinkage** of the Laplacian pyramid: each band is multiplied by the share of its local power that is not noise (a
    local Wiener filter).
 
-Strengths change smoothly over time. What it gives and costs: docs/ablations.md#what-restoration-gives.
+Strengths follow the median of the last few images, smoothly: those of a scene, which one image of another kind, dark
+under a bridge, does not change. What it gives and costs: docs/ablations.md#what-restoration-gives.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import astuple, dataclass, replace
 
 import cv2
@@ -48,6 +50,8 @@ SMALLEST_GAMMA = 0.5
 docs/ablations.md#smallest-gamma."""
 ESTIMATE_SECONDS = 1.0
 """Time constant of the estimates in seconds."""
+MEDIAN_IMAGES = 5
+"""Number of last images whose median exposure and noise count: an odd one out of three is none of the scene."""
 ASSUMED_PERIOD = 0.1
 """Seconds between frames whose stamps do not advance."""
 NOISE_ROWS = 60
@@ -172,6 +176,8 @@ class ImageRestorer:
         self.exposure: Exposure | None = None
         self.noise = 0.0
         self.stamp = 0
+        self._exposures: deque[Exposure] = deque(maxlen=MEDIAN_IMAGES)
+        self._noises: deque[float] = deque(maxlen=MEDIAN_IMAGES)
         self.denoiser = Denoiser()
 
     @property
@@ -201,10 +207,12 @@ class ImageRestorer:
         first = self.exposure is None
         period = (frame.stamp - self.stamp) / 1e9
         share = 1.0 if first else -math.expm1(-(period if period > 0 else ASSUMED_PERIOD) / ESTIMATE_SECONDS)
-        exposure = Exposure.of(frame.image)
+        self._exposures.append(Exposure.of(frame.image))
+        exposure = Exposure(*np.median([astuple(each) for each in self._exposures], 0))
         self.exposure = exposure if self.exposure is None else self.exposure.towards(exposure, share)
         rows = noise_rows(frame.image)
         if self.flatness > 0:
             rows = self.exposure.table()[rows]
-        self.noise += share * (estimate_noise(rows) - self.noise)
+        self._noises.append(estimate_noise(rows))
+        self.noise += share * (float(np.median(self._noises)) - self.noise)
         self.stamp = frame.stamp

@@ -266,6 +266,26 @@ def test_light_that_goes_out_is_followed_smoothly() -> None:
     assert means[-1] > 3 * images[-1].mean()
 
 
+@pytest.mark.parametrize("rate", [1.0, 15.0])
+@pytest.mark.parametrize("odd", ["dark", "noisy"])
+def test_one_odd_image_is_no_scene(rate: float, odd: str) -> None:
+    bright = scene()
+    other = np.asarray(bright * 0.3, np.uint8) if odd == "dark" else noisy(bright, 40, 3)
+    images = [bright] * 6 + [other] + [bright] * 6
+    restorer = ImageRestorer()
+    for index, image in enumerate(images):
+        assert restorer(Frame(image, round(index / rate * 1e9))).image is image
+    assert restorer.flatness == restorer.noisiness == 0
+
+
+def test_a_scene_that_stays_dark_is_restored_at_any_rate() -> None:
+    bright = scene()
+    dark = np.asarray(bright * 0.3, np.uint8)
+    restorer = ImageRestorer()
+    restored = [restorer(Frame(image, index * 10**9)).image for index, image in enumerate([bright] * 6 + [dark] * 8)]
+    assert restored[-1].mean() > 2.5 * dark.mean()
+
+
 @pytest.mark.parametrize("pause", [-1.0, 0.0, LARGEST_GAP * 1.1, 3600.0])
 def test_average_starts_anew_where_frames_do_not_follow(pause: float) -> None:
     images = [noisy(scene(), 30, index) for index in range(3)]
