@@ -289,6 +289,11 @@ class ClassMap:
         """Channels of the merged logits: one per class, and one more if some outputs belong to no class."""
         return len(self.classes) + int(self.classes.unlabelled in self.assignment)
 
+    @property
+    def output_channels(self) -> tuple[int, ...]:
+        """Channel of the merged logits that each output of the model counts for."""
+        return tuple(min(owner, len(self.classes)) for owner in self.assignment)
+
     def merge_logits(self, logits: Tensor) -> Tensor:
         """Logits [N, len(source), h, w] -> [N, channels, h, w] by log-sum-exp over the members of each class."""
         if self.is_identity:

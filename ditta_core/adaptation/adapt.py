@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation.balance import add_offsets, class_offsets
 from ditta_core.adaptation.batchnorm import blend_encoder_statistics
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import (
@@ -29,6 +30,7 @@ from ditta_core.adaptation.guard import (
 from ditta_core.adaptation.job import AdaptationProgress
 from ditta_core.adaptation.losses import anchor_targets
 from ditta_core.adaptation.trainer import DistillationTrainer, EncodedClip, enlarge
+from ditta_core.adaptation.views import EncodedView, encode_views
 from ditta_core.inference.reliability import reliability
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.teacher.base import DistillationTarget, TargetBuilder
@@ -131,13 +133,21 @@ def adapt(
 
     trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
     untrained = [parameter.detach().clone() for parameter in trainer.parameters]
-    losses = trainer.train(encoded, target, progress, cancelled)
+    views: list[EncodedView] = []
+    if config.trains_frames_apart:
+        count = min(config.views, config.passes * len(clip))
+        views = encode_views(segmenter.model, clip, target, input_size, count, config.seed)
+    losses = trainer.train(encoded, target, progress, cancelled, views)
     segmenter.eval().requires_grad_(False)
     with torch.no_grad():
         for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=False):
             trained.copy_(before.lerp(trained, config.deployed_share))
         if config.train_mode:  # the statistics of the encoder moved
             encoded = EncodedClip.of(segmenter.model, encoded.pixels)
+    if config.kept_share and losses:
+        with torch.no_grad():
+            logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
+        add_offsets(segmenter.model, class_offsets(probabilities, logits, config.kept_share))
 
     refused = check(probabilities, predict(segmenter, encoded, resize), limits, config.guarded)
     reason = "adapted"

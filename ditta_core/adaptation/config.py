@@ -27,6 +27,8 @@ class AdaptationConfig:
             :meth:`after_restoration`.
         passes: Number of passes over the warm-up frames, in time order.
         learning_rate: Learning rate of AdamW.
+        views: Number of scaled, mirrored and recoloured views of warm-up frames that are trained on beside the frames,
+            see docs/ablations.md#views-of-the-warm-up. None are where :attr:`trains_frames_apart` is false.
         weight_decay: Weight decay of AdamW.
         momentum: Momentum of the exponential moving average of the weights that makes the prototypes.
         crop: Share of a frame's area that a step trains on in all passes but the last, which sees whole frames; a crop
@@ -34,6 +36,8 @@ class AdaptationConfig:
             docs/ablations.md#deployed-share-and-crops.
         deployed_share: Position of the decoder that serves between the base model's (0) and the trained one's (1), see
             docs/ablations.md#deployed-share-and-crops.
+        kept_share: Part of its mean probability on the warm-up, 0..1, that every class keeps through the training, by
+            the bias of the last layer, see docs/ablations.md#classes-that-are-kept. 0 keeps nothing.
         anchor_targets: Whether uncertain pixels are trained towards what the model predicts for them already, and
             certain ones towards sharper targets, see docs/ablations.md#anchored-targets. Off, uncertain pixels weigh
             less.
@@ -53,11 +57,13 @@ class AdaptationConfig:
     full_resolution: bool = False
     statistics_share: float = 0.3
     passes: int = 5
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
+    views: int = 10
     weight_decay: float = 0.01
     momentum: float = 0.99
     crop: float = 0.25
-    deployed_share: float = 0.75
+    deployed_share: float = 0.5
+    kept_share: float = 0.85
     anchor_targets: bool = True
     guarded: bool = True
     temperature: float = 1.0
@@ -75,18 +81,25 @@ class AdaptationConfig:
             raise ValueError("expected past_gradients with train_mode, which takes its statistics from both frames")
         if not 0 < self.crop <= 1:
             raise ValueError(f"expected a crop of more than 0 and at most 1 of the area, but got {self.crop}")
-        for name in ("statistics_share", "deployed_share"):
+        if self.views < 0:
+            raise ValueError(f"expected views >= 0, but got {self.views}")
+        for name in ("statistics_share", "deployed_share", "kept_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
 
     @property
-    def trains_on_crops(self) -> bool:
-        """Whether steps may take a part of the frame.
+    def trains_frames_apart(self) -> bool:
+        """Whether a step may take any part or view of a frame.
 
         Not where the temporal branch compares two frames at the same place, where statistics are taken of what is
         trained on, and where losses have another size than the logits.
         """
-        return self.crop < 1 and not (self.temporal_branch or self.train_mode or self.full_resolution)
+        return not (self.temporal_branch or self.train_mode or self.full_resolution)
+
+    @property
+    def trains_on_crops(self) -> bool:
+        """Whether steps take a part of the frame."""
+        return self.crop < 1 and self.trains_frames_apart
 
     def after_restoration(self, noisiness: float) -> AdaptationConfig:
         """The settings for a clip of which noise of a strength of 0..1 was taken out.
@@ -101,6 +114,9 @@ class AdaptationConfig:
         """The published behaviour, with ``settings`` of one's own."""
         published = {
             "train_mode": True,
+            "learning_rate": 1e-3,
+            "views": 0,
+            "kept_share": 0.0,
             "probability_loss": True,
             "full_resolution": True,
             "statistics_share": 0.0,

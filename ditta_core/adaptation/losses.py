@@ -50,6 +50,11 @@ class FrameTarget:
     weights: Tensor | None
     object_ids: Tensor | None
 
+    def to(self, device: torch.device) -> FrameTarget:
+        """The same on a device."""
+        maps = self.probabilities, self.weights, self.object_ids
+        return FrameTarget(self.labels.to(device), *(None if each is None else each.to(device) for each in maps))
+
     @classmethod
     def of(cls, target: DistillationTarget, frame: int, device: torch.device) -> FrameTarget:
         """Frame ``frame`` of a clip's target."""

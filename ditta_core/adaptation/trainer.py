@@ -22,6 +22,7 @@ from ditta_core.adaptation.losses import (
     distillation_loss,
     pixel_features,
 )
+from ditta_core.adaptation.views import EncodedView
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.base import DistillationTarget
@@ -37,7 +38,10 @@ class NonFiniteLossError(AdaptationFailed):
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of one step: distillation of both branches and contrast; None where a term does not apply."""
+    """Losses of one step: distillation of both branches and contrast; None where a term does not apply.
+
+    That of the frame branch is the sum of frame and view.
+    """
 
     frame: float
     temporal: float | None
@@ -107,12 +111,14 @@ class DistillationTrainer:
         target: DistillationTarget,
         progress: Callable[[AdaptationProgress], None] = lambda _: None,
         cancelled: Callable[[], bool] = lambda: False,
+        views: Sequence[EncodedView] = (),
     ) -> tuple[float, ...]:
         """Pass over the frames of the clip in time order, ``config.passes`` times, one step a frame.
 
         Args:
             clip: the warm-up.
             target: of all of its frames, at the size of the losses.
+            views: of its frames; every step takes the next one too.
             progress: told after every step.
             cancelled: asked before every step.
 
@@ -128,6 +134,7 @@ class DistillationTrainer:
         if self.config.trains_on_crops:
             grid = CropGrid.of(self.student.model, clip.features[0], FrameTarget.of(target, 0, device))
         losses: list[float] = []
+        view: EncodedView | None = None
         for epoch in range(passes):
             total = 0.0
             for index in range(frames):
@@ -138,7 +145,13 @@ class DistillationTrainer:
                 if grid is not None and epoch < passes - 1:
                     crop = grid.corner(index + epoch, self.config.crop)  # in every pass another one of the same frame
                     features, frame_target = tuple(map(crop.of, features)), crop.of_target(frame_target)
-                total += self.step(features, frame_target, ema_features).total
+                if views:
+                    turn = epoch * frames + index
+                    view = views[turn % len(views)]
+                    if grid is not None:
+                        crop = grid.corner(turn + turn // len(views), self.config.crop)
+                        view = EncodedView(tuple(map(crop.of, view.features)), crop.of_target(view.target))
+                total += self.step(features, frame_target, ema_features, view).total
                 progress(AdaptationProgress((epoch * frames + index + 1) / (passes * frames), tuple(losses)))
             losses.append(total / frames)
         return tuple(losses)
@@ -160,7 +173,11 @@ class DistillationTrainer:
         return features, None
 
     def step(
-        self, features: Sequence[Tensor], target: FrameTarget, ema_features: Sequence[Tensor] | None = None
+        self,
+        features: Sequence[Tensor],
+        target: FrameTarget,
+        ema_features: Sequence[Tensor] | None = None,
+        view: EncodedView | None = None,
     ) -> StepLosses:
         """One optimisation step on a clip of one or two frames, oldest first.
 
@@ -168,6 +185,7 @@ class DistillationTrainer:
             features: encoder features of the clip; of one frame where the temporal branch is not trained.
             target: of the last frame, at the size the logits are resized to.
             ema_features: encoder features made by the EMA model, where they differ.
+            view: another view of a frame, which is trained on like the last frame of the clip.
 
         Raises:
             NonFiniteLossError: the loss is NaN or infinite; no step was made.
@@ -177,6 +195,9 @@ class DistillationTrainer:
         else:
             frame, temporal, embedding = self.decode_after_past(features)
         frame_loss = distillation_loss(self.scores(frame), target)
+        if view is not None:
+            seen = self.student.decode_clip(view.features)[0]
+            frame_loss = frame_loss + distillation_loss(self.scores(seen), view.target)
         temporal_loss = contrast = None
         if temporal is not None:
             temporal_loss = distillation_loss(self.scores(temporal, frame), target)

@@ -33,8 +33,8 @@ class InferenceConfig:
             switches smoothing off.
         restoration: Whether noise and darkness are taken out of the images before the network sees them, see
             :mod:`ditta_core.inference.restoration`. Images that are neither noisy nor dark stay as they are.
-        max_fusion_gap: Seconds between two frames above which nothing is carried from the earlier to the later one. Below
-            it, smoothing itself carries the less the less of the motion can be followed.
+        max_fusion_gap: Seconds between two frames above which nothing is carried from the earlier to the later one.
+            Below it, smoothing itself carries the less the less of the motion can be followed.
         exact: Whether logits are resized to the network input and to the frame before they are blended, as published.
             Off, they are blended at their own size, which differs at class borders only and is several times faster.
     """

@@ -90,6 +90,11 @@ class SegmentationModel(nn.Module):
     def classify_outputs(self, embedding: Tensor) -> Tensor:
         """Embedding -> logits of the model's own outputs, float [N, len(outputs), h, w]."""
 
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        """What the last layer adds to the logits of the outputs, float [len(outputs)] or more; None without one."""
+        return None
+
     # --- what every model shares -----------------------------------------------------------------------------------
 
     @property

@@ -269,6 +269,12 @@ class ESPNetv2(SegmentationModel):
     def classify_outputs(self, embedding: Tensor) -> Tensor:
         return self.bu_dec_l4(embedding)[:, : len(self.outputs)]
 
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        classifier = self.bu_dec_l4.merge_layer[-1]
+        assert isinstance(classifier, nn.Conv2d)
+        return classifier.bias
+
 
 def enlarge(x: Tensor) -> Tensor:
     """Bilinear ×2 with aligned corners."""

@@ -102,6 +102,11 @@ class Segformer(SegmentationModel):
     def classify_outputs(self, embedding: Tensor) -> Tensor:
         return self.decode_head.classify(embedding)
 
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        head = self.decode_head
+        return head.classifier.bias if isinstance(head, FoldedHead) else head.linear_pred.bias
+
 
 class FoldedSegformer(Segformer):
     """Transformers' SegFormer with a folded head; ``network`` is taken apart and not to be used afterwards."""

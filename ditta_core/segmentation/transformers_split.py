@@ -360,6 +360,11 @@ class SplitTransformer(SegmentationModel):
             return classifier(embedding.movedim(1, -1)).movedim(-1, 1)
         return classifier(embedding)
 
+    @property
+    def output_bias(self) -> nn.Parameter | None:
+        bias = getattr(self._gate(self.classifier_name).part, "bias", None)
+        return bias if isinstance(bias, nn.Parameter) and len(bias) == len(self.outputs) else None
+
     def prepare_enlargement(self, logits: Tensor) -> Tensor:
         if self.enlargement > 1:
             logits = F.interpolate(logits, scale_factor=self.enlargement, mode="bilinear", align_corners=True)

@@ -26,11 +26,7 @@ class Source(Method):
         outputs = own_outputs(model, network_input(model, frame, input_size))
         probabilities = enlarge_to_frame(model, outputs, input_size, frame.size).softmax(1)
         confidence, winner = probabilities[0].max(0)
-        # The channel of the merged logits that stands for each output; the last one for those in no class.
-        classes = len(model.classes)
-        channels = np.array(
-            [classes if owner == model.class_map.classes.unlabelled else owner for owner in model.class_map.assignment]
-        )
+        channels = np.array(model.class_map.output_channels)
         return Segmentation(
             model.class_map.label_image(channels[winner.cpu().numpy()]),
             confidence.mul(255).round_().to(torch.uint8).cpu().numpy(),
