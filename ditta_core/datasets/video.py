@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.images import image_files, read_image
+from ditta_core.datasets.decoding import read_image
+from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
+from ditta_core.datasets.timing import Timing
 
 FOLDER_FRAME_RATE = 10.0
 """Frames per second of a folder of images that comes without one."""
@@ -21,22 +25,27 @@ _SEEK_DISTANCE = 32
 
 
 class ImageFolder(VideoSequence):
-    """The .png, .jpg and .jpeg files of a folder, in alphabetical order; anything else in it is passed over.
+    """The .png, .jpg, .jpeg and .webp files of a folder, in the order of their numbers; anything else is passed over.
+
+    Args:
+        folder: The folder.
+        frame_rate: Frames per second; by default what :meth:`Timing.of_images` finds.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: there is no image in it.
+        ValueError: there is no image in it, or a file of times does not fit them.
     """
 
-    def __init__(self, folder: str | Path, frame_rate: float = FOLDER_FRAME_RATE) -> None:
+    def __init__(self, folder: str | Path, frame_rate: float | None = None) -> None:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a folder of images, but {folder} is not one")
         self.name = folder.resolve().name
-        self.frame_rate = frame_rate
         self.image_paths = image_files(folder)
         if not self.image_paths:
-            raise ValueError(f"expected .png, .jpg or .jpeg images in {folder}, but got none")
+            raise ValueError(f"expected images ({', '.join(IMAGE_SUFFIXES)}) in {folder}, but got none")
+        self.timing = Timing.of_images(self.image_paths, frame_rate, FOLDER_FRAME_RATE)
+        self.frame_rate = self.timing.frame_rate
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -44,15 +53,22 @@ class ImageFolder(VideoSequence):
     def image(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.image_paths[index])
 
+    def stamp(self, index: int) -> int:
+        return self.timing.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return str(self.image_paths[index])
+
 
 class VideoFile(VideoSequence):
     """A video file, decoded frame by frame; reading in order is fast, any other order works too.
 
-    One thread at a time may read. A copy made by pickling opens the file again, so that it must be there too.
+    The stamps are those of the file where its frame rate varies. One thread at a time may read. A copy made by pickling
+    opens the file again, so that it must be there too.
 
     Args:
         path: File that OpenCV can decode.
-        frame_rate: Frames per second; the file's own by default.
+        frame_rate: Frames per second, which goes before the file's stamps; by default the file's own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,10 +87,25 @@ class VideoFile(VideoSequence):
         if frame_rate is None and not (math.isfinite(own_rate) and own_rate > 0):
             raise ValueError(f"expected a frame rate in {self.path}, but got {own_rate}; give one")
         self.frame_rate = frame_rate or own_rate
-        self._length = self._count_frames()
+        # OpenCV counts frames by the time and one rate, so that it finds no frame by its number where the rate varies.
+        self._seekable = _is_regular(_stamps_of_packets(self.path), own_rate)
+        self._timing = Timing(self.frame_rate)
+        if self._seekable:
+            self._length = self._count_frames()
+        else:
+            stamps = self._stamps_of_frames()
+            self._length = len(stamps)
+            if frame_rate is None:
+                self._timing = self._irregular(stamps)
 
     def __len__(self) -> int:
         return self._length
+
+    def stamp(self, index: int) -> int:
+        return self._timing.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return f"frame {index} of {self.path}"
 
     def image(self, index: int) -> NDArray[np.uint8]:
         if not 0 <= index < self._length:
@@ -106,11 +137,11 @@ class VideoFile(VideoSequence):
 
     def _go_to(self, index: int) -> None:
         """Make ``index`` the next frame."""
-        if index < self._next or index > self._next + _SEEK_DISTANCE:
+        if self._seekable and not self._next <= index <= self._next + _SEEK_DISTANCE:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
             self._next = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
-            if self._next > index:  # seeking is inexact in some containers
-                self._open()
+        if self._next > index:  # seeking is inexact in some containers
+            self._open()
         while self._next < index and self._capture.grab():
             self._next += 1
 
@@ -126,15 +157,53 @@ class VideoFile(VideoSequence):
             self._open()
             if last is not None:
                 return announced
-        frames = 0
-        while self._capture.grab():
-            frames += 1
-        self._open()
-        if frames == 0:
-            raise ValueError(f"expected a video with frames, but none of {self.path} can be decoded")
+        frames = len(self._stamps_of_frames())
         if frames < announced * 0.99 - 1:
             raise ValueError(
                 f"expected {announced} frames in {self.path}, but got only {frames} that can be decoded; the file is "
                 f"cut short or damaged: copy it again, or repair it with ffmpeg"
             )
         return frames
+
+    def _stamps_of_frames(self) -> list[float]:
+        """The stamps of all frames that can be decoded, in milliseconds; takes as long as decoding them."""
+        stamps = []
+        while self._capture.grab():
+            stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+        self._open()
+        if not stamps:
+            raise ValueError(f"expected a video with frames, but none of {self.path} can be decoded")
+        return stamps
+
+    def _irregular(self, milliseconds: list[float]) -> Timing:
+        """The stamps of the file; by its frame rate, with a warning, where they do not grow."""
+        stamps = tuple(round((time - milliseconds[0]) * 1e6) for time in milliseconds)
+        if all(earlier < later for earlier, later in pairwise(stamps)):
+            return Timing(self.frame_rate, stamps)
+        warnings.warn(
+            f"the stamps of the frames in {self.path} do not grow: {self.frame_rate:g} Hz are assumed instead, on "
+            f"which every time in the results depends; give --frame-rate",
+            DataWarning,
+            stacklevel=3,
+        )
+        return Timing(self.frame_rate)
+
+
+def _stamps_of_packets(path: Path) -> list[float]:
+    """The stamps of a video's frames in order, in milliseconds, without decoding any; none where OpenCV cannot tell."""
+    capture = cv2.VideoCapture(str(path))
+    if not capture.set(cv2.CAP_PROP_FORMAT, -1):
+        return []
+    stamps = []
+    while capture.grab():
+        stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    return sorted(stamps)  # frames that others are predicted from are stored before these
+
+
+def _is_regular(milliseconds: list[float], frame_rate: float) -> bool:
+    """Whether stamps are those of a frame rate, to half a period, or tell nothing at all."""
+    stamps = np.array(milliseconds)
+    if not stamps.any() or not frame_rate > 0:
+        return True
+    late = stamps - stamps[0] - np.arange(len(stamps)) * 1e3 / frame_rate
+    return bool((np.abs(late) < 500 / frame_rate).all())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import struct
 from importlib import metadata
 from pathlib import Path
 
@@ -87,6 +89,73 @@ def test_a_pickled_video_reads_on(video_path: Path) -> None:
     assert number_of(video.image(41)) == 41
 
 
+def change_stamps(movie: Path, runs: list[tuple[int, int]]) -> Path:
+    """Give an mp4 of one video track other stamps: runs of frames, and of how many periods each of theirs is long."""
+    content = bytearray(movie.read_bytes())
+
+    def number(place: int) -> int:
+        return struct.unpack(">I", content[place : place + 4])[0]
+
+    def put(place: int, *values: int) -> None:
+        content[place : place + 4 * len(values)] = struct.pack(f">{len(values)}I", *values)
+
+    table = content.find(b"stts") - 4
+    period, old = number(table + 20), number(table)
+    new = [value for frames, periods in runs for value in (frames, periods * period)]
+    content[table : table + old] = bytes(16 + 4 * len(new))
+    put(table, 16 + 4 * len(new))
+    content[table + 4 : table + 8] = b"stts"
+    put(table + 12, len(runs), *new)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        place = content.find(box) - 4
+        put(place, number(place) + 16 + 4 * len(new) - old)
+    ticks = sum(frames * periods * period for frames, periods in runs)
+    track, movie_header = content.find(b"mdhd"), content.find(b"mvhd")
+    length = ticks * number(movie_header + 16) // number(track + 16)
+    put(track + 20, ticks)
+    put(movie_header + 20, length)
+    put(content.find(b"tkhd") + 24, length)
+    put(content.find(b"elst") + 12, length)
+    movie.write_bytes(content)
+    return movie
+
+
+@pytest.fixture(scope="module")
+def irregular_path(video_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same frames, with a pause of two seconds after the tenth and half the rate after the fiftieth."""
+    copy = shutil.copy(video_path, tmp_path_factory.mktemp("irregular") / "pause.mp4")
+    return change_stamps(Path(copy), [(9, 1), (1, 25), (40, 1), (40, 2)])
+
+
+def test_the_stamps_of_a_varying_rate_are_the_files_own(irregular_path: Path) -> None:
+    video = VideoFile(irregular_path)
+    periods = np.cumsum([0, *[1] * 9, 25, *[1] * 40, *[2] * 39])
+    assert len(video) == FRAMES
+    np.testing.assert_allclose([video.stamp(index) for index in range(FRAMES)], periods * 0.08e9, atol=1e6)
+    assert video.frame_rate == pytest.approx(FRAMES / (periods[-1] + 2) / 0.08, rel=1e-3)
+    copy = pickle.loads(pickle.dumps(video))
+    assert copy.stamp(60) == video.frame(60).stamp
+    for index in (60, 9, 10, 11, 89, 0, 50):
+        assert number_of(video.image(index)) == index
+        assert number_of(copy.image(FRAMES - 1 - index)) == FRAMES - 1 - index
+
+
+def test_a_rate_that_is_given_goes_before_the_files_stamps(irregular_path: Path) -> None:
+    video = VideoFile(irregular_path, 5.0)
+    assert [video.stamp(index) for index in (0, 10, 60)] == [0, 2 * 10**9, 12 * 10**9]
+    assert number_of(video.image(60)) == 60
+
+
+def test_stamps_that_are_rounded_to_milliseconds_are_regular(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (WIDTH, HEIGHT))
+    for index in range(70):
+        writer.write(numbered_image(index))
+    writer.release()
+    video = VideoFile(path)
+    assert [video.stamp(index) for index in (1, 2, 69)] == [33333333, 66666667, 2300000000]
+
+
 def test_a_frame_beyond_the_end_is_an_index_error(video_path: Path) -> None:
     with pytest.raises(IndexError, match=r"0\.\.89 of .*numbers.mp4, but got 90"):
         VideoFile(video_path).image(FRAMES)
@@ -141,7 +210,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg images"):
+    with pytest.raises(ValueError, match=r"images \(\.png, \.jpg, \.jpeg, \.webp\)"):
         open_video(tmp_path)
 
 
