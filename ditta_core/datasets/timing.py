@@ -82,7 +82,8 @@ class Timing:
 def _camvid_times(names: Sequence[str]) -> list[int] | None:
     """Times by the numbers of CamVid's frames; None for other names. A drive follows the one before within a second."""
     matches = [_CAMVID.fullmatch(name) for name in names]
-    times, last, begin = [], "", 0
+    times: list[int] = []
+    last, begin = "", 0
     for match in matches:
         if match is None:
             return None

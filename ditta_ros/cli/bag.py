@@ -64,7 +64,7 @@ def make(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ditta_core.datasets.open import open_sequences
-    from ditta_ros.bags.reader import is_bag
+    from ditta_ros.bags.files import is_bag
     from ditta_ros.bags.writer import BagOptions, check_target, make_bag
 
     bag_options = BagOptions(
