@@ -338,7 +338,7 @@ def _timeline(
         frames=[frame.time - begin for frame in played.frames],
         masks=[mask.time - begin for mask in played.masks],
         latencies=[1e3 * (mask.time - played.published[mask.stamp]) for mask in played.masks],
-        compared=[frame.index / sequence.frame_rate for frame in compared[1:]],
+        compared=[sequence.stamp(frame.index) / 1e9 for frame in compared[1:]],
         source=measured.source.frame_consistency[1:],
         ditta=measured.ditta.frame_consistency[1:],
     )
