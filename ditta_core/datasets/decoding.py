@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from ditta_core.datasets.complaints import LIBJPEG, complaints
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -22,10 +22,6 @@ _PNG_GREY, _PNG_PALETTE = 0, 3
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 """The marker of a segment after which the pixels come."""
-_JPEG_REPAIRED = "Corrupt JPEG data"
-"""What libjpeg says where it made up a part of the pixels."""
-
-_stderr = threading.Lock()
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -108,12 +104,10 @@ def refuse_damaged(content: bytes, origin: str) -> Iterator[None]:
     if not content.startswith(_JPEG_START):
         yield
         return
-    said: list[str] = []
-    with _said_on_stderr(said):
+    with complaints(LIBJPEG) as said:
         yield
-    repaired = [line for line in said if _JPEG_REPAIRED in line]
-    if repaired:
-        raise ValueError(f"expected a whole image, but {origin} is damaged ({repaired[0].strip()}); copy it again")
+    if said:
+        raise ValueError(f"expected a whole image, but {origin} is damaged ({said[0]}); copy it again")
 
 
 def _is_cut(content: bytes) -> bool:
@@ -132,33 +126,3 @@ def _is_cut(content: bytes) -> bool:
         else:  # a segment, which may hold a thumbnail with an end of its own
             start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
     return content.rfind(_JPEG_END, start) < 0
-
-
-@contextmanager
-def _said_on_stderr(lines: list[str]) -> Iterator[None]:
-    """Takes down what C libraries write to standard error, which is all that some say; what is none of theirs goes on.
-
-    It is the standard error of the whole process, so that one thread at a time may listen.
-    """
-    with _stderr:
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is none, as in some services
-            yield
-            return
-        heard, said = os.pipe()
-        for end in (heard, said):
-            os.set_blocking(end, False)
-        try:
-            os.dup2(said, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(said)
-            with suppress(BlockingIOError):
-                lines += os.read(heard, 65536).decode(errors="replace").splitlines(keepends=True)
-            others = "".join(line for line in lines if _JPEG_REPAIRED not in line)
-            if others:
-                os.write(kept, others.encode())
-            os.close(heard)
-            os.close(kept)

