@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from urllib.parse import quote
 
 from ditta_core.datasets.names import natural_key
 from ditta_core.types import quoted
@@ -18,6 +17,8 @@ _MCAP_MAGIC = b"\x89MCAP0\r\n"
 """First and last bytes of every complete mcap file: https://mcap.dev/spec."""
 _MCAP_SCHEMAS = ("ros2msg", "ros2idl", "omgidl", "ros1msg", "jsonschema", "protobuf", "flatbuffer")
 """Encodings of schemas that mcap knows; rosbags gives the one that it cannot read as the text of a KeyError."""
+
+_IN_A_URI = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})
 
 
 def is_bag(path: str | Path) -> bool:
@@ -139,7 +140,7 @@ class UriPath(type(Path())):  # type: ignore[misc]
     """A path for rosbags, which makes the URI of an SQLite file of its text, where ``#``, ``?`` and ``%`` mean more."""
 
     def __str__(self) -> str:
-        return quote(super().__str__())
+        return super().__str__().translate(_IN_A_URI)
 
     def __fspath__(self) -> str:
         return str(super().__str__())
