@@ -32,7 +32,7 @@ def is_bag(path: str | Path) -> bool:
 def storage_files(path: Path, compressed: bool = False) -> list[Path]:
     """The storage files of a bag in the order of their numbers, with those that were compressed as a whole or not."""
     suffixes = (*_STORAGE_SUFFIXES, *(f"{suffix}.zstd" for suffix in _STORAGE_SUFFIXES if compressed))
-    files = path.iterdir() if path.is_dir() else [path]
+    files = (file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
     return sorted((file for file in files if file.name.endswith(suffixes)), key=lambda file: natural_key(file.name))
 
 
@@ -45,8 +45,8 @@ def check_files(path: Path) -> None:
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a bag, but {path} does not exist")
-    ros1 = next(iter(path.glob("*.bag")), None) if path.is_dir() else path
-    if ros1 is not None and ros1.suffix == ".bag":
+    others = [path] if path.is_file() else [] if is_bag(path) else sorted(path.glob("*.bag"))
+    for ros1 in (file for file in others if file.suffix == ".bag"):
         command = shlex.join(["rosbags-convert", "--src", str(ros1), "--dst", ros1.stem])
         raise ValueError(f"expected a bag of ROS 2, but {ros1} is one of ROS 1; convert it with `{command}`")
     if path.suffix == ".zstd" and path.is_file():

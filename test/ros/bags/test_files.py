@@ -62,6 +62,13 @@ def test_a_file_that_the_metadata_do_not_name(tmp_path: Path) -> None:
         BagSequence(bag)
 
 
+def test_hidden_files_and_bags_of_ros_1_beside_a_bag_harm_nobody(tmp_path: Path) -> None:
+    bag = split_bag(tmp_path, ["a_0", "a_1"], ["a_0", "a_1"], "mcap")
+    (bag / "._a_0.mcap").write_bytes(b"of macOS")
+    (bag / "original.bag").write_bytes(b"#ROSBAG V2.0\n")
+    assert len(BagSequence(bag)) == 2
+
+
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
     bag = split_bag(tmp_path, ["a_0", "a_1"], ["a_0", "a_1"], "mcap")
     (bag / "a_1.mcap").unlink()
