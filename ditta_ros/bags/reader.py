@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,17 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Connection, TopicInfo
 from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.reader import DirectoryReader, zstd
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from ditta_core.datasets.names import DataWarning
 from ditta_ros.bags.files import UriPath, check_files, damage, storage_files
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:  # a requirement of rosbags
-    from backports import zstd
 
 GROUND_TRUTH_TOPIC = "/ground_truth/semantic"
 CLASSES_TOPIC = "/ground_truth/classes"
