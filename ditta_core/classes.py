@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,15 +14,24 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ditta_core.types import UNLABELLED
+from ditta_core.types import UNLABELLED, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Color = tuple[int, int, int]
 
+MOST_CLASSES = 65535
+"""The id after the last one is that of unlabelled pixels, and label images have 16 bits."""
+
 LIKENESS = 0.75
 """How alike two names have to be, by difflib's ratio, to be suggested for one another."""
+
+MOST_SUGGESTIONS = 8
+"""Names for which similar ones are looked for in an error, which takes time, and room in the message."""
+
+MOST_CHECKED = 500
+"""Members of which :meth:`ClassMap.likely_misspelt` looks for similar outputs."""
 
 
 def default_color(index: int) -> Color:
@@ -72,9 +82,13 @@ class ClassList:
     def __post_init__(self) -> None:
         if not self.names:
             raise ValueError("expected at least one class, but got none")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if len(self.names) > MOST_CLASSES:
+            raise ValueError(
+                f"expected at most {MOST_CLASSES} classes, as label images have 16 bits, but got {len(self.names)}"
+            )
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
-            raise ValueError(f"expected every class once, but got {repeated} more than once")
+            raise ValueError(f"expected every class once, but got {quoted(repeated)} more than once")
         count, colors, lists = len(self.names), len(self.colors), len(self.members)
         if not count == colors == lists:
             raise ValueError(f"expected colours and member lists of {count} classes, but got {colors} and {lists}")
@@ -82,7 +96,8 @@ class ClassList:
         for name, members in zip(self.names, self.members, strict=True):
             for member in members:
                 if seen.setdefault(member, name) != name:
-                    raise ValueError(f"expected {member!r} in one class, but got it in {seen[member]!r} and {name!r}")
+                    both = f"{quoted(seen[member])} and {quoted(name)}"
+                    raise ValueError(f"expected {quoted(member)} in one class, but got it in {both}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,7 +105,7 @@ class ClassList:
     @property
     def unlabelled(self) -> int:
         """The id of pixels without a class: 255, or 65535 where there are too many classes for 8 bits."""
-        return UNLABELLED if len(self) <= UNLABELLED else 65535
+        return UNLABELLED if len(self) <= UNLABELLED else MOST_CLASSES
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> ClassList:
@@ -113,6 +128,10 @@ class ClassList:
     def from_yaml_value(cls, value: Any, origin: str = "the class list") -> ClassList:
         """A list of names, of ``{name, color, members}`` mappings, of ``{name: [members]}`` mappings, or one such dict.
 
+        Args:
+            value: Of YAML or JSON, see :func:`read_yaml`. Numbers may also be texts.
+            origin: Where it comes from, for the message.
+
         Raises:
             ValueError: anything else.
         """
@@ -121,30 +140,8 @@ class ClassList:
         if isinstance(value, Mapping):
             value = [{"name": name, "members": members} for name, members in value.items()]
         if not isinstance(value, list) or not value:
-            raise ValueError(f"expected a list of classes in {origin}, but got {value!r}")
-        classes: list[tuple[str, Color, tuple[str, ...]]] = []
-        for index, entry in enumerate(value):
-            if isinstance(entry, str):
-                entry = {"name": entry}
-            elif isinstance(entry, Mapping) and "name" not in entry and len(entry) == 1:
-                ((name, its_members),) = entry.items()
-                entry = {"name": name, "members": its_members}
-            if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-                raise ValueError(f"expected a class name or a mapping with one in {origin}, but got {entry!r}")
-            unknown = sorted(set(entry) - {"name", "id", "color", "members"})
-            if unknown or entry.get("id", index) != index:
-                raise ValueError(
-                    f"expected the keys name, id (its position, {index}), color, members in {origin}, but got "
-                    f"{dict(entry)!r}"
-                )
-            color = tuple(entry.get("color") or default_color(index + 1))
-            if len(color) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
-                raise ValueError(f"expected a colour [r, g, b] of 0..255 for {entry['name']!r}, but got {list(color)}")
-            its_members = entry.get("members") or [entry["name"]]
-            if isinstance(its_members, str):
-                its_members = [its_members]
-            classes.append((entry["name"], (color[0], color[1], color[2]), tuple(map(str, its_members))))
-        return cls(*zip(*classes, strict=True))
+            raise ValueError(f"expected a list of classes in {origin}, but got {quoted(value)}")
+        return cls(*zip(*(_entry(entry, index, origin) for index, entry in enumerate(value)), strict=True))
 
     @classmethod
     def packaged(cls, name: str) -> ClassList:
@@ -155,9 +152,9 @@ class ClassList:
         """
         known = packaged_names()
         if name not in known:
-            raise ValueError(f"expected one of the packaged class lists {known}, but got {name!r}")
+            raise ValueError(f"expected one of the packaged class lists {known}, but got {quoted(name)}")
         file = resources.files("ditta_core") / "class_lists" / f"{name}.yaml"
-        return cls.from_yaml_value(yaml.safe_load(file.read_text(encoding="utf-8")), name)
+        return cls.from_yaml_value(read_yaml(file.read_text(encoding="utf-8"), name), name)
 
     @classmethod
     def parse(cls, text: str) -> ClassList:
@@ -171,13 +168,10 @@ class ClassList:
             path = Path(text).expanduser()
             if not path.is_file():
                 raise ValueError(f"expected a class list file, but {path} does not exist")
-            text, origin = path.read_text(encoding="utf-8"), str(path)
+            text, origin = path.read_text(encoding="utf-8-sig"), str(path)
         else:
             origin = "the parameter classes"
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"expected YAML in {origin}, but got {text!r}: {error}") from error
+        value = read_yaml(text, origin)
         if isinstance(value, str):
             return cls.packaged(value)
         return cls.from_yaml_value(value, origin)
@@ -207,6 +201,66 @@ def packaged_names() -> list[str]:
     """The names of the class lists that the package ships."""
     folder = resources.files("ditta_core") / "class_lists"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """YAML as lists, mappings and texts: every scalar as it is written, since ``no``, ``on`` and ``010`` are names.
+
+    Raises:
+        ValueError: it is no YAML, or a mapping has a key twice; names the ``origin``.
+    """
+    try:
+        return yaml.load(text, Loader=_AsWritten)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"expected YAML in {origin}, but got {quoted(text)}: {str(error)[:500]}") from error
+
+
+class _AsWritten(yaml.BaseLoader):
+    """The loader of PyYAML that leaves scalars alone, and takes no second value of a key for the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            repeated = [key for key, count in Counter(keys).items() if count > 1]
+            raise yaml.constructor.ConstructorError(None, None, f"{quoted(repeated)} more than once", node.start_mark)
+        return mapping
+
+
+def _entry(entry: Any, index: int, origin: str) -> tuple[str, Color, tuple[str, ...]]:
+    """Name, colour and members of the class ``index``; a ValueError where the entry of a list is no class."""
+    if isinstance(entry, str):
+        entry = {"name": entry}
+    elif isinstance(entry, Mapping) and "name" not in entry and len(entry) == 1:
+        ((name, its_members),) = entry.items()
+        entry = {"name": name, "members": its_members}
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise ValueError(f"expected a class name or a mapping with one in {origin}, but got {quoted(entry)}")
+    name = entry["name"]
+    if set(entry) - {"name", "id", "color", "members"} or _number(entry.get("id", index)) != index:
+        raise ValueError(
+            f"expected the keys name, id (its position, {index}), color, members in {origin}, but got "
+            f"{quoted(dict(entry))}"
+        )
+    color = entry.get("color") or default_color(index + 1)
+    parts = [_number(part) for part in color] if isinstance(color, (list, tuple)) and len(color) == 3 else []
+    if not parts or not all(0 <= part <= 255 for part in parts):
+        raise ValueError(f"expected a colour [r, g, b] of 0..255 for {quoted(name)}, but got {quoted(color)}")
+    members = entry.get("members") or [name]
+    if isinstance(members, str):
+        members = [members]
+    if not isinstance(members, list) or not all(isinstance(member, str) for member in members):
+        raise ValueError(
+            f"expected a name or a list of names as members of {quoted(name)} in {origin}, but got {quoted(members)}"
+        )
+    return name, (parts[0], parts[1], parts[2]), tuple(members)
+
+
+def _number(value: Any) -> int:
+    """A whole number of YAML or JSON; -1 for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
 
 
 @dataclass(frozen=True)
@@ -248,19 +302,20 @@ class ClassMap:
             return next(iter(candidates)) if len(candidates) == 1 else classes.unlabelled
 
         assignment = tuple(owner_of(name) for name in source.names)
-        empty = [index for index in range(len(classes)) if index not in assignment]
+        empty = sorted(set(range(len(classes))).difference(assignment))
         if empty:
             similar = {
                 member: output
-                for index in empty
-                for member in classes.members[index]
+                for index in empty[:MOST_SUGGESTIONS]
+                for member in classes.members[index][:MOST_SUGGESTIONS]
                 if (output := most_alike(member, source.names)) is not None
             }
-            suggestion = "".join(f"; for {member!r} perhaps {output!r}" for member, output in similar.items())
+            pairs = [f"; for {quoted(member)} perhaps {quoted(output)}" for member, output in similar.items()]
+            suggestion = "".join(pairs[:MOST_SUGGESTIONS])
             raise ValueError(
-                f"expected classes made of the model's outputs {list(source.names)}, but got "
-                f"{[classes.names[index] for index in empty]}, of which the model knows no member{suggestion}; correct "
-                f"the names or remove these classes"
+                f"expected classes made of the model's {len(source)} outputs {quoted(source.names)}, but got "
+                f"{quoted([classes.names[index] for index in empty])}, of which the model knows no member{suggestion}; "
+                f"correct the names or remove these classes"
             )
         return cls(source, classes, assignment)
 
@@ -277,7 +332,8 @@ class ClassMap:
         """
         known = {comparable(name) for name in self.source.names}
         members = [member for members in self.classes.members for member in members if comparable(member) not in known]
-        similar = {member: most_alike(member, self.unused_outputs) for member in members}
+        unused = self.unused_outputs
+        similar = {member: most_alike(member, unused) for member in members[:MOST_CHECKED]} if unused else {}
         return {member: output for member, output in similar.items() if output is not None}
 
     @property
@@ -300,13 +356,13 @@ class ClassMap:
             return logits
         import torch  # whoever has logits has it; whoever only wants names need not wait 1.4 s for it
 
-        merged = []
-        for target in [*range(len(self.classes)), self.classes.unlabelled]:
-            members = [index for index, owner in enumerate(self.assignment) if owner == target]
-            if len(members) == 1:
-                merged.append(logits[:, members[0]])
-            elif members:
-                merged.append(torch.logsumexp(logits[:, members], 1))
+        members: dict[int, list[int]] = {}
+        for index, owner in sorted(enumerate(self.assignment), key=lambda pair: pair[1]):  # unlabelled has the last id
+            members.setdefault(owner, []).append(index)
+        merged = [
+            logits[:, outputs[0]] if len(outputs) == 1 else torch.logsumexp(logits[:, outputs], 1)
+            for outputs in members.values()
+        ]
         return torch.stack(merged, 1)
 
     def label_image(self, channel_ids: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -44,6 +44,10 @@ class VideoSequence(ABC):
         """Time of frame ``index`` in nanoseconds since the first."""
         return round(index / self.frame_rate * 1e9)
 
+    def origin(self, index: int) -> str:
+        """Where frame ``index`` comes from, for messages."""
+        return f"frame {index} of {self.name}"
+
     def frame(self, index: int) -> Frame:
         """Frame ``index`` with its stamp."""
         return Frame(self.image(index), self.stamp(index), self.name)
@@ -76,3 +80,6 @@ class SequenceView(VideoSequence):
 
     def stamp(self, index: int) -> int:
         return self.original.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return self.original.origin(index)

@@ -5,23 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from ditta_core.classes import ClassList
-from ditta_core.datasets.images import ImageSequence, id_table, image_files
+from ditta_core.datasets.images import ImageSequence, id_table
+from ditta_core.datasets.names import image_files
+from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED
 
 VOID = 11
 FRAME_RATE = 15.0
-"""Frames per second of the annotated clip; the training frames are mostly 1 Hz."""
+"""Frames per second that are assumed where the names are not CamVid's own, of which many are 1 Hz, nor tell a time."""
 
 
 class CamVidSequence(ImageSequence):
     """Frames and labels of a folder with ``images/`` and ``labels/``.
+
+    Args:
+        folder: The folder.
+        frame_rate: Frames per second; by default what :meth:`Timing.of_images` finds.
 
     Raises:
         FileNotFoundError: one of the two folders is not there.
         ValueError: an image has no label file, or there is no image.
     """
 
-    def __init__(self, folder: str | Path, frame_rate: float = FRAME_RATE) -> None:
+    def __init__(self, folder: str | Path, frame_rate: float | None = None) -> None:
         folder = Path(folder).expanduser()
         for part in ("images", "labels"):
             if not (folder / part).is_dir():
@@ -37,4 +43,5 @@ class CamVidSequence(ImageSequence):
         classes = ClassList.packaged("camvid11")
         ids = id_table({**{index: index for index in range(len(classes))}, VOID: UNLABELLED, UNLABELLED: UNLABELLED})
         label_paths = [labels[path.stem] for path in image_paths]
-        super().__init__(folder.absolute().name, frame_rate, image_paths, label_paths, classes, ids)
+        timing = Timing.of_images(image_paths, frame_rate, FRAME_RATE)
+        super().__init__(folder.absolute().name, timing, image_paths, label_paths, classes, ids)

@@ -8,16 +8,22 @@ One frame of each is annotated: ``gtFine/<split>/<city>/<city>_<sequence>_<frame
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
-from ditta_core.types import UNLABELLED
+from ditta_core.datasets.names import DataWarning
+from ditta_core.datasets.timing import Timing
+from ditta_core.types import UNLABELLED, quoted
 
 FRAME_RATE = 17.0
 """Frames per second of the snippets."""
 STILLS_FRAME_RATE = 1.0
 """Frames per second that stills are given: none is the neighbour of the next, and none should look like it."""
+
+LABELS = "gtFine_labelIds.png"
+"""How the name of a label image ends."""
 
 SNIPPETS, STILLS = "leftImg8bit_sequence", "leftImg8bit"
 
@@ -45,15 +51,37 @@ class CityscapesSequence(ImageSequence):
         ids = dict.fromkeys(LABEL_IDS, UNLABELLED) | {label_id: index for index, label_id in enumerate(EVALUATED)}
         label_paths = [_label_path(path) for path in image_paths]
         classes = ClassList.packaged("cityscapes19")
-        super().__init__(name, frame_rate, image_paths, label_paths, classes, id_table(ids))
+        super().__init__(name, Timing(frame_rate), image_paths, label_paths, classes, id_table(ids))
 
 
 def _label_path(image_path: Path) -> Path | None:
     """The label image of a frame; None where there is none."""
     city = image_path.parent
-    name = re.sub(r"_leftImg8bit\.\w+$", "_gtFine_labelIds.png", image_path.name)
+    name = re.sub(r"_leftImg8bit\.\w+$", f"_{LABELS}", image_path.name)
     path = city.parents[2] / "gtFine" / city.parent.name / city.name / name
     return path if path.is_file() else None
+
+
+def _check_labels(root: Path, sequences: list[CityscapesSequence]) -> None:
+    """A ValueError where there are annotations, but none that is read; a warning where some sequences have none.
+
+    Colours, polygons and ``labelTrainIds`` are not read, nor is ``gtCoarse``.
+    """
+    unlabelled = [sequence for sequence in sequences if sequence.classes is None]
+    annotations = [kind for kind in ("gtFine", "gtCoarse") if (root / kind).is_dir()]
+    expected = f"gtFine/<split>/<city>/<city>_<sequence>_<frame>_{LABELS}"
+    if annotations and len(unlabelled) == len(sequences):
+        raise ValueError(
+            f"expected labels {expected} in {root}, but got none for any frame, although there is {annotations[0]}; "
+            f"unpack gtFine_trainvaltest.zip there, or remove {' and '.join(annotations)} to go without labels"
+        )
+    if annotations and unlabelled:
+        warnings.warn(
+            f"{len(unlabelled)} of {len(sequences)} sequences in {root} have no labels {expected}, such as "
+            f"{quoted(unlabelled[0].name)}",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def cityscapes_sequences(
@@ -68,7 +96,7 @@ def cityscapes_sequences(
 
     Raises:
         FileNotFoundError: neither folder is there, or it has no such split.
-        ValueError: there is no frame.
+        ValueError: there is no frame, or there are annotations of which none are ``labelIds``.
     """
     root = Path(root).expanduser()
     kind = next((kind for kind in (SNIPPETS, STILLS) if (root / kind).is_dir()), None)
@@ -81,8 +109,8 @@ def cityscapes_sequences(
         split = "val"
     paths = {
         (match[1], int(match[2]), int(match[3])): path
-        for path in (root / kind).glob(f"{split or '*'}/*/*")
-        if (match := _FRAME.fullmatch(path.name)) is not None
+        for path in sorted((root / kind).glob(f"{split or '*'}/*/*"))  # of two of a name, the PNG comes last and stays
+        if not path.name.startswith(".") and (match := _FRAME.fullmatch(path.name)) is not None
     }
     if not paths:
         names = f"{kind}/{split or '<split>'}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png"
@@ -96,4 +124,6 @@ def cityscapes_sequences(
             key = f"{city}_{recording:06}_{frame:06}"
         groups.setdefault(key, []).append(path)
     rate = frame_rate or (FRAME_RATE if kind == SNIPPETS else STILLS_FRAME_RATE)
-    return [CityscapesSequence(key, images, rate) for key, images in groups.items()]
+    sequences = [CityscapesSequence(key, images, rate) for key, images in groups.items()]
+    _check_labels(root, sequences)
+    return sequences

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from ditta_core.datasets import camvid, vspw
+from ditta_core.datasets import vspw
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import SNIPPETS, STILLS, cityscapes_sequences
-from ditta_core.datasets.images import image_files
-from ditta_core.datasets.video import FOLDER_FRAME_RATE, ImageFolder, VideoFile
+from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files, natural_key
+from ditta_core.datasets.video import ImageFolder, VideoFile
 from ditta_core.datasets.vspw import VspwSequence, vspw_sequences
+from ditta_core.types import quoted
 
 Format = Literal["auto", "camvid", "vspw", "cityscapes", "video", "images"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -33,7 +35,8 @@ def open_sequences(
             - ``video``: a video file;
             - ``images``: a folder of images.
         format: One of these; ``auto`` takes the first that fits.
-        frame_rate: Frames per second; by default the file's own, or that of the data set.
+        frame_rate: Frames per second; by default the file's own, that of the data set, or what names and files of times
+            tell; where nothing does, one is assumed with a :class:`DataWarning`.
         split: Split of VSPW or Cityscapes; by default their validation split, or everything where there is none.
 
     Returns:
@@ -59,8 +62,10 @@ def open_sequences(
         )
     sequences: Sequence[VideoSequence]
     if format == "camvid":
-        rate = frame_rate or camvid.FRAME_RATE
-        sequences = [CamVidSequence(folder, rate) for folder in _camvid_folders(path) or [path]]
+        folders = _camvid_folders(path) or [path]
+        if folders != [path]:
+            _warn_of_unlabelled(path, folders)
+        sequences = [CamVidSequence(folder, frame_rate) for folder in folders]
     elif format == "vspw":
         rate = frame_rate or vspw.FRAME_RATE
         sequences = [VspwSequence(path, rate)] if _is_one_vspw_video(path) else vspw_sequences(path, split, rate)
@@ -69,7 +74,7 @@ def open_sequences(
     elif format == "video":
         sequences = [VideoFile(path, frame_rate)]
     else:
-        sequences = [ImageFolder(path, frame_rate or FOLDER_FRAME_RATE)]
+        sequences = [ImageFolder(path, frame_rate)]
     repeated = sorted(name for name, count in Counter(sequence.name for sequence in sequences).items() if count > 1)
     if repeated:
         raise ValueError(f"expected sequences of different names in {path}, but got {repeated} more than once")
@@ -104,15 +109,34 @@ def _detect_format(path: Path) -> Format:
         return "images"
     raise ValueError(
         f"expected in {path} the folders images/ and labels/, or folders that hold both (camvid), data/<video>/origin/ "
-        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), or .png, .jpg or .jpeg images, but got none"
+        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), or images ({', '.join(IMAGE_SUFFIXES)}), but got "
+        f"none"
     )
 
 
 def _camvid_folders(path: Path) -> list[Path]:
     """The folder itself, or those in it, that hold ``images/`` and ``labels/``; none if there is no such folder."""
-    candidates = [path, *sorted(path.iterdir())] if path.is_dir() else []
-    found = [folder for folder in candidates if (folder / "images").is_dir() and (folder / "labels").is_dir()]
+    found = [
+        folder for folder in (path, *_folders(path)) if (folder / "images").is_dir() and (folder / "labels").is_dir()
+    ]
     return found[:1] if found[:1] == [path] else found
+
+
+def _folders(path: Path) -> list[Path]:
+    """What a folder holds, in the order of the numbers in the names, without hidden files; nothing of a file."""
+    inside = [entry for entry in path.iterdir() if not entry.name.startswith(".")] if path.is_dir() else []
+    return sorted(inside, key=lambda entry: natural_key(entry.name))
+
+
+def _warn_of_unlabelled(path: Path, opened: Sequence[Path]) -> None:
+    """A warning where folders beside those that are opened have ``images/``, but no ``labels/``."""
+    others = [folder.name for folder in _folders(path) if folder not in opened and (folder / "images").is_dir()]
+    if others:
+        warnings.warn(
+            f"{len(others)} folders in {path} have images/, but no labels/, and are passed over: {quoted(others)}",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _is_one_vspw_video(path: Path) -> bool:

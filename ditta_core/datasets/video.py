@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.images import image_files, read_image
+from ditta_core.datasets.complaints import FFMPEG, complaints
+from ditta_core.datasets.decoding import read_image
+from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
+from ditta_core.datasets.timing import Timing
+from ditta_core.types import quoted
 
 FOLDER_FRAME_RATE = 10.0
 """Frames per second of a folder of images that comes without one."""
@@ -21,22 +27,27 @@ _SEEK_DISTANCE = 32
 
 
 class ImageFolder(VideoSequence):
-    """The .png, .jpg and .jpeg files of a folder, in alphabetical order; anything else in it is passed over.
+    """The .png, .jpg, .jpeg and .webp files of a folder, in the order of their numbers; anything else is passed over.
+
+    Args:
+        folder: The folder.
+        frame_rate: Frames per second; by default what :meth:`Timing.of_images` finds.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: there is no image in it.
+        ValueError: there is no image in it, or a file of times does not fit them.
     """
 
-    def __init__(self, folder: str | Path, frame_rate: float = FOLDER_FRAME_RATE) -> None:
+    def __init__(self, folder: str | Path, frame_rate: float | None = None) -> None:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a folder of images, but {folder} is not one")
         self.name = folder.resolve().name
-        self.frame_rate = frame_rate
         self.image_paths = image_files(folder)
         if not self.image_paths:
-            raise ValueError(f"expected .png, .jpg or .jpeg images in {folder}, but got none")
+            raise ValueError(f"expected images ({', '.join(IMAGE_SUFFIXES)}) in {folder}, but got none")
+        self.timing = Timing.of_images(self.image_paths, frame_rate, FOLDER_FRAME_RATE)
+        self.frame_rate = self.timing.frame_rate
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -44,15 +55,22 @@ class ImageFolder(VideoSequence):
     def image(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.image_paths[index])
 
+    def stamp(self, index: int) -> int:
+        return self.timing.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return str(self.image_paths[index])
+
 
 class VideoFile(VideoSequence):
     """A video file, decoded frame by frame; reading in order is fast, any other order works too.
 
-    One thread at a time may read. A copy made by pickling opens the file again, so that it must be there too.
+    The stamps are those of the file where its frame rate varies. One thread at a time may read. A copy made by pickling
+    opens the file again, so that it must be there too.
 
     Args:
         path: File that OpenCV can decode.
-        frame_rate: Frames per second; the file's own by default.
+        frame_rate: Frames per second, which goes before the file's stamps; by default the file's own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -66,15 +84,31 @@ class VideoFile(VideoSequence):
             what = "is a folder" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"expected a video file, but {self.path} {what}")
         self.name = self.path.stem
+        self._told = False
         self._open()
         own_rate = self._capture.get(cv2.CAP_PROP_FPS)
         if frame_rate is None and not (math.isfinite(own_rate) and own_rate > 0):
             raise ValueError(f"expected a frame rate in {self.path}, but got {own_rate}; give one")
         self.frame_rate = frame_rate or own_rate
-        self._length = self._count_frames()
+        # OpenCV counts frames by the time and one rate, so that it finds no frame by its number where the rate varies.
+        self._seekable = _is_regular(_stamps_of_packets(self.path), own_rate)
+        self._timing = Timing(self.frame_rate)
+        if self._seekable:
+            self._length = self._count_frames()
+        else:
+            stamps = self._stamps_of_frames(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            self._length = len(stamps)
+            if frame_rate is None:
+                self._timing = self._irregular(stamps)
 
     def __len__(self) -> int:
         return self._length
+
+    def stamp(self, index: int) -> int:
+        return self._timing.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return f"frame {index} of {self.path}"
 
     def image(self, index: int) -> NDArray[np.uint8]:
         if not 0 <= index < self._length:
@@ -86,7 +120,7 @@ class VideoFile(VideoSequence):
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_capture", "_next")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_capture", "_next", "_in_order")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -95,24 +129,42 @@ class VideoFile(VideoSequence):
     def _open(self) -> None:
         self._capture = cv2.VideoCapture(str(self.path))
         self._next = 0
+        self._in_order = True
         if not self._capture.isOpened():
             raise ValueError(f"expected a video that OpenCV can decode, but {self.path} is not one, or is cut short")
 
     def _read(self) -> NDArray[np.uint8] | None:
         """The next frame, BGR; None where there is none."""
-        read, image = self._capture.read()
+        with complaints(FFMPEG) as said:
+            read, image = self._capture.read()
+        self._warn_of(said)
         self._next += 1
         return np.asarray(image, np.uint8) if read else None
 
     def _go_to(self, index: int) -> None:
         """Make ``index`` the next frame."""
-        if index < self._next or index > self._next + _SEEK_DISTANCE:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        if self._seekable and not self._next <= index <= self._next + _SEEK_DISTANCE:
+            with complaints(FFMPEG):
+                self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            self._in_order = False
             self._next = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
-            if self._next > index:  # seeking is inexact in some containers
-                self._open()
-        while self._next < index and self._capture.grab():
-            self._next += 1
+        if self._next > index:  # seeking is inexact in some containers
+            self._open()
+        with complaints(FFMPEG) as said:
+            while self._next < index and self._capture.grab():
+                self._next += 1
+        self._warn_of(said)
+
+    def _warn_of(self, said: list[str]) -> None:
+        """Tell once that FFmpeg had to make up parts of frames. After a seek it says so of frames that are whole."""
+        if said and self._in_order and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.path} is damaged near frame {self._next}, and FFmpeg makes up what is missing there "
+                f"({quoted(said[0])}): numbers of the frames around are not those of the video; copy it again",
+                DataWarning,
+                stacklevel=1,
+            )
 
     def _count_frames(self) -> int:
         """Frames that can be decoded: as many as announced where the last of them can.
@@ -126,15 +178,58 @@ class VideoFile(VideoSequence):
             self._open()
             if last is not None:
                 return announced
-        frames = 0
-        while self._capture.grab():
-            frames += 1
+        return len(self._stamps_of_frames(announced))
+
+    def _stamps_of_frames(self, announced: int) -> list[float]:
+        """The stamps of all frames that can be decoded, in milliseconds; takes as long as decoding them.
+
+        Raises:
+            ValueError: they are well below the number that is announced.
+        """
+        stamps = []
+        with complaints(FFMPEG):  # told when they are read
+            while self._capture.grab():
+                stamps.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
         self._open()
-        if frames == 0:
-            raise ValueError(f"expected a video with frames, but none of {self.path} can be decoded")
-        if frames < announced * 0.99 - 1:
+        if stamps and len(stamps) < announced * 0.99 - 1:
             raise ValueError(
-                f"expected {announced} frames in {self.path}, but got only {frames} that can be decoded; the file is "
-                f"cut short or damaged: copy it again, or repair it with ffmpeg"
+                f"expected {announced} frames in {self.path}, but got only {len(stamps)} that can be decoded; the file "
+                f"is cut short or damaged: copy it again, or repair it with ffmpeg"
             )
-        return frames
+        if not stamps:
+            raise ValueError(f"expected a video with frames, but none of {self.path} can be decoded")
+        return stamps
+
+    def _irregular(self, milliseconds: list[float]) -> Timing:
+        """The stamps of the file; by its frame rate, with a warning, where they do not grow."""
+        stamps = tuple(round((time - milliseconds[0]) * 1e6) for time in milliseconds)
+        if all(earlier < later for earlier, later in pairwise(stamps)):
+            return Timing(self.frame_rate, stamps)
+        warnings.warn(
+            f"the stamps of the frames in {self.path} do not grow: {self.frame_rate:g} Hz are assumed instead, on "
+            f"which every time in the results depends; give --frame-rate",
+            DataWarning,
+            stacklevel=3,
+        )
+        return Timing(self.frame_rate)
+
+
+def _stamps_of_packets(path: Path) -> list[float]:
+    """The stamps of a video's frames in order, in milliseconds, without decoding any; none where OpenCV cannot tell."""
+    capture = cv2.VideoCapture(str(path))
+    if not capture.set(cv2.CAP_PROP_FORMAT, -1):
+        return []
+    stamps = []
+    with complaints(FFMPEG):
+        while capture.grab():
+            stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    return sorted(stamps)  # frames that others are predicted from are stored before these
+
+
+def _is_regular(milliseconds: list[float], frame_rate: float) -> bool:
+    """Whether stamps are those of a frame rate, to half a period, or tell nothing at all."""
+    stamps = np.array(milliseconds)
+    if not stamps.any() or not frame_rate > 0:
+        return True
+    late = stamps - stamps[0] - np.arange(len(stamps)) * 1e3 / frame_rate
+    return bool((np.abs(late) < 500 / frame_rate).all())

@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ditta_core.classes import ClassList
-from ditta_core.datasets.images import ImageSequence, id_table, image_files
-from ditta_core.types import UNLABELLED
+from ditta_core.datasets.images import ImageSequence, id_table
+from ditta_core.datasets.names import image_files, natural_key
+from ditta_core.datasets.timing import Timing
+from ditta_core.types import UNLABELLED, quoted
 
 FRAME_RATE = 15.0
 """Frames per second that VSPW is annotated at."""
@@ -38,15 +40,16 @@ class VspwSequence(ImageSequence):
         image_paths = image_files(images)
         labels = {path.stem: path for path in image_files(masks)} if masks.is_dir() else {}
         label_paths = [labels.get(path.stem) for path in image_paths]
-        if labels and not any(label_paths):
+        if masks.is_dir() and not any(label_paths):
+            found = f"masks such as {quoted(min(labels))}" if labels else "no mask at all"
             raise ValueError(
-                f"expected masks named like the images in {folder}, but got masks such as {min(labels)!r} for "
-                f"{len(image_paths)} images, none of that name"
+                f"expected masks named like the {len(image_paths)} images in {images}, but got {found} in {masks}; "
+                f"remove the folder to go without labels"
             )
         classes = ClassList.packaged("vspw124")
         ids = {value: value - 1 for value in range(1, len(classes) + 1)}
         ids |= dict.fromkeys((OTHER, *IGNORED), UNLABELLED)
-        super().__init__(folder.absolute().name, frame_rate, image_paths, label_paths, classes, id_table(ids))
+        super().__init__(folder.absolute().name, Timing(frame_rate), image_paths, label_paths, classes, id_table(ids))
 
 
 def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float = FRAME_RATE) -> list[VspwSequence]:
@@ -67,18 +70,20 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
     if split is None and (root / "val.txt").is_file():
         split = "val"
     if split is None:
-        names = sorted(path.name for path in (root / "data").iterdir() if (path / "origin").is_dir())
+        folders = [path for path in (root / "data").iterdir() if (path / "origin").is_dir()]
+        names = sorted((path.name for path in folders), key=natural_key)
     else:
         video_list = root / f"{split}.txt"
         if not video_list.is_file():
             known = sorted(path.stem for path in root.glob("*.txt"))
             raise FileNotFoundError(f"expected one of the splits {known} of {root}, but got {split!r}")
-        names = video_list.read_text(encoding="utf-8").split()
+        lines = video_list.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a byte order mark before it
+        names = [line.strip() for line in lines if line.strip()]
         missing = [name for name in names if not (root / "data" / name / "origin").is_dir()]
         if missing:
             raise FileNotFoundError(
                 f"expected the {len(names)} videos of {video_list} in {root / 'data'}, but {len(missing)} are not "
-                f"there, such as {missing[0]!r}"
+                f"there, such as {quoted(missing[0])}"
             )
     if not names:
         raise ValueError(f"expected at least one video in {root}, but got none")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shlex
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.interfaces import Connection, TopicInfo
 from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.reader import DirectoryReader, zstd
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
+
+from ditta_core.datasets.names import DataWarning
+from ditta_ros.bags.files import UriPath, check_files, damage, storage_files
 
 GROUND_TRUTH_TOPIC = "/ground_truth/semantic"
 CLASSES_TOPIC = "/ground_truth/classes"
@@ -27,9 +32,8 @@ IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 SEEK_DISTANCE = 32
 """Messages ahead up to which reading on is cheaper than seeking."""
 
-_STORAGE_SUFFIXES = (".mcap", ".db3")
-_MCAP_MAGIC = b"\x89MCAP0\r\n"
-"""First and last bytes of every complete mcap file: https://mcap.dev/spec."""
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+"""First bytes of compressed data; a message begins with 0."""
 
 
 @cache
@@ -56,14 +60,6 @@ class Topic:
         return f"{self.name} ({self.message_type or 'several types'}, {self.count} messages)"
 
 
-def is_bag(path: str | Path) -> bool:
-    """Whether there is a bag at a path, whole or not: a folder with a metadata or storage file, or a storage file."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
-    return path.suffix in _STORAGE_SUFFIXES
-
-
 class BagReader:
     """An open bag.
 
@@ -77,31 +73,25 @@ class BagReader:
 
     Raises:
         FileNotFoundError: There is nothing at the path.
-        ValueError: It is no bag, or a damaged one; the message says how to repair it.
+        ValueError: It is no bag, a damaged one, or one that holds less than it announces; the message says what to do.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise FileNotFoundError(f"expected a bag, but {path} does not exist")
-        if not is_bag(path):
-            raise ValueError(f"expected a bag: a folder with metadata.yaml, a .mcap or a .db3 file, but {path} is none")
+        check_files(path)
         self.path = path
-        if path.is_dir() and not (path / "metadata.yaml").is_file():
-            raise self.damage("metadata.yaml is missing")
-        for file in _storage_files(path):
-            if _is_cut(file):
-                raise ValueError(
-                    f"expected a whole bag in {path}, but {file.name} is cut short; recover what is left of it with "
-                    f"`mcap recover {shlex.quote(str(file))} -o recovered.mcap`"
-                )
         try:
-            self._reader = Reader(path)
+            self._reader = Reader(UriPath(path))
             self._reader.open()
+        except OSError:
+            raise
         except Exception as error:  # rosbags lets errors of its storages through, each of a kind of its own
             raise self.damage(str(error)) from error
-        self.topics = {
-            name: Topic(name, topic.msgtype or "", topic.msgcount) for name, topic in self._reader.topics.items()
-        }
+        try:
+            self._connections = self._connections_of_files()
+        except BaseException:
+            self._reader.close()
+            raise
+        self.topics = {topic.name: topic for topic in map(self._topic_of_files, self._reader.topics.items())}
         self.duration = max(self._reader.duration - 1, 0) / 1e9  # rosbags counts to after the last message
 
     def __enter__(self) -> BagReader:
@@ -110,19 +100,48 @@ class BagReader:
     def __exit__(self, *_: object) -> None:
         self._reader.close()
 
-    def damage(self, reason: str) -> ValueError:
-        """The error for a bag that cannot be read, or not to its end: the reason, and how to repair it."""
-        remedies = {
-            ".mcap": "recover a damaged .mcap with `mcap recover <file> -o recovered.mcap`",
-            ".db3": "recover a damaged .db3 with `sqlite3 <file> .recover | sqlite3 recovered.db3`",
-        }
-        suffixes = sorted({file.suffix for file in _storage_files(self.path)})
-        folder = self.path if self.path.is_dir() else self.path.parent
-        return ValueError(
-            f"expected a whole bag in {self.path}, but {reason.rstrip('.')}; copy it again, "
-            + "".join(f"{remedies[suffix]}, " for suffix in suffixes)
-            + f"or restore the metadata with `ros2 bag reindex {folder}`"
+    def _connections_of_files(self) -> list[Connection]:
+        """The connections as the storage files have them, which may differ in their QoS from those in the metadata.
+
+        The files of a split bag are put into the order of their times: the metadata may name them in that of letters.
+
+        Raises:
+            ValueError: The folder holds files that the metadata does not name.
+        """
+        storage = self._reader.storage
+        if not isinstance(storage, DirectoryReader):
+            return list(storage.connections)
+        storage.storages.sort(key=lambda file: file.metadata.start_time)
+        read = {file.path.name for file in storage.storages}  # type: ignore[attr-defined]
+        files = storage_files(self.path, compressed=True)
+        others = [file.name for file in files if file.name.removesuffix(".zstd") not in read]
+        if others:
+            raise self.damage(f"metadata.yaml names {len(read)} of {len(files)} files, not {', '.join(others[:3])}")
+        announced = set(self._reader.topics)
+        return [
+            connection for file in storage.storages for connection in file.connections if connection.topic in announced
+        ]
+
+    def _topic_of_files(self, announced: tuple[str, TopicInfo]) -> Topic:
+        """A topic with as many messages as the metadata announce or the files hold, with a warning for fewer in these.
+
+        Whoever reads the topic gets an error; a bag may still be used without it.
+        """
+        name, topic = announced
+        found = sum(
+            connection.msgcount
+            for connection in self._connections
+            if connection.topic == name and topic.msgtype in (connection.msgtype, None)
         )
+        if found < topic.msgcount:
+            warnings.warn(
+                f"only {found} of {topic.msgcount} messages on {name} are in {self.path}", DataWarning, stacklevel=1
+            )
+        return Topic(name, topic.msgtype or "", max(found, topic.msgcount))
+
+    def damage(self, reason: str) -> ValueError:
+        """The error for a bag that cannot be read, or not to its end: the reason, and what to do."""
+        return ValueError(damage(self.path, reason))
 
     def topic(self, name: str, types: Sequence[str]) -> Topic:
         """The topic of a name.
@@ -162,14 +181,28 @@ class BagReader:
             start: Time of recording before which messages are left out, in nanoseconds.
 
         Raises:
-            ValueError: The bag is damaged.
+            ValueError: The bag is damaged, or ends before all messages that it announces.
         """
-        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        connections = [
+            connection
+            for connection in self._connections
+            if connection.topic in topics and self.topics[connection.topic].message_type in (connection.msgtype, "")
+        ]
+        counts = Counter[str]()
         try:
-            for connection, timestamp, content in self._reader.messages(connections, start=start):
+            # Without any connection, rosbags would give all messages.
+            for connection, timestamp, content in (
+                self._reader.messages(connections, start=start) if connections else ()
+            ):
+                if content[:4] == _ZSTD_MAGIC:  # a file whose metadata, which would tell, is not there
+                    content = zstd.decompress(content)
+                counts[connection.topic] += 1
                 yield connection.topic, timestamp, content
         except Exception as error:  # as above
             raise self.damage(str(error)) from error
+        for name in topics if start is None else ():
+            if name in self.topics and counts[name] < self.topics[name].count:
+                raise self.damage(f"only {counts[name]} of {self.topics[name].count} messages on {name} can be read")
 
     def deserialised(self, content: bytes, topic: str) -> Any:
         """A message of a topic as ``rosbags`` has it.
@@ -186,20 +219,6 @@ class BagReader:
     def _listed(self) -> str:
         """All topics with their types and numbers of messages."""
         return ", ".join(map(str, self.topics.values())) or "no topic at all"
-
-
-def _storage_files(path: Path) -> list[Path]:
-    """The storage files of a bag."""
-    return sorted(file for file in path.iterdir() if file.suffix in _STORAGE_SUFFIXES) if path.is_dir() else [path]
-
-
-def _is_cut(file: Path) -> bool:
-    """Whether a file begins as mcap files do, but does not end as they do."""
-    with file.open("rb") as content:
-        if content.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC:
-            return False
-        content.seek(max(len(_MCAP_MAGIC), file.stat().st_size - len(_MCAP_MAGIC)), os.SEEK_SET)
-        return content.read() != _MCAP_MAGIC
 
 
 class TopicMessages:

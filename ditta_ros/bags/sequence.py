@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.decoding import refuse_damaged
 from ditta_core.datasets.video import FOLDER_FRAME_RATE
-from ditta_core.types import UNLABELLED
+from ditta_core.types import UNLABELLED, quoted
 from ditta_ros.bags.matching import match
 from ditta_ros.bags.reader import (
     CLASSES_TOPIC,
@@ -27,6 +28,7 @@ from ditta_ros.bags.reader import (
 from ditta_ros.messages.classes import classes_of_json
 from ditta_ros.messages.images import (
     LABEL_ENCODINGS,
+    ConversionError,
     label_image,
     labels_of_compressed,
     rgb_image,
@@ -77,9 +79,6 @@ def _index_topics(reader: BagReader, topics: Sequence[Topic]) -> list[TopicIndex
         raw = reader.topics[name].message_type == IMAGE
         layout = Layout(message.encoding, (message.height, message.width)) if raw else Layout(message.format, None)
         found[name].append((stamp_of(message.header), timestamp, layout))
-    for topic in topics:
-        if len(found[topic.name]) < topic.count:
-            raise reader.damage(f"only {len(found[topic.name])} of {topic.count} messages on {topic.name} can be read")
     indices = []
     for topic in topics:
         stamps, timestamps, layouts = zip(*found[topic.name], strict=True)
@@ -163,6 +162,9 @@ class BagSequence(VideoSequence):
         """Stamp of the header of frame ``index`` in nanoseconds."""
         return self.images.stamps[index]
 
+    def origin(self, index: int) -> str:
+        return f"frame {index} on {self.images.topic.name} of {self.path}"
+
     def image(self, index: int) -> NDArray[np.uint8]:
         """Frame ``index`` as RGB uint8 [H, W, 3], whatever its encoding.
 
@@ -212,8 +214,15 @@ class BagSequence(VideoSequence):
 
     def _decoded_image(self, index: int) -> NDArray[np.uint8]:
         message = self._image_messages[index]
-        raw = self.images.topic.message_type == IMAGE
-        return np.require(rgb_image(message) if raw else rgb_of_compressed(message), requirements=["C", "W"])
+        try:
+            if self.images.topic.message_type == IMAGE:
+                image = rgb_image(message)
+            else:
+                with refuse_damaged(bytes(message.data), self.origin(index)):
+                    image = rgb_of_compressed(message)
+        except ConversionError as error:
+            raise ValueError(f"{self.origin(index)}: {error}") from error
+        return np.require(image, requirements=["C", "W"])
 
     def _rate_of_stamps(self) -> float:
         period = median_period(self.images.stamps)
@@ -243,7 +252,7 @@ class BagSequence(VideoSequence):
             if layout.encoding not in LABEL_ENCODINGS:
                 raise ValueError(
                     f"expected class ids on {ground_truth.topic.name} in one of the encodings "
-                    f"{sorted(LABEL_ENCODINGS)}, but got {layout.encoding!r}; record class ids, not their colours"
+                    f"{sorted(LABEL_ENCODINGS)}, but got {quoted(layout.encoding)}; record class ids, not their colours"
                 )
             if layout.size != self.size:
                 raise ValueError(self._other_size(layout.size))

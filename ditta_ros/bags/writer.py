@@ -18,6 +18,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import UNLABELLED
+from ditta_ros.bags.files import UriPath
 from ditta_ros.bags.reader import CLASSES_TOPIC, COMPRESSED_IMAGE, GROUND_TRUTH_TOPIC, IMAGE, STRING, message_types
 from ditta_ros.messages.classes import classes_json
 from ditta_ros.messages.images import encoding_of
@@ -93,7 +94,7 @@ def make_bag(
 
     Raises:
         FileExistsError: There is something at ``out`` that may not be replaced.
-        ValueError: The sequence is empty, or has a class list too long for 8 bits.
+        ValueError: The sequence is empty, has frames of several sizes, or a class list too long for 8 bits.
     """
     options = options or BagOptions()
     out = Path(out).expanduser().absolute()
@@ -168,10 +169,19 @@ def _write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progr
     classes = sequence.classes
     if classes is not None and len(classes) > UNLABELLED:
         raise ValueError(f"expected at most {UNLABELLED} classes, as labels have 8 bits, but got {len(classes)}")
-    with Writer(folder, version=METADATA_VERSION, storage_plugin=plugin) as writer:
+    writer = Writer(folder, version=METADATA_VERSION, storage_plugin=plugin)
+    writer.path = UriPath(folder)
+    size: tuple[int, ...] = ()
+    with writer:
         bag = BagWriter(writer)
         for index in range(len(sequence)):
             image, stamp = sequence.image(index), EPOCH + sequence.stamp(index)
+            size = size or image.shape[:2]
+            if image.shape[:2] != size:
+                raise ValueError(
+                    f"expected frames of one size, {size[1]}x{size[0]} pixels as {sequence.origin(0)}, but "
+                    f"{sequence.origin(index)} has {image.shape[1]}x{image.shape[0]}; make a bag of each size"
+                )
             labels = sequence.labels(index) if classes is not None else None
             header = header_message(stamp, options.frame_id)
             if options.compression is None:

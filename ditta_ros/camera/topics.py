@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from ditta_core.classes import read_yaml
+from ditta_core.types import quoted
 from ditta_ros.parameters import NodeParameters
 
 KEYS = ("image", "camera_info", "depth")
@@ -61,12 +61,10 @@ def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
         info = parameters.camera_info_topic or sibling(parameters.image_topic, "camera_info")
         return (CameraTopics("", parameters.image_topic, info, parameters.depth_topic),)
     example = "'{front: /front/image_raw, rear: {image: /rear/image_raw, depth: /rear/depth}}'"
-    try:
-        entries = yaml.safe_load(parameters.cameras)
-    except yaml.YAMLError as error:
-        raise ValueError(f"expected the parameter cameras as YAML text such as {example}, but got {error}") from error
+    entries = read_yaml(parameters.cameras, "the parameter cameras")
     if not isinstance(entries, Mapping) or not entries:
-        raise ValueError(f"expected the parameter cameras as YAML such as {example}, but got {parameters.cameras!r}")
+        found = quoted(parameters.cameras)
+        raise ValueError(f"expected the parameter cameras as YAML such as {example}, but got {found}")
     if parameters.camera_info_topic or parameters.depth_topic:
         raise ValueError(
             "expected camera_info_topic and depth_topic to be empty beside cameras, but got "
@@ -84,14 +82,14 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
         raise ValueError(
             f"expected a camera's name in cameras of letters, digits and underscores, not beginning with a digit or an "
-            f"underscore, but got {name!r}"
+            f"underscore, but got {quoted(name)}"
         )
     topics = {"image": entry} if isinstance(entry, str) else entry
     known = isinstance(topics, Mapping) and set(topics) <= set(KEYS)
     if not known or not topics.get("image") or not all(isinstance(topic, str) for topic in topics.values()):
         raise ValueError(
             f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
-            f"there, as in {example}, but got {entry!r}"
+            f"there, as in {example}, but got {quoted(entry)}"
         )
     info = topics.get("camera_info") or sibling(topics["image"], "camera_info")
     return CameraTopics(name, topics["image"], info, topics.get("depth", ""))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import util
+from typing import TextIO
 
 from ditta_ros.doctor.installation import INSTALL_ROS
 from ditta_ros.process.children import ReplayError
@@ -21,7 +24,8 @@ def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: st
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run()
+        with _warnings_in_one_line(command):
+            run()
         return 0
     except KeyboardInterrupt:
         code, problem = 130, interrupted
@@ -33,6 +37,31 @@ def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: st
         code, problem = 2, str(error)
     print(f"ditta {command}: {problem}", file=sys.stderr)
     return code
+
+
+@contextmanager
+def _warnings_in_one_line(command: str) -> Iterator[None]:
+    """Print warnings about data as errors are printed, rather than with a line of code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            from ditta_core.datasets.names import DataWarning  # whoever warns has it; help is to answer without it
+
+            if issubclass(category, DataWarning):
+                print(f"ditta {command}: warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def has_ros(command: str) -> bool:

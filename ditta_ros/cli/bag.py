@@ -32,7 +32,7 @@ def add_bag_parser(commands: Any) -> None:
     add("out", type=Path, metavar="OUT", help="folder of the bag")
     add("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
-    add("--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)")
+    add("--frame-rate", type=float, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
     compression = "compression of images; labels are never compressed (default: none)"
     add("--compressed", choices=("jpeg", "png", "none"), default="none", help=compression)
@@ -64,7 +64,7 @@ def make(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ditta_core.datasets.open import open_sequences
-    from ditta_ros.bags.reader import is_bag
+    from ditta_ros.bags.files import is_bag
     from ditta_ros.bags.writer import BagOptions, check_target, make_bag
 
     bag_options = BagOptions(

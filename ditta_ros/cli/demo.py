@@ -21,6 +21,8 @@ def add_demo_parser(commands: Any) -> None:
     what = demo.add_mutually_exclusive_group()
     what.add_argument("--video", type=Path, metavar="FILE", help="video file or folder of frames")
     what.add_argument("--clip", type=Path, metavar="DIR", help="folder with images/ and labels/")
+    rate = "frame rate, before what the video or the folder tells"
+    demo.add_argument("--frame-rate", type=float, metavar="HZ", help=rate)
     add, warmup = demo.add_argument, demo.add_mutually_exclusive_group()
     add("--model", default="camvid", help="one of those that `ditta models` lists")
     add("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
@@ -61,6 +63,7 @@ def demo(options: argparse.Namespace) -> None:
             out=options.out,
             lockstep=(options.pace or ("lockstep" if options.clip else "realtime")) == "lockstep",
             timeout=options.timeout,
+            frame_rate=options.frame_rate,
             model=options.model,
             classes=options.classes,
             device=options.device,

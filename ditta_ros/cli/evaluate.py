@@ -25,7 +25,7 @@ def add_evaluate_parser(commands: Any) -> None:
     add("input", nargs="*", type=Path, help="bag, labelled folder, folder of such, or video file")
     add("--format", default="auto", help="bag, camvid, vspw, cityscapes, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
-    add("--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)")
+    add("--frame-rate", type=float, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
     add("--max-frames", type=int, metavar="N", help="only the first N frames of every video")
     add("--image-topic", metavar="TOPIC", help="topic of the images in a bag (default: the only one)")
     add("--ground-truth-topic", metavar="TOPIC", help="topic of the labels in a bag (default: /ground_truth/semantic)")

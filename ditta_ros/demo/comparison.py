@@ -73,7 +73,7 @@ class Panels:
         image, classes = source.sequence.image(frame.index), source.model.classes
         frame_by_frame = classes.overlay(image, source.mask(frame.index, image))
         ditta = classes.overlay(image, self._recording.read_mask(frame.stamp))
-        seconds = frame.index / source.sequence.frame_rate
+        seconds = source.sequence.stamp(frame.index) / 1e9
         captions = f"camera  {seconds:.1f} s", "unadapted, frame by frame", f"DiTTA  {state.value}"
         return compose_panels((image, frame_by_frame, ditta), captions)
 

@@ -55,6 +55,7 @@ class DemoOptions:
         out: Folder for everything that the demo writes.
         lockstep: Whether a frame is sent only when the mask of the last one is there, so that none is dropped.
         timeout: Seconds that the node has to be adapted.
+        frame_rate: Frames per second; None for what the sequence tells.
         model, classes, device, teacher, teacher_checkpoint: Parameters of the node.
         warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None.
         warmup_frames: Length of the warm-up in frames.
@@ -65,6 +66,7 @@ class DemoOptions:
     out: Path
     lockstep: bool
     timeout: float = 600.0
+    frame_rate: float | None = None
     model: str = "camvid"
     classes: str = ""
     device: str = "cpu"
@@ -124,7 +126,7 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         FileNotFoundError, ValueError: an option is wrong.
         ReplayError: no mask came out, the adaptation did not finish, or a process died.
     """
-    sequence = open_video(options.sequence)
+    sequence = open_video(options.sequence, options.frame_rate)
     values = options.node_parameters(len(sequence))
     parameters = NodeParameters(**values)
     config = parameters.stream_config()
@@ -338,7 +340,7 @@ def _timeline(
         frames=[frame.time - begin for frame in played.frames],
         masks=[mask.time - begin for mask in played.masks],
         latencies=[1e3 * (mask.time - played.published[mask.stamp]) for mask in played.masks],
-        compared=[frame.index / sequence.frame_rate for frame in compared[1:]],
+        compared=[sequence.stamp(frame.index) / 1e9 for frame in compared[1:]],
         source=measured.source.frame_consistency[1:],
         ditta=measured.ditta.frame_consistency[1:],
     )

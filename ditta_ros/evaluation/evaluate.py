@@ -35,7 +35,7 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
-from ditta_ros.bags.reader import is_bag
+from ditta_ros.bags.files import is_bag
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 

@@ -176,7 +176,7 @@ def run_node_replay(
 
     Args:
         options: How it is played.
-        sequence: What is played; it must be picklable, as the camera is another process.
+        sequence: What is played.
         on_progress: Function that is called with every piece of news, several times a second while there is any.
 
     Raises:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from ditta_core.classes import ClassList
+from ditta_core.types import quoted
 
 
 def classes_json(classes: ClassList) -> str:
@@ -25,8 +26,8 @@ def classes_of_json(text: str, origin: str) -> ClassList:
     """
     try:
         entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"expected classes as JSON in {origin}, but got {text[:80]!r}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected classes as JSON in {origin}, but got {quoted(text)}: {error}") from error
     last = entries[-1] if isinstance(entries, list) and entries else None
     if isinstance(last, Mapping) and last.get("name") == "unlabelled":
         entries.pop()

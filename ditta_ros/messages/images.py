@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.types import Frame
+from ditta_core.types import Frame, quoted
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
@@ -162,7 +162,7 @@ def encoding_by_name(message: ImageLike) -> Encoding:
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
-        raise ConversionError(f"expected one of the encodings {sorted(ENCODINGS)}, but got {message.encoding!r}")
+        raise ConversionError(f"expected one of the encodings {sorted(ENCODINGS)}, but got {quoted(message.encoding)}")
     if encoding.even_width and message.width % 2:
         raise ConversionError(f"expected an even width for {message.encoding}, but got {message.width}")
     if encoding.chroma == 2 and message.height % 2:
@@ -332,7 +332,8 @@ def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:
     encoding = LABEL_ENCODINGS.get(message.encoding)
     if encoding is None:
         raise ConversionError(
-            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got {message.encoding!r}"
+            f"expected a label image in one of the encodings {sorted(LABEL_ENCODINGS)}, but got "
+            f"{quoted(message.encoding)}"
         )
     pixels = pixels_of(message, encoding)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -137,7 +137,7 @@ class Camera:
 def main(arguments: list[str] | None = None) -> None:
     """Run as a process."""
     parser = argparse.ArgumentParser(description="play a sequence as a camera")
-    parser.add_argument("recording", type=Path, help="folder with the pickled sequence; takes what was published")
+    parser.add_argument("recording", type=Path, help="folder with the sequence; takes what was published")
     parser.add_argument("--answered", action="store_true", help="listen to the masks, for playing in lockstep")
     parser.add_argument("--clock", action="store_true", help="publish simulated time")
     options = parser.parse_args(arguments)

@@ -1,10 +1,11 @@
 """What the camera and the recorder leave on disk, and how it is read again.
 
-    sequence.pickle   what the camera plays
-    frames.jsonl      one line per image published
-    masks.jsonl       one line per mask that arrived
-    states.jsonl      one line per message on /ditta/state
-    masks/<stamp>.png the label images, lossless
+    sequence.json      what the camera plays
+    images/<index>.png its frames, where they lie in no other file
+    frames.jsonl       one line per image published
+    masks.jsonl        one line per mask that arrived
+    states.jsonl       one line per message on /ditta/state
+    masks/<stamp>.png  the label images, lossless
 
 Times are seconds of the monotonic clock, which all processes of a machine share; stamps are nanoseconds.
 """
@@ -12,7 +13,6 @@ Times are seconds of the monotonic clock, which all processes of a machine share
 from __future__ import annotations
 
 import json
-import pickle
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.types import State
 from ditta_ros.messages.state import StreamState
 from ditta_ros.process.children import ReplayError
+from ditta_ros.replay.sequence import PlayedSequence, SequenceFile
 
 
 @dataclass(frozen=True)
@@ -115,31 +116,38 @@ class Recording:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sequence_file = folder / "sequence.pickle"
+        self.sequence_file = folder / "sequence.json"
         self.frames_file = folder / "frames.jsonl"
         self.masks_file = folder / "masks.jsonl"
         self.states_file = folder / "states.jsonl"
+        self.images_folder = folder / "images"
         self.masks_folder = folder / "masks"
         self.masks_folder.mkdir(parents=True, exist_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier run left."""
         files = self.sequence_file, self.frames_file, self.masks_file, self.states_file
-        for path in (*files, *self.masks_folder.glob("*.png")):
+        for path in (*files, *self.masks_folder.glob("*.png"), *self.images_folder.glob("*.png")):
             path.unlink(missing_ok=True)
 
     def write_sequence(self, sequence: VideoSequence) -> None:
-        """Keep what the camera is to play: the sequence itself, so that it is opened and changed in one way only."""
-        self.sequence_file.write_bytes(pickle.dumps(sequence))
+        """Keep what the camera is to play: where its frames lie, or these themselves where they lie in no file."""
+        self.sequence_file.write_text(SequenceFile.of(sequence, self._write_image).to_json(), encoding="utf-8")
 
-    def read_sequence(self) -> VideoSequence:
+    def read_sequence(self) -> PlayedSequence:
         """What the camera is to play.
 
         Raises:
             FileNotFoundError: nothing was written.
+            ValueError: it cannot be read.
         """
-        sequence: VideoSequence = pickle.loads(self.sequence_file.read_bytes())
-        return sequence
+        return PlayedSequence(SequenceFile.from_json(self.sequence_file.read_text(encoding="utf-8")))
+
+    def _write_image(self, index: int, image: NDArray[np.uint8]) -> Path:
+        self.images_folder.mkdir(exist_ok=True)
+        path = self.images_folder / f"{index}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        return path
 
     def frames(self) -> list[PublishedFrame]:
         """All images published, in order."""

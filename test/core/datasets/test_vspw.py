@@ -71,7 +71,10 @@ def test_a_video_without_masks_has_no_classes(tmp_path: Path) -> None:
 def test_masks_of_other_names_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "origin" / "0001.jpg")
     write_labels(tmp_path / "mask" / "1.png")
-    with pytest.raises(ValueError, match=r"such as '1' for 1 images, none of that name"):
+    with pytest.raises(ValueError, match=r"named like the 1 images in .*origin, but got masks such as '1' in .*mask"):
+        VspwSequence(tmp_path)
+    (tmp_path / "mask" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"but got no mask at all in .*mask; remove the folder to go without labels"):
         VspwSequence(tmp_path)
 
 
@@ -96,9 +99,17 @@ def test_splits(root: Path) -> None:
     assert [video.name for video in vspw_sequences(root, "train", 5.0)] == ["100_a"]
     assert vspw_sequences(root, "train", 5.0)[0].frame_rate == 5
     (root / "val.txt").unlink()
-    assert [video.name for video in vspw_sequences(root)] == ["100_a", "101_c", "99_b"]
+    assert [video.name for video in vspw_sequences(root)] == ["99_b", "100_a", "101_c"]
     with pytest.raises(FileNotFoundError, match=r"one of the splits \['train'\] of .*, but got 'test'"):
         vspw_sequences(root, "test")
+
+
+def test_a_list_names_a_video_per_line(root: Path) -> None:
+    """Names with spaces, after the byte order mark and with the line ends of Windows."""
+    for name in ("night drive 2", "\u96e8"):
+        write_image(root / "data" / name / "origin" / "00000000.jpg")
+    (root / "val.txt").write_bytes("\ufeffnight drive 2\r\n\r\n\u96e8 \r\n".encode())
+    assert [video.name for video in vspw_sequences(root)] == ["night drive 2", "\u96e8"]
 
 
 def test_a_list_that_does_not_fit_is_refused(root: Path) -> None:

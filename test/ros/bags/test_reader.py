@@ -13,7 +13,9 @@ import yaml
 from bag_harness import STORAGES, Listed, numbered, picture, storage_file, text, write
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from ditta_ros.bags.reader import is_bag, message_types
+from ditta_core.datasets.names import DataWarning
+from ditta_ros.bags.files import is_bag
+from ditta_ros.bags.reader import message_types
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.bags.writer import (
     EPOCH,
@@ -91,7 +93,9 @@ def test_a_bag_with_fewer_messages_than_it_announces(tmp_path: Path, storage: St
     make_bag(numbered(4), tmp_path / "bag", BagOptions(storage=storage))
     path = tmp_path / "bag" / "metadata.yaml"
     path.write_text(path.read_text().replace("message_count: 4", "message_count: 5"))
-    with pytest.raises(ValueError, match=r"but only 4 of 5 messages on /camera/image_raw can be read; copy it again"):
+    expected = r"but only 4 of 5 messages on /camera/image_raw can be read; copy it again"
+    warned = r"only 4 of 5 messages on /camera/camera_info are in .*bag"
+    with pytest.warns(DataWarning, match=warned), pytest.raises(ValueError, match=expected):
         BagSequence(tmp_path / "bag")
 
 

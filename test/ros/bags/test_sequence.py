@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -246,3 +247,18 @@ def test_a_frame_that_is_not_there(tmp_path: Path, index: int) -> None:
     for read in (bag.image, bag.labels):
         with pytest.raises(IndexError, match=rf"expected a frame of 0\.\.3 of .*bag, but got {index}"):
             read(index)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gap"])
+def test_a_damaged_compressed_image_is_refused_by_its_number(tmp_path: Path, damage: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
+    image = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC)
+    messages = [compressed_message(image, at(100 * index), "jpeg") for index in range(3)]
+    data, middle = messages[2].data, len(messages[2].data) // 2
+    kept = data[:middle] if damage == "cut" else np.delete(data, slice(middle, middle + 200))
+    messages[2] = dataclasses.replace(messages[2], data=kept)
+    path = write(tmp_path / "bag", [("/image", message, 100 * index) for index, message in enumerate(messages)])
+    bag = BagSequence(path)
+    assert bag.image(1).shape == (120, 160, 3)
+    with pytest.raises(ValueError, match=r"frame 2 on /image of .*bag is (cut short|damaged \(Corrupt JPEG data)"):
+        bag.image(2)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from bag_harness import STORAGES, Listed, numbered
 from rosbags.highlevel import AnyReader
 
 from ditta_core.classes import ClassList
+from ditta_core.datasets.video import ImageFolder
 from ditta_ros.bags.reader import CLASSES_TOPIC, GROUND_TRUTH_TOPIC
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.bags.writer import (
@@ -132,3 +134,13 @@ def test_sequences_that_are_no_bag(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected at most 255 classes, as labels have 8 bits, but got 256"):
         make_bag(labelled, tmp_path / "bag")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_several_sizes_are_refused_by_their_name(tmp_path: Path) -> None:
+    for index, width in enumerate((40, 40, 42)):
+        cv2.imwrite(str(tmp_path / f"{index}.webp"), np.full((30, width, 3), 50, np.uint8))
+    with pytest.raises(
+        ValueError, match=r"40x30 pixels as .*0\.webp, but .*2\.webp has 42x30; make a bag of each size"
+    ):
+        make_bag(ImageFolder(tmp_path, 10.0), tmp_path / "bag")
+    assert not (tmp_path / "bag").exists()

@@ -109,3 +109,17 @@ def test_without_rosbags_the_remedy_is_named() -> None:
     assert result.returncode == 2
     assert "pip install 'ditta_ros[evaluate]'" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_warning_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of plain words, without the line of code that Python puts there; and given once."""
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.webp"), np.full((6, 8, 3), index, np.uint8))
+    assert main(["bag", "make", str(tmp_path), str(tmp_path / "bag")]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "Hz" in line]
+    assert line.startswith(
+        f"ditta bag make: warning: nothing tells the frame rate of the 3 images in {tmp_path}: 10 Hz"
+    )
+    assert main(["bag", "make", str(tmp_path), str(tmp_path / "other"), "--frame-rate", "2"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert BagSequence(tmp_path / "other").frame_rate == 2

@@ -213,7 +213,7 @@ def test_a_wrong_option_is_refused_before_anything_starts(
     demo = Demo(tmp_path / "out", *(argument.format(clip=clip) for argument in arguments))
     code, _, errors = demo.finish()
     assert code == 2
-    assert re.search(f"^ditta demo: .*{message}", errors), errors
+    assert re.search(f"(?m)^ditta demo: .*{message}", errors), errors
     assert not (demo.out / "log").exists()
 
 

@@ -284,7 +284,7 @@ def test_what_is_wrong_with_the_node_is_passed_on(
 def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path, start: Callable[..., Child]) -> None:
     child = start(Events(), "camera", str(tmp_path / "nothing"))
     child.process.wait(30)
-    with pytest.raises(ProcessDied, match=r"(?s)camera process ended with exit code 1;.*No such file.*sequence.pickle"):
+    with pytest.raises(ProcessDied, match=r"(?s)camera process ended with exit code 1;.*No such file.*sequence.json"):
         child.check()
 
 

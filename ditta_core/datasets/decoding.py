@@ -1,0 +1,128 @@
+"""Image files to arrays. A damaged file is refused, also where a decoder would fill in what is missing."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ditta_core.datasets.complaints import LIBJPEG, complaints
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_PNG_GREY, _PNG_PALETTE = 0, 3
+"""Colour types of PNG: https://www.w3.org/TR/png-3/#3colourType."""
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_SCAN = 0xDA
+"""The marker of a segment after which the pixels come."""
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the file is no readable image, or a damaged one.
+    """
+    content = path.read_bytes()
+    with refuse_damaged(content, str(path)):
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise ValueError(f"expected a readable image, but {path} is not one, or is damaged")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def read_label_image(path: Path) -> NDArray[np.uint8]:
+    """The values of a PNG file, uint8 [H, W]: grey values, or the positions in its palette where it has one.
+
+    Raises:
+        ValueError: the file is no PNG, a damaged one, or has no single value of at most 8 bits per pixel.
+    """
+    content = path.read_bytes()
+    if not content.startswith(_PNG_SIGNATURE):
+        raise ValueError(
+            f"expected a readable label image, but {path} is no PNG file, which alone keeps class ids as they are"
+        )
+    positions, scale = _without_palette(content)
+    with refuse_damaged(content, str(path)):
+        values = cv2.imdecode(np.frombuffer(positions, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError(f"expected a readable label image, but {path} is not one, or is damaged")
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise ValueError(
+            f"expected a label image with one 8-bit value per pixel, but {path} has {values.dtype} "
+            f"{list(values.shape)}; a coloured picture of the labels does not do"
+        )
+    return np.asarray(values // scale, np.uint8)
+
+
+def _without_palette(png: bytes) -> tuple[bytes, int]:
+    """A PNG with palette positions, relabelled as a grey image of them, and by what its values are too large then.
+
+    OpenCV only gives the colours of such a file, of which several may be equal. The pixels of both kinds are stored
+    alike, so that only the header changes; but grey values of 1, 2 and 4 bits are stretched to 0..255. Any other PNG
+    is left as it is.
+    """
+    start = len(_PNG_SIGNATURE)
+    header = png[start + 8 : start + 21]
+    if len(header) < 13 or header[9] != _PNG_PALETTE or header[8] not in (1, 2, 4, 8):
+        return png, 1
+    parts = [_PNG_SIGNATURE]
+    while start < len(png):
+        (length,) = struct.unpack(">I", png[start : start + 4].ljust(4, b"\0"))
+        chunk = png[start : start + 12 + length]
+        if chunk[4:8] == b"IHDR":
+            body = b"IHDR" + header[:9] + bytes([_PNG_GREY]) + header[10:]
+            chunk = chunk[:4] + body + struct.pack(">I", zlib.crc32(body))
+        if chunk[4:8] not in (b"PLTE", b"tRNS"):
+            parts.append(chunk)
+        start += 12 + length
+    return b"".join(parts), 255 // (2 ** header[8] - 1)
+
+
+@contextmanager
+def refuse_damaged(content: bytes, origin: str) -> Iterator[None]:
+    """Whatever is decoded inside is refused where the file is cut short, or where libjpeg says that it repaired it.
+
+    What nothing can find out: bits that were changed in a JPEG that still is one, and in a WebP, which has no checksum.
+
+    Args:
+        content: The file.
+        origin: Name for it in the message.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if _is_cut(content):
+        raise ValueError(f"expected a whole image, but {origin} is cut short; copy it again")
+    if not content.startswith(_JPEG_START):
+        yield
+        return
+    with complaints(LIBJPEG) as said:
+        yield
+    if said:
+        raise ValueError(f"expected a whole image, but {origin} is damaged ({said[0]}); copy it again")
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether a file begins as PNG or JPEG files do, but has not their end; OpenCV of some versions fills in the rest.
+
+    (WebP files that are too short are refused by every decoder.)
+    """
+    if content.startswith(_PNG_SIGNATURE):
+        return _PNG_END not in content
+    if not content.startswith(_JPEG_START):
+        return False
+    start = 2
+    while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] != _JPEG_SCAN:
+        if content[start + 1] == 0xFF:  # a byte that fills up
+            start += 1
+        else:  # a segment, which may hold a thumbnail with an end of its own
+            start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    return content.rfind(_JPEG_END, start) < 0
