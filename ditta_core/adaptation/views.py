@@ -44,7 +44,8 @@ class View:
         """A view of frames of a size (height, width): a window anywhere within them, or all of them reduced."""
         height, width = size
         scale = float(np.exp(random.uniform(*np.log(SCALES))))
-        left, top = (random.uniform(*sorted((0.0, side - side / scale))) for side in (width, height))
+        ends = (sorted((0.0, side - side / scale)) for side in (width, height))
+        left, top = (random.uniform(first, last) for first, last in ends)
         matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale], [0, 0, 1]])
         if random.random() < 0.5:
             matrix = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) @ matrix

@@ -91,7 +91,7 @@ class SegmentationModel(nn.Module):
         """Embedding -> logits of the model's own outputs, float [N, len(outputs), h, w]."""
 
     @property
-    def output_bias(self) -> nn.Parameter | None:
+    def output_bias(self) -> Tensor | None:
         """What the last layer adds to the logits of the outputs, float [len(outputs)] or more; None without one."""
         return None
 

@@ -270,7 +270,7 @@ class ESPNetv2(SegmentationModel):
         return self.bu_dec_l4(embedding)[:, : len(self.outputs)]
 
     @property
-    def output_bias(self) -> nn.Parameter | None:
+    def output_bias(self) -> Tensor | None:
         classifier = self.bu_dec_l4.merge_layer[-1]
         assert isinstance(classifier, nn.Conv2d)
         return classifier.bias

@@ -103,7 +103,7 @@ class Segformer(SegmentationModel):
         return self.decode_head.classify(embedding)
 
     @property
-    def output_bias(self) -> nn.Parameter | None:
+    def output_bias(self) -> Tensor | None:
         head = self.decode_head
         return head.classifier.bias if isinstance(head, FoldedHead) else head.linear_pred.bias
 

@@ -361,7 +361,7 @@ class SplitTransformer(SegmentationModel):
         return classifier(embedding)
 
     @property
-    def output_bias(self) -> nn.Parameter | None:
+    def output_bias(self) -> Tensor | None:
         bias = getattr(self._gate(self.classifier_name).part, "bias", None)
         return bias if isinstance(bias, nn.Parameter) and len(bias) == len(self.outputs) else None
 
