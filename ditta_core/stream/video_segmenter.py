@@ -115,7 +115,7 @@ class VideoSegmenter:
         return self._serving.runtime
 
     def push(self, frame: Frame) -> Segmentation:
-        """Segment a frame.
+        """Segment a frame. The confidence of a pixel without a class is 0.
 
         Raises:
             FrameRejected: The frame is older than the last one.
@@ -131,6 +131,8 @@ class VideoSegmenter:
             seen = self._restorer(frame) if self._config.inference.restoration else frame
             segmentation = self._serving.segment(seen, self._input_size(seen), self._status.generation)
             self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
+            # Only now: the scene is watched by how sure the model is, also of what belongs to no class.
+            segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
             if self._warmup is not None and self._status.state is State.COLLECTING:
                 self._collect(self._warmup, seen)
             self._last = frame

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -182,6 +183,15 @@ def test_wide_gap_skips_fusion(source: ModelSource, gap: float) -> None:
     alone.segment(Frame(image_at(2), 0), SIZE, 1)
     assert stream.memory is not None and alone.memory is not None
     assert torch.equal(stream.memory.probabilities, alone.memory.probabilities) == (gap > 0.5)
+
+
+@pytest.mark.parametrize("classes", ["[car, {far: [sky, tree]}]", ""])
+def test_the_confidence_of_no_class_is_zero(source: ModelSource, classes: str) -> None:
+    stream = VideoSegmenter(replace(source, classes=classes), stream_config(warmup_on=WarmupTrigger.SERVICE))
+    ours = stream.push(frame_at(0))
+    unlabelled = ours.class_ids == 255
+    assert unlabelled.any() == bool(classes)
+    assert not ours.confidence[unlabelled].any() and ours.confidence[~unlabelled].all()
 
 
 # --- what goes wrong ---
