@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 UNLABELLED = 255
 """Label of a pixel that has no class, in every 8-bit label image (65535 in 16-bit ones)."""
 
+MOST_PIXELS = 25_000_000
+"""Largest number of pixels of an image from outside where no other limit is given: 5120×4096 is below it."""
+
 
 class State(Enum):
     """What a :class:`~ditta_core.stream.video_segmenter.VideoSegmenter` is doing besides segmenting."""

@@ -33,6 +33,7 @@ from ditta_ros.messages.images import (
     rgb_of_compressed,
     stamp_of,
 )
+from ditta_ros.messages.white_level import WhiteLevel
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class BagSequence(VideoSequence):
             self.ground_truth = others[0] if others else None
             self._classes = classes or _recorded_classes(reader)
         self._image_messages = TopicMessages(self.path, image_topic, self.images.timestamps)
+        self._white = WhiteLevel()  # as the node finds it, in the order in which frames are asked for
         self.frame_rate = self._rate_of_stamps()
         self.size = self._size_of_images()
         self.matches: list[int | None] = [None] * len(self)
@@ -212,8 +214,8 @@ class BagSequence(VideoSequence):
 
     def _decoded_image(self, index: int) -> NDArray[np.uint8]:
         message = self._image_messages[index]
-        raw = self.images.topic.message_type == IMAGE
-        return np.require(rgb_image(message) if raw else rgb_of_compressed(message), requirements=["C", "W"])
+        convert = rgb_image if self.images.topic.message_type == IMAGE else rgb_of_compressed
+        return np.require(convert(message, self._white), requirements=["C", "W"])
 
     def _rate_of_stamps(self) -> float:
         period = median_period(self.images.stamps)

@@ -34,6 +34,7 @@ from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_image
 from ditta_ros.messages.state import StreamState
+from ditta_ros.messages.white_level import WhiteLevel
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.graph import describe_mismatches, describe_silence
 
@@ -76,6 +77,7 @@ class CameraStream:
         self._to_rgb = to_rgb
         self._size_multiple = base.model.size_multiple
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
+        self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
         self._silence = ""
         self._subscription: Subscription[Any] | None = None
@@ -209,7 +211,7 @@ class CameraStream:
         header, parameters = received.message.header, self._parameters
         times = StageTimes(received.time)
         times.end("wait")
-        frame = frame_of(received.message, self._to_rgb)
+        frame = frame_of(received.message, self._to_rgb, self._white, round(parameters.max_megapixels * 1e6))
         times.end("convert")
         segmentation = self._segmenter.push(frame)
         times.end("segment")

@@ -117,18 +117,19 @@ class Intrinsics:
 def intrinsics_of(info: CameraInfo, size: tuple[int, int]) -> Intrinsics:
     """The pinhole of a rectified image in pixels of a mask of a size (height, width).
 
-    It is that of P, as in ``depth_image_proc``, and that of K where P is zero. Both speak of the full sensor; the mask is
-    one of the window and coarsened.
+    It is that of P, as in ``depth_image_proc``, and that of K where P is zero. Both speak of the full sensor; the mask
+    is one of the window and coarsened.
 
     Raises:
         ValueError: the camera is not calibrated.
     """
-    rectified = any(info.p[index] for index in (0, 2, 5, 6))
-    values = [float(info.p[index]) for index in (0, 5, 2, 6)] if rectified else [float(info.k[i]) for i in (0, 4, 2, 5)]
+    name, values = "P", [float(info.p[place]) for place in (0, 5, 2, 6)]
+    if not any(values):
+        name, values = "K", [float(info.k[place]) for place in (0, 4, 2, 5)]
     if not (values[0] > 0 and values[1] > 0 and all(map(math.isfinite, values))):
         fx, fy, cx, cy = values
         raise ValueError(
-            f"expected the matrix {'P' if rectified else 'K'} of a calibrated camera, but got focal lengths of {fx:g} and "
+            f"expected the matrix {name} of a calibrated camera, but got focal lengths of {fx:g} and "
             f"{fy:g} and a centre of ({cx:g}, {cy:g}); calibrate the camera or correct what publishes its CameraInfo"
         )
     focal_lengths, centres = [], []

@@ -63,7 +63,7 @@ def labelled_points(
         step: Distance in pixels between two points along both axes, at least 1.
 
     Returns:
-        Points [ceil(H / step), ceil(W / step)] of :data:`POINT`: x right, y down, z ahead in metres, all three NaN where
+        Points [ceil(H / step), ceil(W / step)] of :data:`POINT`: x right, y down, z ahead in metres, all NaN where
         there is no depth or one of them is not finite; label, also of those, the class id or that of unlabelled pixels
         in the mask; confidence 0..1, 0 of unlabelled pixels. And whether every point has finite coordinates.
 
