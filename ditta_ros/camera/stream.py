@@ -79,6 +79,7 @@ class CameraStream:
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
+        self._frame_id: str | None = None  # of the last image that got a mask
         self._silence = ""
         self._subscription: Subscription[Any] | None = None
         self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
@@ -116,6 +117,7 @@ class CameraStream:
         """Subscribe; images go into this camera's slot of the mailbox."""
         parameters = self._parameters
         self._mailbox = mailbox
+        self._frame_id = None
         self._statistics.start()
         self._segmenter.resume()
         try:
@@ -190,9 +192,13 @@ class CameraStream:
     # --- the way of an image ----------------------------------------------------------------------------------------
 
     def _receive(self, message: Image | CompressedImage) -> None:
-        """In the node's executor: leave the image for the inference thread."""
+        """In the node's executor: leave the image for the inference thread.
+
+        Where two cameras publish on one topic, an image of the other one never takes the place of one that waits.
+        """
         self._statistics.receive()
-        self._mailbox.put(self.topics.name, ReceivedImage(message))
+        foreign = self._frame_id not in (None, message.header.frame_id)
+        self._mailbox.put(self.topics.name, ReceivedImage(message), yields=foreign)
 
     def segment(self, received: ReceivedImage) -> None:
         """In the inference thread: segment an image and publish; whatever is wrong with it, the stream goes on."""
@@ -214,6 +220,7 @@ class CameraStream:
         frame = frame_of(received.message, self._to_rgb, self._white, round(parameters.max_megapixels * 1e6))
         times.end("convert")
         segmentation = self._segmenter.push(frame)
+        self._frame_id = header.frame_id
         times.end("segment")
         self._outputs.publish_masks(segmentation, header)
         times.end("publish")

@@ -39,7 +39,7 @@ def read_header(data: bytes) -> ImageHeader:
     """The header of a JPEG or PNG file.
 
     Raises:
-        ValueError: it is none of the two, or damaged; the message completes "but got ...".
+        ValueError: it is none of the two, or damaged; the message completes "bytes that ...".
     """
     if data.startswith(PNG_START):
         header = read_png_header(data)
@@ -47,11 +47,11 @@ def read_header(data: bytes) -> ImageHeader:
         header = read_jpeg_header(data)
         scans = data.count(bytes((0xFF, JPEG_SCAN)))
         if scans > MOST_JPEG_SCANS:
-            raise ValueError(f"a JPEG file of {scans} scans, of which {MOST_JPEG_SCANS} are allowed")
+            raise ValueError(f"make {scans} scans, of which {MOST_JPEG_SCANS} are allowed")
     else:
-        raise ValueError("something else")
+        raise ValueError("are none")
     if header is None or not header.height or not header.width:
-        raise ValueError("a damaged one, without a size")
+        raise ValueError("are damaged: they tell no size")
     return header
 
 

@@ -297,7 +297,7 @@ def decoded(message: CompressedImageLike, flags: int, expected: str, max_pixels:
     try:
         header = read_header(data.tobytes())
     except ValueError as error:
-        raise ConversionError(f"expected {expected}, but got {got}: {error}") from error
+        raise ConversionError(f"expected {expected}, but got {got} that {error}") from error
     check_size(header.height, header.width, max_pixels)
     try:
         pixels = cv2.imdecode(data, flags)

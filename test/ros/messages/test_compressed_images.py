@@ -49,7 +49,9 @@ def test_jpeg_and_gray_images_are_read() -> None:
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
 def test_what_cannot_be_decoded(data: bytes) -> None:
     bad = CompressedImage(format="h264", data=array("B", data))
-    with pytest.raises(ConversionError, match=rf"expected a JPEG or PNG image, but got {len(data)} bytes of 'h264': "):
+    with pytest.raises(
+        ConversionError, match=rf"expected a JPEG or PNG image, but got {len(data)} bytes of 'h264' that are "
+    ):
         rgb_of_compressed(bad)
     with pytest.raises(ConversionError, match=r"expected a label image compressed as PNG"):
         labels_of_compressed(bad)
@@ -67,7 +69,7 @@ def test_a_compressed_image_is_a_frame_too() -> None:
 @pytest.mark.parametrize("kind", ["tiff", "bmp", "webp", "ppm"])
 def test_only_jpeg_and_png_are_decoded(kind: str) -> None:
     """All that OpenCV knows would be as many decoders that a stranger can reach."""
-    with pytest.raises(ConversionError, match=r"bytes of '[a-z]* compressed': something else"):
+    with pytest.raises(ConversionError, match=r"bytes of '[a-z]* compressed' that are none"):
         rgb_of_compressed(compressed(np.ones((4, 4, 3), np.uint8), kind))
 
 
@@ -104,7 +106,7 @@ def test_a_size_beyond_the_limit_is_refused_before_it_is_decoded(kind: str, monk
 def test_a_jpeg_of_many_scans_is_refused() -> None:
     sent = compressed(np.full((8, 8, 3), 90, np.uint8), "jpg")
     sent.data = array("B", bytes(sent.data) + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 120)
-    with pytest.raises(ConversionError, match="a JPEG file of 121 scans, of which 100 are allowed"):
+    with pytest.raises(ConversionError, match="make 121 scans, of which 100 are allowed"):
         rgb_of_compressed(sent)
 
 
@@ -127,7 +129,7 @@ def test_a_header_that_is_cut_off(kind: str) -> None:
     end = 29 if kind == "png" else data.index(b"\xff\xc0") + 10
     assert read_header(data[:end]).width == 8
     for length in range(end):
-        with pytest.raises(ValueError, match=r"a damaged one, without a size|something else"):
+        with pytest.raises(ValueError, match=r"are damaged: they tell no size|are none"):
             read_header(data[:length])
 
 
