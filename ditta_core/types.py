@@ -1,9 +1,11 @@
-"""The three value objects that are the whole traffic between ``ditta_core`` and whatever feeds it frames."""
+"""The value objects that are the whole traffic between ``ditta_core`` and whatever feeds it frames."""
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +13,23 @@ from numpy.typing import NDArray
 UNLABELLED = 255
 """Label of a pixel that has no class, in every 8-bit label image (65535 in 16-bit ones)."""
 
-MOST_PIXELS = 25_000_000
-"""Largest number of pixels of an image from outside where no other limit is given: 5120×4096 is below it."""
+LONGEST_QUOTE = 80
+"""Characters of what came from outside that an error message quotes at most."""
+
+_QUOTES = reprlib.Repr()
+_QUOTES.maxlevel = 3
+_QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = LONGEST_QUOTE
+_QUOTES.maxlist = _QUOTES.maxtuple = _QUOTES.maxdict = _QUOTES.maxset = 20
+
+
+def quoted(value: Any) -> str:
+    """What stands in a message for a value from outside: its ``repr``, of which at most 80 characters are made.
+
+    >>> quoted("rgb8"), quoted(["road", "car"]), len(quoted("x" * 1_000_000))
+    ("'rgb8'", "['road', 'car']", 80)
+    """
+    text = _QUOTES.repr(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 3]}..."
 
 
 class State(Enum):
@@ -23,6 +40,10 @@ class State(Enum):
     ADAPTING = "ADAPTING"
     ADAPTED = "ADAPTED"
     FAILED = "FAILED"
+
+
+MOST_PIXELS = 25_000_000
+"""Largest number of pixels of an image from outside where no other limit is given: 5120×4096 is below it."""
 
 
 @dataclass(frozen=True)

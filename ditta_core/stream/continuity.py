@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ditta_core.stream.status import FrameRejected
-from ditta_core.types import Frame
+from ditta_core.types import Frame, quoted
 
 CONFIRMATION = 3
 """Frames in a row that show a change to be one. Until then a damaged header costs a frame, never what was learned."""
@@ -53,7 +53,7 @@ class Source:
         if other.size != self.size:
             return f"the resolution changed from {self.size} to {other.size} (height, width)"
         if other.frame_id != self.frame_id:
-            return f"the frame_id changed from {self.frame_id[:80]!r} to {other.frame_id[:80]!r}"
+            return f"the frame_id changed from {quoted(self.frame_id)} to {quoted(other.frame_id)}"
         return ""
 
 

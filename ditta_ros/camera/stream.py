@@ -36,7 +36,7 @@ from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_imag
 from ditta_ros.messages.state import StreamState
 from ditta_ros.messages.white_level import WhiteLevel
 from ditta_ros.parameters import NodeParameters
-from ditta_ros.process.graph import describe_mismatches, describe_silence
+from ditta_ros.process.graph import describe_mismatches, describe_silence, diagnostics_name, resolved_topic
 
 WARNING_SECONDS = 5.0
 """Least time between two warnings about images."""
@@ -76,6 +76,7 @@ class CameraStream:
         self._parameters = parameters
         self._to_rgb = to_rgb
         self._size_multiple = base.model.size_multiple
+        self._input_topic = resolved_topic(node, topics.input(parameters))
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
@@ -132,10 +133,9 @@ class CameraStream:
             )
         except ImportError as error:
             self._logger.warning(str(error))
-        compressed = parameters.image_transport == "compressed"
         self._subscription = self._node.create_subscription(
-            CompressedImage if compressed else Image,
-            f"{self.topics.image}/compressed" if compressed else self.topics.image,
+            CompressedImage if parameters.image_transport == "compressed" else Image,
+            self._input_topic,
             self._receive,
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
@@ -285,8 +285,9 @@ class CameraStream:
 
     def diagnostics(self) -> list[DiagnosticStatus]:
         """Of the stream, and of its adaptation."""
-        name = f"{self._node.get_name()}: {self.topics.name}" if self.topics.name else self._node.get_name()
-        segmenter, topic = self._segmenter, self.topics.image
+        name = diagnostics_name(self._node)
+        name = f"{name}: {self.topics.name}" if self.topics.name else name
+        segmenter, topic = self._segmenter, self._input_topic
         return [
             stream_diagnostic(name, topic, self._snapshot(), self._silence, segmenter.runtime),
             adaptation_diagnostic(name, topic, segmenter.status, self._refusals),

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.types import MOST_PIXELS, Frame
+from ditta_core.types import MOST_PIXELS, Frame, quoted
 from ditta_ros.messages.image_header import PNG_START, read_header
 from ditta_ros.messages.white_level import WhiteOf, full_range
 
@@ -125,11 +125,6 @@ BT601 = np.array([[1.164383, 0, 1.596027], [1.164383, -0.391762, -0.812968], [1.
 
 LABEL_ENCODINGS = {"mono8": Encoding(1), "8UC1": Encoding(1), "mono16": Encoding(1, 2), "16UC1": Encoding(1, 2)}
 """Those in which a value is a class id."""
-
-
-def quoted(text: str) -> str:
-    """A text out of a message for an error; of a long one the begin."""
-    return repr(text[:80])
 
 
 def pixels_of(message: ImageLike, encoding: Encoding) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from ditta_core.types import Segmentation
+from ditta_core.types import Segmentation, quoted
 from ditta_ros.messages.camera_info import intrinsics_of
 from ditta_ros.messages.images import ConversionError, Encoding, ImageLike, pixels_of
 
@@ -39,7 +39,7 @@ def depth_of(message: ImageLike) -> NDArray[Any]:
     """
     if message.encoding not in METRES:
         raise ConversionError(
-            f"expected a depth image in one of the encodings {sorted(METRES)}, but got {message.encoding!r}"
+            f"expected a depth image in one of the encodings {sorted(METRES)}, but got {quoted(message.encoding)}"
         )
     kind = "f4" if message.encoding == "32FC1" else "u2"
     rows = pixels_of(message, Encoding(channels=int(kind[1])))

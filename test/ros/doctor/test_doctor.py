@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_everything_that_is_wrong_at_once(
     levels = {finding["name"]: finding["level"] for finding in findings}
     assert {name for name, level in levels.items() if level == "error"} == {"discovery", "model", "state_dir"}
     assert (levels["long_sid"], levels["/front/image"]) == ("warning", "warning")
+
+
+@pytest.mark.slow
+def test_a_middleware_that_ends_whoever_loads_it() -> None:
+    command = [sys.executable, "-m", "ditta_ros.cli", "doctor", "--json", "--no-transport"]
+    environment = {**os.environ, "RMW_IMPLEMENTATION": "rmw_carrier_pigeon_cpp"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    findings = {each["name"]: each for section in json.loads(result.stdout)["sections"] for each in section["findings"]}
+    assert findings["rclpy"]["remedy"].startswith("unset RMW_IMPLEMENTATION")
+    assert findings["model"]["level"] == "ok"
 
 
 @pytest.mark.slow
