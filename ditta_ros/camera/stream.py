@@ -36,7 +36,13 @@ from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_imag
 from ditta_ros.messages.state import StreamState
 from ditta_ros.messages.white_level import WhiteLevel
 from ditta_ros.parameters import NodeParameters
-from ditta_ros.process.graph import describe_mismatches, describe_silence, diagnostics_name, resolved_topic
+from ditta_ros.process.graph import (
+    describe_mismatches,
+    describe_mixture,
+    describe_silence,
+    diagnostics_name,
+    resolved_topic,
+)
 
 WARNING_SECONDS = 5.0
 """Least time between two warnings about images."""
@@ -81,7 +87,7 @@ class CameraStream:
         self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
         self._frame_id: str | None = None  # of the last image that got a mask
-        self._silence = ""
+        self._input_problem = ""
         self._subscription: Subscription[Any] | None = None
         self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
         self._dropped_before = 0
@@ -275,13 +281,14 @@ class CameraStream:
             self.publish_state()
 
     def watch(self) -> None:
-        """Warn where no image comes in."""
-        silence = ""
-        if self._subscription is not None and self._snapshot().silence > self._parameters.input_timeout:
-            silence = describe_silence(self._node, self._subscription)
-        if silence and silence != self._silence:  # the same cause is told once
-            self._logger.warning(silence)
-        self._silence = silence
+        """Warn where no image comes in, or those of several cameras do."""
+        problem = ""
+        if self._subscription is not None:
+            silent = self._snapshot().silence > self._parameters.input_timeout
+            problem = (describe_silence if silent else describe_mixture)(self._node, self._subscription)
+        if problem and problem != self._input_problem:  # the same cause is told once
+            self._logger.warning(problem)
+        self._input_problem = problem
 
     def diagnostics(self) -> list[DiagnosticStatus]:
         """Of the stream, and of its adaptation."""
@@ -289,7 +296,7 @@ class CameraStream:
         name = f"{name}: {self.topics.name}" if self.topics.name else name
         segmenter, topic = self._segmenter, self._input_topic
         return [
-            stream_diagnostic(name, topic, self._snapshot(), self._silence, segmenter.runtime),
+            stream_diagnostic(name, topic, self._snapshot(), self._input_problem, segmenter.runtime),
             adaptation_diagnostic(name, topic, segmenter.status, self._refusals),
         ]
 

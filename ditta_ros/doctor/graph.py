@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from ditta_ros.doctor.findings import Finding, Level, error, ok, warning
 from ditta_ros.messages.images import ConversionError, frame_of, stamp_of
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.process.graph import describe_qos, describe_silence, endpoint_name
+from ditta_ros.process.graph import describe_mixture, describe_qos, describe_silence, endpoint_name
 
 LISTEN_SECONDS = 4.0
 """How long to listen after the last event: a discovery, a match, an answer. Nodes send diagnostics every second."""
@@ -175,9 +175,9 @@ class Camera:
             return [error(topic, finding, remedy) if publishers else warning(topic, finding, remedy)]
         findings = []
         names = ", ".join(map(endpoint_name, publishers))
-        if len(publishers) > 1:
-            remedy = "give every camera a topic of its own, and name them in cameras"
-            findings.append(warning(topic, f"{len(publishers)} publishers mix their images: {names}", remedy))
+        finding, _, remedy = describe_mixture(node, self.subscription).partition("; ")
+        if finding:
+            findings.append(warning(topic, finding, remedy))
         first, last = (deserialize_message(each, self._kind) for each in (self._first, self._last))
         try:
             height, width = frame_of(first).size

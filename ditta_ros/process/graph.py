@@ -96,6 +96,18 @@ def foreign_image_topics(node: Node) -> list[str]:
     )
 
 
+def describe_mixture(node: Node, subscription: Subscription[Any]) -> str:
+    """Who publishes on the topic of a subscription, where that is more than one; else empty."""
+    topic = subscription.topic_name
+    if node.count_publishers(topic) < 2:
+        return ""
+    names = sorted(endpoint_name(publisher) for publisher in node.get_publishers_info_by_topic(topic))
+    return (
+        f"{len(names)} publishers mix their images on {topic}: {', '.join(names)}; give every camera a topic of its own, "
+        f"and name them in cameras"
+    )
+
+
 def describe_silence(node: Node, subscription: Subscription[Any]) -> str:
     """Why a subscription receives nothing, and what to do about it, from what is known of the publishers."""
     topic = subscription.topic_name
