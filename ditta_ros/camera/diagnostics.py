@@ -28,7 +28,7 @@ def status_message(
 def stream_diagnostic(
     name: str, topic: str, stream: StreamSnapshot, input_problem: str, runtime: RuntimeStatus | None = None
 ) -> DiagnosticStatus:
-    """How the stream of a node from a topic is; ``input_problem`` says what is wrong with what comes in, if anything."""
+    """How the stream of a node from a topic is; ``input_problem`` says what is wrong with its input, if anything."""
     if stream.failing:
         level, message = DiagnosticStatus.ERROR, f"an image could not be segmented: {stream.last_failure}"
     elif input_problem:

@@ -99,12 +99,12 @@ def foreign_image_topics(node: Node) -> list[str]:
 def describe_mixture(node: Node, subscription: Subscription[Any]) -> str:
     """Who publishes on the topic of a subscription, where that is more than one; else empty."""
     topic = subscription.topic_name
-    if node.count_publishers(topic) < 2:
-        return ""
     names = sorted(endpoint_name(publisher) for publisher in node.get_publishers_info_by_topic(topic))
+    if len(names) < 2:
+        return ""
     return (
-        f"{len(names)} publishers mix their images on {topic}: {', '.join(names)}; give every camera a topic of its own, "
-        f"and name them in cameras"
+        f"{len(names)} publishers mix their images on {topic}: {', '.join(names)}; give every camera a topic of its "
+        f"own, and name them in cameras"
     )
 
 

@@ -10,6 +10,7 @@ from ros_harness import wait_until
 from sensor_msgs.msg import CompressedImage
 
 from ditta_ros.process.graph import (
+    describe_mixture,
     describe_namesake,
     describe_silence,
     diagnostics_name,
@@ -44,6 +45,19 @@ def test_a_namesake_is_found_where_it_is_one(node: Node) -> None:
     text = wait_until(lambda: describe_namesake(node), "the namesake")
     assert text.startswith("2 nodes are named /robot7/head/eye, and") and "-r __node:=other" in text
     assert describe_namesake(others[-1]) == text
+    for other in others:
+        other.destroy_node()
+
+
+def test_several_publishers_of_one_topic_are_named(node: Node) -> None:
+    subscription = node.create_subscription(CompressedImage, "/shared", lambda _: None, 1)
+    others = [Node(name, namespace="/cameras") for name in ("right", "left")]
+    others[0].create_publisher(CompressedImage, "/shared", 1)
+    wait_until(lambda: node.count_publishers("/shared"), "the first publisher")
+    assert describe_mixture(node, subscription) == ""
+    others[1].create_publisher(CompressedImage, "/shared", 1)
+    text = wait_until(lambda: describe_mixture(node, subscription), "the second publisher")
+    assert text.startswith("2 publishers mix their images on /shared: /cameras/left, /cameras/right; give every camera")
     for other in others:
         other.destroy_node()
 
