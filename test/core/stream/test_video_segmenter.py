@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -213,60 +212,6 @@ def test_frames_of_one_stamp_all_get_a_mask(source: ModelSource) -> None:
     for index in range(4):
         assert stream.push(Frame(image_at(index), 7)).class_ids.shape == SIZE
     assert stream.status.state is State.ADAPTED
-
-
-ODD = [
-    (lambda index: frame_at(index, (32, 48)), r"resolution changed from \(48, 64\) to \(32, 48\)"),
-    (lambda index: frame_at(index, frame_id="other"), "frame_id changed from 'camera' to 'other'"),
-    (lambda index: frame_at(index - 31), r"clock jumped back by [23]\.\d00 s"),
-]
-"""What does not follow the frames 28 to 30: made of the index, and how it is named."""
-
-
-@pytest.mark.parametrize(("odd", "reason"), ODD)
-def test_a_change_that_lasts_starts_over(source: ModelSource, odd: Callable[[int], Frame], reason: str) -> None:
-    events: list[str] = []
-    stream = VideoSegmenter(source, stream_config(warmup_frames=2), adaptation=QUICK, notify=events.append)
-    for index in (28, 29, 30):
-        stream.push(frame_at(index))
-    assert stream.status.state is State.ADAPTED
-    for index in (31, 32):
-        with pytest.raises(FrameRejected, match=reason):
-            stream.push(odd(index))
-    segmentation = stream.push(odd(33))
-    assert segmentation.generation == 0 and segmentation.class_ids.shape == odd(33).size
-    assert stream.status.state is State.COLLECTING and stream.status.collected == 1
-    assert re.search(f"starting over: the {reason}", " ".join(events))
-
-
-@pytest.mark.parametrize(("odd", "reason"), ODD)
-def test_outliers_cost_themselves_alone(source: ModelSource, odd: Callable[[int], Frame], reason: str) -> None:
-    events: list[str] = []
-    stream = VideoSegmenter(source, stream_config(warmup_frames=2), adaptation=QUICK, notify=events.append)
-    for index in (28, 29, 30):
-        stream.push(frame_at(index))
-    said = len(events)
-    for index in range(31, 41, 3):
-        for outlier in (index, index + 1):
-            with pytest.raises(FrameRejected, match=r"the .* (changed from|jumped back by)"):
-                stream.push(odd(outlier))
-        assert stream.push(frame_at(index + 2)).generation == 1
-    assert stream.status.state is State.ADAPTED and len(events) == said
-
-
-@pytest.mark.parametrize("outliers", [1, 2])
-def test_frames_stamped_ahead_cost_nothing(source: ModelSource, outliers: int) -> None:
-    stream = segmenter(source, InlineRunner())
-    for index in range(4):
-        stream.push(frame_at(index))
-    for index in range(9000, 9000 + outliers):
-        stream.push(frame_at(index))  # perhaps a gap
-    for index in range(4, 8):
-        assert stream.push(frame_at(index)).generation == 1
-    assert "frames were stamped" in stream.status.message and "s ahead; the stream goes on" in stream.status.message
-    with pytest.raises(FrameRejected, match=r"the clock jumped ahead by 899\.200 s"):
-        stream.push(frame_at(8999))
-    assert stream.push(frame_at(8)).generation == 1
 
 
 def test_a_bag_shorter_than_the_adaptation_gets_adapted(source: ModelSource) -> None:
