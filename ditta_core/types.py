@@ -42,6 +42,10 @@ class State(Enum):
     FAILED = "FAILED"
 
 
+MOST_PIXELS = 25_000_000
+"""Largest number of pixels of an image from outside where no other limit is given: 5120×4096 is below it."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One camera image.

@@ -37,6 +37,7 @@ from ditta_ros.camera.topics import camera_topics
 from ditta_ros.messages.cv_bridge import rgb_converter
 from ditta_ros.parameters import NodeParameters, changed, declare
 from ditta_ros.process.executor import BackgroundExecutor
+from ditta_ros.process.graph import describe_namesake, diagnostics_name, resolved_topic
 from ditta_ros.process.shared_memory import shared_memory_environment
 from ditta_ros.process.stop import Stop
 
@@ -74,6 +75,7 @@ class DittaNode(LifecycleNode):
         self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
         self._inference: threading.Thread | None = None
         self._problem = ""
+        self._namesake = ""
 
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable())
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -240,7 +242,7 @@ class DittaNode(LifecycleNode):
 
     def _report(self) -> None:
         """Once a second: watch the input, publish diagnostics and states."""
-        name, topic = self.get_name(), self.parameters.image_topic
+        name, topic = diagnostics_name(self), resolved_topic(self, self.parameters.image_topic)
         cameras = list(self._cameras.values())
         if self._problem:
             statuses = [status_message(DiagnosticStatus.ERROR, f"{name}: stream", self._problem, topic, {})]
@@ -252,6 +254,12 @@ class DittaNode(LifecycleNode):
                 camera.watch()
                 camera.publish_state()
                 statuses += camera.diagnostics()
+        namesake = describe_namesake(self)
+        if namesake:
+            statuses.append(status_message(DiagnosticStatus.WARN, f"{name}: name", namesake, topic, {}))
+        if namesake and namesake != self._namesake:
+            self.get_logger().warning(namesake)
+        self._namesake = namesake
         array = DiagnosticArray(status=statuses)
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -21,6 +21,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.teacher.config import TeacherConfig
+from ditta_core.types import MOST_PIXELS
 from ditta_ros.process.parameter import Change, ParameterSpec, Value, changeable, parameter
 
 MODEL = ModelSource()
@@ -71,6 +72,17 @@ class NodeParameters:
         "Reliability asked of the camera's publisher. best_effort receives from every publisher; reliable loses no "
         "frame, but receives nothing from a best-effort publisher.",
         choices=("best_effort", "reliable"),
+    )
+    image_bits: int = parameter(
+        0,
+        "Number of bits that hold the values of 16-bit images, such as 12. 0: found from the images, as the least of "
+        "8, 10, 12, 14 and 16 that hold the largest value so far.",
+        range=(0, 16),
+    )
+    max_megapixels: float = parameter(
+        MOST_PIXELS / 1e6,
+        "Largest image in millions of pixels. A larger one is rejected, a compressed one before it is decoded.",
+        range=(0.001, 1000),
     )
     input_timeout: float = changeable(
         3.0, "Seconds without an image after which a warning names the cause.", range=(0.1, 3600)
@@ -223,7 +235,7 @@ class NodeParameters:
     max_clock_jump: float = changeable(
         STREAM.max_clock_jump,
         "Seconds by which a stamp may lie behind the last one. An image that lies less behind is late, and is "
-        "rejected; with one that lies further behind the stream starts over (a looped bag).",
+        "rejected; with three that lie further behind the stream starts over (a looped bag).",
         range=(0, 3600),
     )
     runtime: str = parameter(

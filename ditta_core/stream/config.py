@@ -42,7 +42,7 @@ class StreamConfig:
         remembered_scenes: Number of adapted generations that are kept (an LRU cache), so that a scene seen before is
             restored instead of learned again; 0 keeps none.
         max_clock_jump: Seconds by which a stamp may be older than the last one: up to it, the frame is late and
-            rejected; further back, the stream starts over (a looped bag).
+            rejected; where three in a row are further back, the stream starts over (a looped bag).
     """
 
     inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -24,11 +24,12 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
+from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
-from ditta_core.stream.status import FrameRejected, StreamStatus
+from ditta_core.stream.status import StreamStatus
 from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
@@ -81,6 +82,7 @@ class VideoSegmenter:
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
+        self._continuity = Continuity()
         self._last: Frame | None = None
         self._certainty: float | None = None
         self._warmup: WarmupClip | None = None
@@ -115,10 +117,11 @@ class VideoSegmenter:
         return self._serving.runtime
 
     def push(self, frame: Frame) -> Segmentation:
-        """Segment a frame.
+        """Segment a frame. The confidence of a pixel without a class is 0.
 
         Raises:
-            FrameRejected: The frame is older than the last one.
+            FrameRejected: The frame is older than the last one, or differs from it in size, frame_id or clock and has
+                not been confirmed by others.
         """
         with self._lock:
             self._check_continuity(frame)
@@ -131,6 +134,8 @@ class VideoSegmenter:
             seen = self._restorer(frame) if self._config.inference.restoration else frame
             segmentation = self._serving.segment(seen, self._input_size(seen), self._status.generation)
             self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
+            # Only now: the scene is watched by how sure the model is, also of what belongs to no class.
+            segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
             if self._warmup is not None and self._status.state is State.COLLECTING:
                 self._collect(self._warmup, seen)
             self._last = frame
@@ -214,27 +219,24 @@ class VideoSegmenter:
     # --- does this frame follow the last one? ------------------------------------------------------------------------
 
     def _check_continuity(self, frame: Frame) -> None:
-        """Start over where this frame cannot follow the last one; reject it where it is merely late."""
-        last = self._last
-        if last is None:
+        """Start over where the stream breaks off with this frame.
+
+        Raises:
+            FrameRejected: The frame does not follow the last one, and nothing confirms it yet.
+        """
+        broken = self._continuity.check(frame, self._config.max_clock_jump)
+        if broken is None:
             return
-        behind = (last.stamp - frame.stamp) / 1e9
-        if frame.size != last.size:
-            self._start_over(f"the resolution changed from {last.size} to {frame.size} (height, width)")
-        elif frame.frame_id != last.frame_id:
-            self._start_over(f"the frame_id changed from {last.frame_id!r} to {frame.frame_id!r}")
-        elif behind > self._config.max_clock_jump and self._status.state is State.ADAPTING:
+        if broken.kind is Break.AHEAD:
+            self._forget_last_shot()
+            self._set_status(broken.reason)
+        elif broken.kind is Break.CLOCK and self._status.state is State.ADAPTING:
             # A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show
             # the same scene again, that is seen as any other change of the scene.
             self._forget_last_shot()
-            self._set_status(f"the clock jumped back by {behind:.3f} s; the adaptation goes on")
-        elif behind > self._config.max_clock_jump:
-            self._start_over(f"the clock jumped back by {behind:.3f} s")
-        elif behind > 0:
-            raise FrameRejected(
-                f"expected a frame not older than the last one, but got one {behind:.3f} s older; check that images of "
-                f"one camera only arrive, in order"
-            )
+            self._set_status(f"{broken.reason}; the adaptation goes on")
+        else:
+            self._start_over(broken.reason)
 
     def _start_over(self, reason: str) -> None:
         self._return_to_base(f"starting over: {reason}")

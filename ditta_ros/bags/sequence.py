@@ -35,6 +35,7 @@ from ditta_ros.messages.images import (
     rgb_of_compressed,
     stamp_of,
 )
+from ditta_ros.messages.white_level import WhiteLevel
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class BagSequence(VideoSequence):
             self.ground_truth = others[0] if others else None
             self._classes = classes or _recorded_classes(reader)
         self._image_messages = TopicMessages(self.path, image_topic, self.images.timestamps)
+        self._white = WhiteLevel()  # as the node finds it, in the order in which frames are asked for
         self.frame_rate = self._rate_of_stamps()
         self.size = self._size_of_images()
         self.matches: list[int | None] = [None] * len(self)
@@ -216,10 +218,10 @@ class BagSequence(VideoSequence):
         message = self._image_messages[index]
         try:
             if self.images.topic.message_type == IMAGE:
-                image = rgb_image(message)
+                image = rgb_image(message, self._white)
             else:
                 with refuse_damaged(bytes(message.data), self.origin(index)):
-                    image = rgb_of_compressed(message)
+                    image = rgb_of_compressed(message, self._white)
         except ConversionError as error:
             raise ValueError(f"{self.origin(index)}: {error}") from error
         return np.require(image, requirements=["C", "W"])

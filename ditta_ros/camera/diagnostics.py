@@ -26,13 +26,13 @@ def status_message(
 
 
 def stream_diagnostic(
-    name: str, topic: str, stream: StreamSnapshot, silence: str, runtime: RuntimeStatus | None = None
+    name: str, topic: str, stream: StreamSnapshot, input_problem: str, runtime: RuntimeStatus | None = None
 ) -> DiagnosticStatus:
-    """How the stream of a node from a topic is; ``silence`` says why no image comes in, empty where images do."""
+    """How the stream of a node from a topic is; ``input_problem`` says what is wrong with its input, if anything."""
     if stream.failing:
         level, message = DiagnosticStatus.ERROR, f"an image could not be segmented: {stream.last_failure}"
-    elif silence:
-        level, message = DiagnosticStatus.WARN, silence
+    elif input_problem:
+        level, message = DiagnosticStatus.WARN, input_problem
     elif stream.rejecting:
         level, message = DiagnosticStatus.WARN, f"an image was rejected: {stream.last_rejection}"
     else:

@@ -28,13 +28,18 @@ class Mailbox(Generic[Slot, Item]):
         """Items of a slot that were replaced before anyone took them."""
         return self._dropped.get(slot, 0)
 
-    def put(self, slot: Slot, item: Item) -> None:
-        """Leave an item, in place of one that is still there. Never waits; after ``close`` it does nothing."""
+    def put(self, slot: Slot, item: Item, yields: bool = False) -> None:
+        """Leave an item, in place of one that is still there, or not at all where it yields to that one.
+
+        Never waits; after ``close`` it does nothing.
+        """
         with self._changed:
             if self._closed:
                 return
             if slot in self._items:
                 self._dropped[slot] = self.dropped(slot) + 1
+                if yields:
+                    return
             self._items[slot] = item
             self._changed.notify()
 

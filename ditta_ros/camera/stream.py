@@ -34,8 +34,15 @@ from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_image
 from ditta_ros.messages.state import StreamState
+from ditta_ros.messages.white_level import WhiteLevel
 from ditta_ros.parameters import NodeParameters
-from ditta_ros.process.graph import describe_mismatches, describe_silence
+from ditta_ros.process.graph import (
+    describe_mismatches,
+    describe_mixture,
+    describe_silence,
+    diagnostics_name,
+    resolved_topic,
+)
 
 WARNING_SECONDS = 5.0
 """Least time between two warnings about images."""
@@ -75,9 +82,12 @@ class CameraStream:
         self._parameters = parameters
         self._to_rgb = to_rgb
         self._size_multiple = base.model.size_multiple
+        self._input_topic = resolved_topic(node, topics.input(parameters))
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
+        self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
-        self._silence = ""
+        self._frame_id: str | None = None  # of the last image that got a mask
+        self._input_problem = ""
         self._subscription: Subscription[Any] | None = None
         self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
         self._dropped_before = 0
@@ -114,6 +124,7 @@ class CameraStream:
         """Subscribe; images go into this camera's slot of the mailbox."""
         parameters = self._parameters
         self._mailbox = mailbox
+        self._frame_id = None
         self._statistics.start()
         self._segmenter.resume()
         try:
@@ -128,10 +139,9 @@ class CameraStream:
             )
         except ImportError as error:
             self._logger.warning(str(error))
-        compressed = parameters.image_transport == "compressed"
         self._subscription = self._node.create_subscription(
-            CompressedImage if compressed else Image,
-            f"{self.topics.image}/compressed" if compressed else self.topics.image,
+            CompressedImage if parameters.image_transport == "compressed" else Image,
+            self._input_topic,
             self._receive,
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
@@ -188,9 +198,13 @@ class CameraStream:
     # --- the way of an image ----------------------------------------------------------------------------------------
 
     def _receive(self, message: Image | CompressedImage) -> None:
-        """In the node's executor: leave the image for the inference thread."""
+        """In the node's executor: leave the image for the inference thread.
+
+        Where two cameras publish on one topic, an image of the other one never takes the place of one that waits.
+        """
         self._statistics.receive()
-        self._mailbox.put(self.topics.name, ReceivedImage(message))
+        foreign = self._frame_id not in (None, message.header.frame_id)
+        self._mailbox.put(self.topics.name, ReceivedImage(message), yields=foreign)
 
     def segment(self, received: ReceivedImage) -> None:
         """In the inference thread: segment an image and publish; whatever is wrong with it, the stream goes on."""
@@ -209,9 +223,10 @@ class CameraStream:
         header, parameters = received.message.header, self._parameters
         times = StageTimes(received.time)
         times.end("wait")
-        frame = frame_of(received.message, self._to_rgb)
+        frame = frame_of(received.message, self._to_rgb, self._white, round(parameters.max_megapixels * 1e6))
         times.end("convert")
         segmentation = self._segmenter.push(frame)
+        self._frame_id = header.frame_id
         times.end("segment")
         self._outputs.publish_masks(segmentation, header)
         times.end("publish")
@@ -266,20 +281,22 @@ class CameraStream:
             self.publish_state()
 
     def watch(self) -> None:
-        """Warn where no image comes in."""
-        silence = ""
-        if self._subscription is not None and self._snapshot().silence > self._parameters.input_timeout:
-            silence = describe_silence(self._node, self._subscription)
-        if silence and silence != self._silence:  # the same cause is told once
-            self._logger.warning(silence)
-        self._silence = silence
+        """Warn where no image comes in, or those of several cameras do."""
+        problem = ""
+        if self._subscription is not None:
+            silent = self._snapshot().silence > self._parameters.input_timeout
+            problem = (describe_silence if silent else describe_mixture)(self._node, self._subscription)
+        if problem and problem != self._input_problem:  # the same cause is told once
+            self._logger.warning(problem)
+        self._input_problem = problem
 
     def diagnostics(self) -> list[DiagnosticStatus]:
         """Of the stream, and of its adaptation."""
-        name = f"{self._node.get_name()}: {self.topics.name}" if self.topics.name else self._node.get_name()
-        segmenter, topic = self._segmenter, self.topics.image
+        name = diagnostics_name(self._node)
+        name = f"{name}: {self.topics.name}" if self.topics.name else name
+        segmenter, topic = self._segmenter, self._input_topic
         return [
-            stream_diagnostic(name, topic, self._snapshot(), self._silence, segmenter.runtime),
+            stream_diagnostic(name, topic, self._snapshot(), self._input_problem, segmenter.runtime),
             adaptation_diagnostic(name, topic, segmenter.status, self._refusals),
         ]
 

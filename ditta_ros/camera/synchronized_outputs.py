@@ -21,7 +21,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from ditta_core.types import Segmentation
+from ditta_core.types import Segmentation, quoted
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.camera_info import scaled_camera_info
 from ditta_ros.messages.images import stamp_of
@@ -207,9 +207,9 @@ class SynchronizedOutputs:
         self._points.publish(labelled_cloud(segmentation, mask.header, depth, info, self.points_step))
         if depth.header.frame_id != mask.header.frame_id:
             self._on_problem(
-                f"expected depth registered to the camera, in its frame {mask.header.frame_id!r}, but got depth in "
-                f"{depth.header.frame_id!r}, so labels may lie beside their points; take the topic that the driver "
-                f"calls aligned or registered"
+                f"expected depth registered to the camera, in its frame {quoted(mask.header.frame_id)}, but got depth "
+                f"in {quoted(depth.header.frame_id)}, so labels may lie beside their points; take the topic that the "
+                f"driver calls aligned or registered"
             )
 
     def _follow_subscribers(self) -> None:

@@ -30,6 +30,10 @@ class CameraTopics:
     camera_info: str
     depth: str = ""
 
+    def input(self, parameters: NodeParameters) -> str:
+        """The topic that is subscribed to for the images, which is that of the images and its transport."""
+        return f"{self.image}/compressed" if parameters.image_transport == "compressed" else self.image
+
     def private(self, topic: str) -> str:
         """The private name of one of this camera's own topics or services.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -42,6 +43,8 @@ def run_doctor_command(options: argparse.Namespace) -> int:
     if options.params_file is not None and not options.params_file.is_file():
         print(f"ditta doctor: expected a file of parameters, but {options.params_file} is none", file=sys.stderr)
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode is no reason to say nothing
     width = min(shutil.get_terminal_size((MAXIMUM_COLUMNS, 24)).columns, MAXIMUM_COLUMNS)
     sections = []
     for section in examine(options.params_file, options.image_topic, not options.no_transport, os.environ):

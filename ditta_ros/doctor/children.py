@@ -38,12 +38,18 @@ def ask_python(arguments: Sequence[str], environment: Mapping[str, str], seconds
         )
     except subprocess.TimeoutExpired as problem:
         raise ChildFailed(f"no answer within {seconds:.0f} s") from problem
+    except OSError as problem:  # no memory, too many processes
+        raise ChildFailed(f"Python does not start: {problem}") from problem
     if result.returncode:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stderr).strip().splitlines()  # Fast DDS writes in colour
         reason = lines[-1] if lines else "it said nothing"
         how = f"it was ended by signal {-result.returncode}: " if result.returncode < 0 else ""
         raise ChildFailed(f"{how}{reason}")
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    answer = result.stdout.strip().rpartition("\n")[2]
+    try:
+        return json.loads(answer)
+    except ValueError as problem:
+        raise ChildFailed(f"it did not answer, but wrote {answer[:80]!r}") from problem
 
 
 def ask_findings(module: str, question: Any, environment: Mapping[str, str], remedy: str) -> list[Finding]:

@@ -47,7 +47,7 @@ def examine(
         yield examined("graph", lambda: check_graph(parameters, unless_running, environment))
     else:
         unchecked = ("environment", "parameters", "graph")
-        remedy = "install it first, as said above"
+        remedy = "make it work first, as said above"
         yield Section("ROS 2", tuple(warning(name, "not checked without ROS 2", remedy) for name in unchecked))
     if imports["torch"].problem:
         yield Section("models", (warning("models", "not checked without torch", "install it first, as said above"),))
@@ -59,9 +59,13 @@ def check_graph(parameters: NodeParameters, unless_running: bool, environment: M
     """Let a process look at what runs now."""
     from ditta_ros.camera.topics import camera_topics
 
+    try:
+        topics = [each.input(parameters) for each in camera_topics(parameters)]
+    except ValueError:
+        return [warning("graph", "not checked: which cameras there are is not known", "correct it, as said above")]
     compressed = parameters.image_transport == "compressed"
     question = {
-        "topics": [f"{each.image}/compressed" if compressed else each.image for each in camera_topics(parameters)],
+        "topics": topics,
         "kind": f"sensor_msgs/msg/{'CompressedImage' if compressed else 'Image'}",
         "reliability": parameters.image_reliability,
         "unless_running": unless_running,

@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from ditta_ros.doctor.findings import Finding, Level, error, ok, warning
 from ditta_ros.messages.images import ConversionError, frame_of, stamp_of
 from ditta_ros.process.executor import BackgroundExecutor
-from ditta_ros.process.graph import describe_qos, describe_silence, endpoint_name
+from ditta_ros.process.graph import describe_mixture, describe_qos, describe_silence, endpoint_name
 
 LISTEN_SECONDS = 4.0
 """How long to listen after the last event: a discovery, a match, an answer. Nodes send diagnostics every second."""
@@ -83,10 +83,9 @@ def look(node: Node, topics: Sequence[str], kind: str, reliability: str, unless_
     left_out = clients and unless_running
     findings = [finding for camera in cameras if not left_out for finding in camera.findings(node)]
     for name in clients:
-        own = name.rpartition("/")[2]
-        told = [status for key, status in diagnostics.items() if key.partition(":")[0] == own]
+        told = [status for key, status in diagnostics.items() if key.partition(":")[0] == name.lstrip("/")]
         findings += [state_finding(name, states.get(name)), health_finding(f"{name} diagnostics", told)]
-        findings += check_listeners(node, name)
+        findings += [*check_namesakes(node, name), *check_listeners(node, name)]
     return findings if clients else [*findings, ok("node", "none runs in this domain", "ditta node")]
 
 
@@ -119,6 +118,17 @@ def health_finding(name: str, told: Sequence[DiagnosticStatus]) -> Finding:
     judge = {DiagnosticStatus.OK: Level.OK, DiagnosticStatus.WARN: Level.WARNING}.get(worst.level, Level.ERROR)
     remedy = "" if judge is Level.OK else "ros2 topic echo /diagnostics, and the log of the node, say more"
     return Finding(name, judge, f"{worst.name.partition(': ')[2]}: {worst.message}", remedy)
+
+
+def check_namesakes(node: Node, name: str) -> list[Finding]:
+    """Whether several nodes have this full name."""
+    namespace, _, own = name.rpartition("/")
+    count = node.get_node_names_and_namespaces().count((own, namespace or "/"))
+    if count < 2:
+        return []
+    remedy = "end the others, or name one otherwise: --ros-args -r __node:=other, or -r __ns:=/robot2"
+    finding = f"{count} nodes have this name, or one was killed some seconds ago: masks, states and services mix"
+    return [warning(name, finding, remedy)]
 
 
 def check_listeners(node: Node, name: str) -> list[Finding]:
@@ -165,9 +175,9 @@ class Camera:
             return [error(topic, finding, remedy) if publishers else warning(topic, finding, remedy)]
         findings = []
         names = ", ".join(map(endpoint_name, publishers))
-        if len(publishers) > 1:
-            remedy = "give every camera a topic of its own, and name them in cameras"
-            findings.append(warning(topic, f"{len(publishers)} publishers mix their images: {names}", remedy))
+        finding, _, remedy = describe_mixture(node, self.subscription).partition("; ")
+        if finding:
+            findings.append(warning(topic, finding, remedy))
         first, last = (deserialize_message(each, self._kind) for each in (self._first, self._last))
         try:
             height, width = frame_of(first).size

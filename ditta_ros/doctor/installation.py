@@ -126,7 +126,8 @@ def check_ros(attempt: Import, environment: Mapping[str, str]) -> list[Finding]:
         )
         return [error("rclpy", finding, remedy)]
     if attempt.problem:
-        return [error("rclpy", attempt.problem, broken_ros_remedy(attempt.problem))]
+        wanted = environment.get("RMW_IMPLEMENTATION", "")
+        return [error("rclpy", attempt.problem, broken_ros_remedy(attempt.problem, wanted))]
     rmw = attempt.facts["rmw"]
     rclpy = ok("rclpy", f"{installed_version('rclpy')} in {Path(attempt.facts['file']).parent}")
     if rmw.startswith("rmw_fastrtps"):
@@ -135,13 +136,19 @@ def check_ros(attempt: Import, environment: Mapping[str, str]) -> list[Finding]:
     return [rclpy, warning("middleware", f"{rmw}, to which config/fastdds.xml does not apply", remedy)]
 
 
-def broken_ros_remedy(problem: str) -> str:
-    """How to fix an rclpy that cannot be imported, or does not work."""
+def broken_ros_remedy(problem: str, middleware: str = "") -> str:
+    """How to fix an rclpy that cannot be imported, or does not work, with the middleware that is asked for."""
     spec = util.find_spec("rclpy")
     made_for = re.search(r"python(3\.\d+)", (spec.origin or "") if spec is not None else "")
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     if made_for and made_for[1] != running:
         return f"rclpy is made for Python {made_for[1]}, not {running}: run ditta with /usr/bin/python{made_for[1]}"
+    if middleware and re.search(r"rmw", problem, re.IGNORECASE):
+        package = middleware.replace("_", "-")
+        return (
+            f"unset RMW_IMPLEMENTATION, which asks for {middleware[:80]!r}, or install that: apt install "
+            f"ros-<distribution>-{package}"
+        )
     if "librmw" in problem:
         return "pip install 'ros-kilted-rclpy[fastrtps]' (wheels), or apt install ros-<distribution>-rmw-fastrtps-cpp"
     if re.search(r"numpy|multiarray|_ARRAY_API", problem, re.IGNORECASE):

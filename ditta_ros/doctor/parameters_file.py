@@ -32,7 +32,7 @@ def read_parameters(file: Path | None) -> tuple[NodeParameters, list[Finding]]:
         return parameters, [ok(name, "defaults; give yours with --params-file")]
     try:
         values = values_for_node(yaml.safe_load(file.read_text(encoding="utf-8")), file)
-    except (OSError, yaml.YAMLError, ValueError) as problem:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as problem:
         example = "start from config/ditta.yaml: '/**:', below it 'ros__parameters:', below that names and values"
         return parameters, [error(name, " ".join(str(problem).split()), example)]
     specs = {spec.name: spec for spec in PARAMETERS}

@@ -9,6 +9,7 @@ factor alone, as some tools have it, is off by half a pixel of the smaller image
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 from sensor_msgs.msg import CameraInfo
@@ -114,21 +115,26 @@ class Intrinsics:
 
 
 def intrinsics_of(info: CameraInfo, size: tuple[int, int]) -> Intrinsics:
-    """The pinhole of K in pixels of a mask of a size (height, width), which is one of the window and coarsened.
+    """The pinhole of a rectified image in pixels of a mask of a size (height, width).
+
+    It is that of P, as in ``depth_image_proc``, and that of K where P is zero. Both speak of the full sensor; the mask
+    is one of the window and coarsened.
 
     Raises:
         ValueError: the camera is not calibrated.
     """
-    if not (info.k[0] > 0 and info.k[4] > 0):
+    name, values = "P", [float(info.p[place]) for place in (0, 5, 2, 6)]
+    if not any(values):
+        name, values = "K", [float(info.k[place]) for place in (0, 4, 2, 5)]
+    if not (values[0] > 0 and values[1] > 0 and all(map(math.isfinite, values))):
+        fx, fy, cx, cy = values
         raise ValueError(
-            f"expected the camera matrix K of a calibrated camera, but got focal lengths of {info.k[0]:g} and "
-            f"{info.k[4]:g}; calibrate the camera or correct what publishes its CameraInfo"
+            f"expected the matrix {name} of a calibrated camera, but got focal lengths of {fx:g} and "
+            f"{fy:g} and a centre of ({cx:g}, {cy:g}); calibrate the camera or correct what publishes its CameraInfo"
         )
     focal_lengths, centres = [], []
-    for axis, focal_length, centre in zip(
-        axes_of(info, size), (info.k[0], info.k[4]), (info.k[2], info.k[5]), strict=True
-    ):
+    for axis, focal_length, centre in zip(axes_of(info, size), values[:2], values[2:], strict=True):
         factor = axis.scale / axis.binning
-        focal_lengths.append(float(focal_length * factor))
-        centres.append(float((centre - axis.offset + 0.5) * factor - 0.5))
+        focal_lengths.append(focal_length * factor)
+        centres.append((centre - axis.offset + 0.5) * factor - 0.5)
     return Intrinsics(*focal_lengths, *centres)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_ros.messages.images import ENCODINGS, ImageLike, ToRgb, encoding_by_name, pixels_of, rgb_image
+from ditta_ros.messages.white_level import WhiteOf, full_range
 
 DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
 """Where the NumPy lies that the distribution compiles ``cv_bridge`` against."""
@@ -62,11 +63,11 @@ def rgb_converter() -> tuple[ToRgb, str]:
     except Exception as error:  # of NumPy, OpenCV or Boost
         return rgb_image, f"images are converted by NumPy and OpenCV: cv_bridge does not work here ({error})"
 
-    def bridged(message: ImageLike) -> NDArray[np.uint8]:
+    def bridged(message: ImageLike, white_of: WhiteOf = full_range) -> NDArray[np.uint8]:
         encoding = encoding_by_name(message)
         pixels_of(message, encoding)  # refuses an image that does not hold what it promises
         if message.encoding not in BRIDGED or message.step % encoding.channels:  # it reads such rows wrongly
-            return rgb_image(message)
+            return rgb_image(message, white_of)
         try:
             return np.asarray(convert(message, "rgb8"), np.uint8)
         except Exception:  # of NumPy, OpenCV or Boost

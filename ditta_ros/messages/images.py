@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ditta_core.types import Frame, quoted
+from ditta_core.types import MOST_PIXELS, Frame, quoted
+from ditta_ros.messages.image_header import PNG_START, read_header
+from ditta_ros.messages.white_level import WhiteOf, full_range
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
@@ -125,8 +126,6 @@ BT601 = np.array([[1.164383, 0, 1.596027], [1.164383, -0.391762, -0.812968], [1.
 LABEL_ENCODINGS = {"mono8": Encoding(1), "8UC1": Encoding(1), "mono16": Encoding(1, 2), "16UC1": Encoding(1, 2)}
 """Those in which a value is a class id."""
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
-
 
 def pixels_of(message: ImageLike, encoding: Encoding) -> NDArray[Any]:
     """The data of an image as an array, without a copy.
@@ -198,17 +197,24 @@ def rgb_of_planes(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], encoding: 
     return np.asarray(cv2.transform(yuv, np.hstack([BT601, offset])), np.uint8)
 
 
-def scaled_to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Values of 0..65535 scaled to 0..255, rounded."""
-    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / 65535), np.uint8).reshape(pixels.shape)
+def scaled_to_8_bit(pixels: NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
+    """Values of 0..white scaled to 0..255, rounded; what is larger becomes 255."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / white), np.uint8).reshape(pixels.shape)
 
 
-ToRgb = Callable[[ImageLike], NDArray[np.uint8]]
-"""An image that is not compressed -> RGB uint8 [H, W, 3]."""
+class ToRgb(Protocol):
+    """An image that is not compressed -> RGB uint8 [H, W, 3]."""
+
+    def __call__(self, message: ImageLike, white_of: WhiteOf = ..., /) -> NDArray[np.uint8]:
+        """Convert it; ``white_of`` says which of the values of 16 bits becomes 255."""
 
 
-def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
-    """An image as RGB uint8 [H, W, 3]; 16-bit values are scaled to 0..255.
+def rgb_image(message: ImageLike, white_of: WhiteOf = full_range) -> NDArray[np.uint8]:
+    """An image as RGB uint8 [H, W, 3].
+
+    Args:
+        message: The image.
+        white_of: Which of the values of 16 bits becomes 255.
 
     Raises:
         ConversionError: the encoding is unknown, or the image does not hold what it promises.
@@ -220,11 +226,7 @@ def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
     try:
         if encoding.chroma:
             return rgb_of_planes(pixels, chroma_of(message, encoding), encoding)
-        if encoding.depth == 2:
-            pixels = pixels.astype(np.uint16)
-        if encoding.to_rgb is not None:
-            pixels = np.asarray(cv2.cvtColor(pixels, encoding.to_rgb))
-        return pixels if pixels.dtype == np.uint8 else scaled_to_8_bit(pixels)
+        return rgb_of_values(pixels, encoding, white_of)
     except cv2.error as error:
         raise ConversionError(
             f"expected an image that OpenCV converts from {message.encoding}, but got one of "
@@ -232,37 +234,86 @@ def rgb_image(message: ImageLike) -> NDArray[np.uint8]:
         ) from error
 
 
-def rgb_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8]:
-    """A compressed image as RGB uint8 [H, W, 3]; what OpenCV decodes, JPEG and PNG above all.
+def rgb_of_values(pixels: NDArray[Any], encoding: Encoding, white_of: WhiteOf) -> NDArray[np.uint8]:
+    """Values uint8 or uint16 [H, W] or [H, W, channels] of an encoding without chroma as RGB uint8 [H, W, 3]."""
+    white = 0xFF
+    if encoding.depth == 2:
+        pixels = pixels.astype(np.uint16)
+        white = white_of(pixels[..., :3] if encoding.channels == 4 else pixels)  # alpha always reaches the top
+    if encoding.to_rgb is not None:
+        pixels = np.asarray(cv2.cvtColor(pixels, encoding.to_rgb))
+    return pixels if pixels.dtype == np.uint8 else scaled_to_8_bit(pixels, white)
+
+
+def rgb_of_compressed(
+    message: CompressedImageLike, white_of: WhiteOf = full_range, max_pixels: int = MOST_PIXELS
+) -> NDArray[np.uint8]:
+    """A JPEG or PNG image as RGB uint8 [H, W, 3]; a Bayer mosaic, which ``format`` names, gets its colours.
+
+    Args:
+        message: The image.
+        white_of: Which of the values of 16 bits becomes 255.
+        max_pixels: Largest number of pixels that is decoded.
 
     Raises:
-        ConversionError: it cannot be decoded.
+        ConversionError: it is no such image, or too large.
     """
+    expected = "a JPEG or PNG image"
+    mosaic = mosaic_of(message)
+    if mosaic is not None:
+        values = decoded(message, cv2.IMREAD_UNCHANGED, expected, max_pixels)
+        if values.ndim == 2 and min(values.shape) > 2:  # one of colours was converted before it was compressed
+            return rgb_of_values(values, replace(mosaic, depth=values.itemsize), white_of)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = decoded(message, flags, "a JPEG or PNG image")
-    if pixels.dtype == np.uint16:
-        pixels = scaled_to_8_bit(pixels)
-    elif pixels.dtype != np.uint8:
-        raise ConversionError(f"expected values of 8 or 16 bits, but got {pixels.dtype} in {message.format!r}")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    encoding = ENCODINGS["bgr8"]
+    values = decoded(message, flags, expected, max_pixels)
+    return rgb_of_values(values, replace(encoding, depth=values.itemsize), white_of)
 
 
-def decoded(message: CompressedImageLike, flags: int, expected: str) -> NDArray[Any]:
-    """A compressed image as OpenCV decodes it with ``flags``.
+def mosaic_of(message: CompressedImageLike) -> Encoding | None:
+    """The Bayer pattern of a compressed image by its ``format``; None where it is not said to be one.
+
+    ``image_transport`` writes "bayer_rggb8; jpeg compressed ", and behind that the encoding to which it was converted.
+    """
+    name, _, rest = message.format.partition(";")
+    converted = rest.rpartition("compressed")[2].strip()
+    is_mosaic = name.startswith("bayer_") and converted in ("", name)
+    return ENCODINGS.get(name) if is_mosaic else None
+
+
+def decoded(message: CompressedImageLike, flags: int, expected: str, max_pixels: int = MOST_PIXELS) -> NDArray[Any]:
+    """A JPEG or PNG image as OpenCV decodes it with ``flags``: uint8 or uint16, [H, W] or [H, W, channels].
 
     Raises:
-        ConversionError: it cannot be decoded; names what was ``expected``.
+        ConversionError: it cannot be decoded, or has more than ``max_pixels``; names what was ``expected``.
     """
     data = np.frombuffer(message.data, np.uint8)
+    got = f"{len(data)} bytes of {quoted(message.format)}"
+    try:
+        header = read_header(data.tobytes())
+    except ValueError as error:
+        raise ConversionError(f"expected {expected}, but got {got} that {error}") from error
+    check_size(header.height, header.width, max_pixels)
     try:
         pixels = cv2.imdecode(data, flags)
-    except cv2.error:  # no data at all, or sizes that OpenCV refuses
+    except cv2.error:  # damage that OpenCV notices late
         pixels = None
     if pixels is None:
-        raise ConversionError(
-            f"expected {expected}, but got {len(data)} bytes of {message.format!r} that OpenCV cannot decode"
-        )
+        raise ConversionError(f"expected {expected}, but got {got} that OpenCV cannot decode")
     return pixels
+
+
+def check_size(height: int, width: int, max_pixels: int) -> None:
+    """Refuse an image that would take too much memory and time.
+
+    Raises:
+        ConversionError: it has more than ``max_pixels``.
+    """
+    if height * width > max_pixels:
+        raise ConversionError(
+            f"expected an image of at most {max_pixels / 1e6:g} megapixels, but got one of {width}×{height}; where the "
+            f"camera is as large as that, raise the parameter max_megapixels"
+        )
 
 
 def stamp_of(header: HeaderLike) -> int:
@@ -270,17 +321,28 @@ def stamp_of(header: HeaderLike) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def frame_of(message: ImageLike | CompressedImageLike, to_rgb: ToRgb = rgb_image) -> Frame:
+def frame_of(
+    message: ImageLike | CompressedImageLike,
+    to_rgb: ToRgb = rgb_image,
+    white_of: WhiteOf = full_range,
+    max_pixels: int = MOST_PIXELS,
+) -> Frame:
     """A camera image, compressed or not, as a :class:`Frame`, which may be a view of the message.
 
     Args:
         message: The image.
         to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
+        white_of: Which of the values of 16 bits becomes 255.
+        max_pixels: Largest number of pixels.
 
     Raises:
-        ConversionError: see :func:`rgb_image` and :func:`rgb_of_compressed`.
+        ConversionError: it is too large, or see :func:`rgb_image` and :func:`rgb_of_compressed`.
     """
-    image = rgb_of_compressed(cast(CompressedImageLike, message)) if hasattr(message, "format") else to_rgb(message)
+    if hasattr(message, "format"):
+        image = rgb_of_compressed(cast(CompressedImageLike, message), white_of, max_pixels)
+    else:
+        check_size(message.height, message.width, max_pixels)
+        image = to_rgb(message, white_of)
     return Frame(image, stamp_of(message.header), message.header.frame_id)
 
 
@@ -347,9 +409,12 @@ def labels_of_compressed(message: CompressedImageLike) -> NDArray[np.uint8] | ND
     """
     if bytes(message.data[: len(PNG_START)]) != PNG_START:
         raise ConversionError(
-            f"expected a label image compressed as PNG, which keeps class ids as they are, but got {message.format!r}"
+            f"expected a label image compressed as PNG, which keeps class ids as they are, but got "
+            f"{quoted(message.format)}"
         )
     pixels = decoded(message, cv2.IMREAD_UNCHANGED, "a label image compressed as PNG")
     if pixels.ndim != 2:
-        raise ConversionError(f"expected a label image of one channel, but got {pixels.shape[2]} in {message.format!r}")
+        raise ConversionError(
+            f"expected a label image of one channel, but got {pixels.shape[2]} in {quoted(message.format)}"
+        )
     return pixels

@@ -59,13 +59,13 @@ def labelled_points(
     Args:
         segmentation: Mask and confidence, at any size.
         depth: Depth image registered to the camera's image, at any size; 0, negative, infinite and NaN mean no depth.
-        info: CameraInfo at any size. The lens is taken for a pinhole: image and depth should be rectified.
+        info: CameraInfo at any size. The lens is taken for a pinhole, that of P: image and depth should be rectified.
         step: Distance in pixels between two points along both axes, at least 1.
 
     Returns:
-        Points [ceil(H / step), ceil(W / step)] of :data:`POINT`: x right, y down, z ahead in metres, NaN where there is
-        no depth; label, also of those, the class id or that of unlabelled pixels in the mask; confidence 0..1.
-        And whether every point has a depth.
+        Points [ceil(H / step), ceil(W / step)] of :data:`POINT`: x right, y down, z ahead in metres, all NaN where
+        there is no depth or one of them is not finite; label, also of those, the class id or that of unlabelled pixels
+        in the mask; confidence 0..1, 0 of unlabelled pixels. And whether every point has finite coordinates.
 
     Raises:
         ValueError: the depth image cannot be read, or the camera is not calibrated.
@@ -83,12 +83,16 @@ def labelled_points(
     points = np.empty(z.shape, POINT)
     columns = (np.arange(0, width, step) - pinhole.cx) / pinhole.fx
     rows = (np.arange(0, height, step) - pinhole.cy) / pinhole.fy
-    np.multiply(z, columns.astype(np.float32), out=points["x"])
-    np.multiply(z, rows.astype(np.float32)[:, None], out=points["y"])
-    points["z"] = z
+    with np.errstate(over="ignore"):  # such a point has no place
+        x, y = z * columns.astype(np.float32), z * rows.astype(np.float32)[:, None]
+    finite = np.isfinite(x) & np.isfinite(y)
+    is_dense = bool(finite.all())
+    if not is_dense:
+        x[~finite] = y[~finite] = z[~finite] = np.nan
+    points["x"], points["y"], points["z"] = x, y, z
     points["label"] = segmentation.class_ids[::step, ::step]
     np.multiply(segmentation.confidence[::step, ::step], np.float32(1 / 255), out=points["confidence"])
-    return points, not bool(np.isnan(z).any())
+    return points, is_dense
 
 
 def labelled_cloud(

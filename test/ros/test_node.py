@@ -127,6 +127,9 @@ def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: S
         (lambda: {"data": array("B", bytes(7))}, "expected 18432 bytes for 64 rows of 288 bytes, but got 7"),
         (lambda: {"height": 0, "width": 0}, "expected an image with pixels, but got one of 0×0"),
         (lambda: {"header": old(probe)}, "expected a frame not older than the last one"),
+        (lambda: {"height": 5, "width": 7}, "the resolution changed from (64, 96) to (5, 7)"),
+        (lambda: {"header": Header(frame_id="rear")}, "the frame_id changed from 'camera_optical_frame' to 'rear'"),
+        (lambda: {"header": Header(frame_id="camera_optical_frame")}, "the clock jumped back by"),
     ]
     for number, (changes, reason) in enumerate(bad, start=1):
         probe.hold()

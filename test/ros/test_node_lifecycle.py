@@ -13,7 +13,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from node_probe import STREAM, StartNode, change_state, diagnostic, lifecycle_state, set_parameter
+from rclpy.parameter import Parameter
 from ros_harness import Probe, wait_until
+
+from ditta_ros.node import DittaNode
+from ditta_ros.process.executor import BackgroundExecutor
 
 
 def silent_for(probe: Probe, seconds: float) -> bool:
@@ -71,6 +75,28 @@ def test_a_missing_model_fails_configure_and_can_be_corrected(
     assert change_state(probe, Transition.TRANSITION_ACTIVATE)
     probe.film()
     probe.wait_for_masks()
+
+
+def test_nodes_are_told_apart_by_their_namespace_and_namesakes_named(probe: Probe) -> None:
+    """Two robots with one name each, of which a second one starts."""
+
+    def started(robot: str) -> tuple[DittaNode, BackgroundExecutor]:
+        overrides = [Parameter("autostart", value=False), Parameter("image_topic", value="camera/image")]
+        node = DittaNode(namespace=robot, parameter_overrides=overrides)
+        return node, BackgroundExecutor(node, robot)
+
+    nodes = [started("north"), started("south")]
+    for name in ("north", "south"):
+        status = diagnostic(probe, f"{name}/ditta: stream", "not configured")
+        assert status.hardware_id == f"/{name}/camera/image"
+    assert not any(name.endswith(": name") for name in probe.diagnostics)
+    nodes.append(started("south"))
+    status = diagnostic(probe, "south/ditta: name", "2 nodes are named /south/ditta")
+    assert status.level == DiagnosticStatus.WARN
+    assert "north/ditta: name" not in probe.diagnostics
+    for node, executor in nodes:
+        executor.stop()
+        node.destroy_node()
 
 
 @pytest.mark.slow

@@ -23,6 +23,16 @@ def test_the_newest_wins_and_the_others_count_as_drops() -> None:
     assert mailbox.dropped("rear") == 0
 
 
+def test_an_item_that_yields_is_dropped_where_one_waits() -> None:
+    mailbox: Mailbox[str, int] = Mailbox()
+    for item in range(6):
+        mailbox.put("front", item, yields=item % 2 == 1)
+    assert mailbox.get(0) == ("front", 4)
+    assert mailbox.dropped("front") == 5
+    mailbox.put("front", 7, yields=True)
+    assert mailbox.get(0) == ("front", 7)
+
+
 def test_a_fast_sender_does_not_keep_a_slow_one_waiting() -> None:
     mailbox: Mailbox[str, int] = Mailbox()
     served = []

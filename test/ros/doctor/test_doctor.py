@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 import yaml
 from ros_harness import ROOT
 
+from ditta_ros.cli import doctor
 from ditta_ros.cli.doctor import add_doctor_parser, run_doctor_command
+from ditta_ros.doctor.findings import Section, error, ok
 
 
 def run(*arguments: str) -> int:
@@ -51,6 +55,17 @@ def test_everything_that_is_wrong_at_once(
 
 
 @pytest.mark.slow
+def test_a_middleware_that_ends_whoever_loads_it() -> None:
+    command = [sys.executable, "-m", "ditta_ros.cli", "doctor", "--json", "--no-transport"]
+    environment = {**os.environ, "RMW_IMPLEMENTATION": "rmw_carrier_pigeon_cpp"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    findings = {each["name"]: each for section in json.loads(result.stdout)["sections"] for each in section["findings"]}
+    assert findings["rclpy"]["remedy"].startswith("unset RMW_IMPLEMENTATION")
+    assert findings["model"]["level"] == "ok"
+
+
+@pytest.mark.slow
 def test_without_ros_the_rest_is_examined() -> None:
     hidden = "import sys; sys.modules.update(dict.fromkeys(['rclpy', 'rcl_interfaces', 'sensor_msgs'])); "
     code = (
@@ -68,6 +83,18 @@ def test_without_ros_the_rest_is_examined() -> None:
     assert any(line.startswith("  ! graph") and "not checked without ROS 2" in line for line in lines)
     assert any(line.startswith("  ✓ model  ") and "camvid on cpu" in line for line in lines)
     assert lines[-1].endswith("1 error (rclpy)")
+
+
+def test_a_terminal_without_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    found = Section("installation", (error("rclpy", "gone …", "install it"), ok("torch", "there")))
+    monkeypatch.setattr(doctor, "examine", lambda *_: iter([found]))
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run() == 1
+    terminal.flush()
+    lines = terminal.buffer.getvalue().decode("ascii").splitlines()
+    assert lines[1].split() == ["?", "rclpy", "gone", "?"]
+    assert lines[-1] == "2 checks: 1 ok, 1 error (rclpy)"
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,6 +106,11 @@ def test_an_environment_in_which_ros_does_not_start() -> None:
     assert coloured.level is Level.ERROR and "\x1b" not in coloured.finding
 
 
+def test_cameras_that_cannot_be_read_are_not_looked_for() -> None:
+    (finding,) = check_graph(NodeParameters(cameras="{front: 7}"), True, os.environ)
+    assert finding.level is Level.WARNING and "which cameras there are is not known" in finding.finding
+
+
 def findings_of_the_node(parameters: NodeParameters, unless_running: bool) -> dict[str, Finding]:
     """Of a look at which the node was discovered; where all cores are busy, that can take longer than one look."""
 

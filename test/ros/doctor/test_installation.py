@@ -42,6 +42,24 @@ def test_a_broken_rclpy_is_told_from_a_missing_one() -> None:
     assert "ros-<distribution>-lifecycle-msgs" in package.remedy
 
 
+def test_a_middleware_that_is_not_installed() -> None:
+    """It ends whoever imports rclpy."""
+    environment = {**os.environ, "RMW_IMPLEMENTATION": "rmw_carrier_pigeon_cpp"}
+    attempt = Import.attempt("rclpy", installation.TRIALS["rclpy"], environment)
+    (finding,) = installation.check_ros(attempt, environment)
+    assert finding.level is Level.ERROR and "rmw_carrier_pigeon_cpp" in finding.finding
+    assert finding.remedy.startswith("unset RMW_IMPLEMENTATION, which asks for 'rmw_carrier_pigeon_cpp', or install")
+    assert "ros-<distribution>-rmw-carrier-pigeon-cpp" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [("print('no answer')", "did not answer, but wrote 'no answer'"), ("pass", "did not answer, but wrote ''")],
+)
+def test_a_package_that_does_not_answer(code: str, problem: str) -> None:
+    assert problem in Import.attempt("json", code, os.environ).problem
+
+
 def test_wheels_and_a_sourced_installation_are_not_mixed(tmp_path: Path) -> None:
     if not installation.installed_version("ros-rclpy"):
         pytest.skip("ROS is not from wheels")

@@ -272,10 +272,10 @@ def test_a_node_that_does_not_take_the_warm_up_frames_is_an_error(
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    for index in range(FRAMES):  # another size in the midst of the warm-up: the node starts over
+    for index in range(FRAMES):  # another size in the midst of the warm-up
         size = SIZE if index < WARMUP - 1 else (SIZE[0] // 2, SIZE[1] // 2)
         cv2.imwrite(str(images / f"{index:02}.png"), texture(index, size))
-    with pytest.raises(ReplayError, match="to take 3 frames for its warm-up, but it took 1 and rejected 0"):
+    with pytest.raises(ReplayError, match="to take 3 frames for its warm-up, but it took 2 and rejected 1"):
         run_node_replay(options(), ImageFolder(images, RATE))
 
 

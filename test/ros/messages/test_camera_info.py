@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
@@ -111,13 +111,20 @@ def test_two_steps_are_one(
     np.testing.assert_allclose(seen(in_two, point, "k"), seen(at_once, point, "k"), rtol=1e-9, atol=1e-6)
 
 
-@given(camera_infos(), SIZES, POINTS)
-def test_intrinsics_are_those_of_the_mask(info: CameraInfo, size: tuple[int, int], point: NDArray[Any]) -> None:
-    info.k[1] = 0.0
+@pytest.mark.parametrize("matrix", ["k", "p"])
+@given(camera_infos(), st.floats(0.3, 0.9), SIZES, POINTS)
+def test_intrinsics_are_those_of_the_rectified_image(
+    matrix: str, info: CameraInfo, zoom: float, size: tuple[int, int], point: NDArray[Any]
+) -> None:
+    """P, as rectification zooms and moves the image; K where P is zero."""
+    info.k[1] = info.p[3] = 0.0
+    info.p[:7] *= zoom
+    if matrix == "k":
+        info.p[:] = 0.0
     pinhole = intrinsics_of(info, size)
     x, y, z = point
     found = (pinhole.fx * x / z + pinhole.cx, pinhole.fy * y / z + pinhole.cy)
-    expected = seen(scaled_camera_info(info, size, HEADER), point, "k")
+    expected = seen(scaled_camera_info(info, size, HEADER), point, matrix)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-6)
 
 
@@ -138,9 +145,14 @@ def test_a_camera_that_does_not_tell_its_size(size: tuple[int, int]) -> None:
     assert list(scaled.k) == list(info.k)
 
 
-@given(st.floats(max_value=0) | st.just(float("nan")))
-def test_a_camera_that_is_not_calibrated(focal_length: float) -> None:
+@pytest.mark.parametrize("matrix", ["K", "P"])
+@given(st.sampled_from(["focal length", "centre"]), st.floats(max_value=0) | st.sampled_from([np.nan, np.inf]))
+def test_a_camera_that_is_not_calibrated(matrix: str, place: str, value: float) -> None:
+    assume(place == "focal length" or not np.isfinite(value))
+    focal_length, centre = (value, 3.0) if place == "focal length" else (500.0, value)
     info = CameraInfo(height=4, width=4)
-    info.k = [focal_length, 0.0, 3.0, 0.0, 500.0, 2.0, 0.0, 0.0, 1.0]
-    with pytest.raises(ValueError, match="expected the camera matrix K of a calibrated camera, but got focal lengths"):
+    if matrix == "P":
+        info.p = [focal_length, 0.0, centre, 0.0, 0.0, 500.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.k = [focal_length if matrix == "K" else 400.0, 0.0, centre, 0.0, 500.0, 2.0, 0.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match=f"expected the matrix {matrix} of a calibrated camera, but got focal lengths"):
         intrinsics_of(info, (4, 4))

@@ -189,7 +189,25 @@ def test_what_is_no_depth_image() -> None:
         labelled_cloud(segmentation, header(""), Image(encoding="16UC1"), info, 1)
 
 
+@pytest.mark.parametrize(
+    ("k", "z"),
+    [(0.5, 3e38), (1e-40, 5.0)],
+    ids=["a depth beyond all bounds", "a focal length of nearly nothing"],
+)
+def test_a_point_without_a_place_has_no_coordinates(k: float, z: float) -> None:
+    """Whoever leaves out points by z alone, as Nav2's layer does, must not take one whose x is infinite."""
+    values = np.full((8, 600), 2.0)
+    values[3, 599] = z
+    info = camera_info((8, 600), fx=k, fy=400.0)
+    info.k[2] = 1.0
+    cloud = labelled_cloud(segmentation_of((8, 600), 1), header(""), depth_image(values, "32FC1"), info, 1)
+    points = [point for row in read(cloud) for point in row]
+    lost = [point for point in points if not all(math.isfinite(point[axis]) for axis in "xyz")]
+    assert lost and not cloud.is_dense
+    assert all(math.isnan(point[axis]) for point in lost for axis in "xyz")
+
+
 def test_a_camera_that_is_not_calibrated() -> None:
     depth = depth_image(np.ones((2, 2)), "16UC1")
-    with pytest.raises(ValueError, match="expected the camera matrix K of a calibrated camera"):
+    with pytest.raises(ValueError, match="expected the matrix K of a calibrated camera"):
         labelled_cloud(segmentation_of((2, 2), 1), header(""), depth, CameraInfo(height=2, width=2), 1)
