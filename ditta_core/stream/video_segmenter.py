@@ -9,7 +9,6 @@ A frame is encoded once. The stream never waits for an adaptation: its result is
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -77,7 +76,8 @@ class VideoSegmenter:
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
         self._lock = threading.Lock()
-        self._requests: deque[Callable[[], None]] = deque()
+        self._request_lock = threading.Lock()
+        self._requests: dict[str, Callable[[], None]] = {}
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
@@ -147,7 +147,7 @@ class VideoSegmenter:
 
     def request_adaptation(self) -> None:
         """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
-        self._requests.append(self._begin_warmup)
+        self._request("adapt", self._begin_warmup)
 
     def request_restore(self) -> None:
         """Serve the newest of the generations that are kept.
@@ -161,15 +161,15 @@ class VideoSegmenter:
                 "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
                 "(remembered_scenes 0)"
             )
-        self._requests.append(lambda: self._restore(generation, "restored"))
+        self._request("restore", lambda: self._restore(generation, "restored"))
 
     def reset(self) -> None:
         """Go back to the base model until an adaptation is requested or the stream starts over."""
-        self._requests.append(lambda: self._return_to_base("base model, not adapted"))
+        self._request("reset", lambda: self._return_to_base("base model, not adapted"))
 
     def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         """Change the settings between two frames; an adaptation that is running goes on with its own."""
-        self._requests.append(lambda: self._take_settings(config, adaptation, teacher))
+        self._request("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
         """No frames come until ``resume``: a clip that is being collected is dropped.
@@ -177,11 +177,11 @@ class VideoSegmenter:
         Args:
             cancel: Whether a running adaptation is cancelled as well.
         """
-        self._requests.append(lambda: self._interrupt(cancel))
+        self._request("pause", lambda: self._interrupt(cancel))
 
     def resume(self) -> None:
         """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
-        self._requests.append(self._start)
+        self._request("resume", self._start)
 
     def close(self) -> None:
         """Cancel what is running and free the runner."""
@@ -189,11 +189,22 @@ class VideoSegmenter:
             self._runner.cancel()
             self._runner.close()
 
+    def _request(self, kind: str, action: Callable[[], None]) -> None:
+        """Have something done before the next frame, after all that was asked for so far.
+
+        One request of a kind waits at the most, the newest: however fast they come, a frame waits for a few of them.
+        """
+        with self._request_lock:
+            self._requests.pop(kind, None)
+            self._requests[kind] = action
+
     # --- what follows runs under the lock ---------------------------------------------------------------------------
 
     def _apply_requests(self) -> None:
-        while self._requests:
-            self._requests.popleft()()
+        with self._request_lock:
+            requests, self._requests = self._requests, {}
+        for action in requests.values():
+            action()
 
     def _take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         self._config, self._adaptation, self._teacher = config, adaptation, teacher

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
@@ -49,6 +49,14 @@ class ReceivedImage:
     time: float = field(default_factory=time.perf_counter)
 
 
+class SupervisedRunner(AdaptationRunner, Protocol):
+    """A runner that knows whether its job gets on."""
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds without progress of the job that is being run; 0 where none is."""
+
+
 class CameraStream:
     """One camera, from ``configure`` to ``cleanup``.
 
@@ -65,7 +73,7 @@ class CameraStream:
         topics: CameraTopics,
         parameters: NodeParameters,
         base: TemporalSegmenter,
-        runner: AdaptationRunner,
+        runner: SupervisedRunner,
         compiler: Compiler,
         fingerprint: str,
         to_rgb: ToRgb = rgb_image,
@@ -74,6 +82,7 @@ class CameraStream:
         self._node = node
         self._parameters = parameters
         self._to_rgb = to_rgb
+        self._runner = runner
         self._size_multiple = base.model.size_multiple
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._statistics = StreamStatistics()
@@ -280,7 +289,7 @@ class CameraStream:
         segmenter, topic = self._segmenter, self.topics.image
         return [
             stream_diagnostic(name, topic, self._snapshot(), self._silence, segmenter.runtime),
-            adaptation_diagnostic(name, topic, segmenter.status, self._refusals),
+            adaptation_diagnostic(name, topic, segmenter.status, self._refusals, self._runner.idle_seconds),
         ]
 
     def publish_state(self) -> None:
