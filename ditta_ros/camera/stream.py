@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.stream.generation_file import largest_file
 from ditta_core.stream.runner import AdaptationRunner
 from ditta_core.stream.status import FrameRejected, StreamStatus
 from ditta_core.stream.video_segmenter import VideoSegmenter
@@ -97,7 +98,7 @@ class CameraStream:
 
         self._folder, saved = None, SavedGenerations()
         if parameters.state_dir:
-            self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint)
+            self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint, largest_file(base))
             saved = self._folder.read(parameters.remembered_scenes)
         self._refusals = saved.refusals
         for refusal in saved.refusals:
