@@ -174,7 +174,7 @@ class SubmittedJob:
         return job
 
     def begin(self) -> None:
-        """It is this job's turn: from now on it has to get on."""
+        """It is this job's turn: from now on it has to get on. Again, once the worker has it."""
         self._moved = time.monotonic()
 
     @property
@@ -282,6 +282,7 @@ class AdaptationWorker:
         connection.send(job)
         del job
         trim_heap()
+        submitted.begin()
         while not given_up():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
