@@ -348,13 +348,13 @@ class VideoSegmenter:
         if state is None:
             self._fail(report, report.reason)
             return
-        if updated is not None:
-            state = updated.state.towards(state, UPDATE_SHARE, self._base)
-        generation = Generation(self._store.next_number, state, report, warmup.signature)
         try:
+            if updated is not None:
+                state = updated.state.towards(state, UPDATE_SHARE, self._base)
+            generation = Generation(self._store.next_number, state, report, warmup.signature)
             self._serve(generation)
-        except ValueError as error:
-            self._fail(report, str(error))
+        except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
+            self._fail(report, _reason(error))
             return
         self._store.replace(updated, generation)
         verb = "adapted" if updated is None else f"generation {updated.number} updated"
@@ -385,8 +385,8 @@ class VideoSegmenter:
         """Serve a generation that is kept."""
         try:
             self._serve(generation)
-        except ValueError as error:
-            self._set_status(f"generation {generation.number} could not be restored: {error}")
+        except Exception as error:  # such as too little memory: what serves goes on
+            self._set_status(f"generation {generation.number} could not be restored: {_reason(error)}")
             return
         self._runner.cancel()
         self._store.touch(generation)
@@ -420,6 +420,11 @@ class VideoSegmenter:
         """Change the status and notify."""
         self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
         self._notify(message)
+
+
+def _reason(error: Exception) -> str:
+    """What a status says of an exception: a sentence where it has one for users."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _outcome(report: AdaptationReport) -> dict[str, object]:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -429,3 +430,19 @@ def test_requests_that_come_without_end_do_not_hold_up_a_frame(source: ModelSour
     finally:
         ended.set()
         flooding.join()
+
+
+def test_a_result_that_cannot_serve_ends_the_adaptation(source: ModelSource) -> None:
+    runner = ManualRunner()
+    stream = segmenter(source, runner)
+    for index in range(3):
+        stream.push(frame_at(index))
+    assert stream.status.state is State.ADAPTING
+    result = run_job(runner.jobs[-1])
+    assert result.state is not None
+    name, value = next(iter(result.state.tensors.items()))
+    broken = replace(result.state, tensors={name: value.astype(object)})  # what torch raises on is no ValueError
+    runner.news.append(replace(result, state=broken))
+    assert stream.push(frame_at(3)).generation == 0
+    assert stream.status.state is State.FAILED
+    assert "TypeError" in stream.status.message
