@@ -307,7 +307,10 @@ def main() -> int:
         parameters = {
             "warmup_on": "service",
             "image_transport": "compressed",
-            "adaptation_timeout": 20.0,
+            "adaptation_timeout": 30.0,
+            "long_side": max(width, height),
+            "warmup_frames": 5,  # short adaptations, so that there is time for many faults
+            "passes": 2,
             "state_dir": f"{folder}/states",
         }
         load = Load((height, width), options.rate, options.seconds, parameters)

@@ -338,12 +338,12 @@ def main(args: list[str] | None = None) -> int:
     while not (stop.wait(POLL_SECONDS) or executor.ended.is_set() or node.error):
         pass
     stopped = executor.stop()
-    error = executor.error or node.error
-    if error is not None:
-        node.get_logger().fatal("".join(traceback.format_exception(error)))
+    failure = executor.error or node.error
+    if failure is not None:
+        node.get_logger().fatal("".join(traceback.format_exception(failure)))
     if stopped:
         node.destroy_node()
-    code = 0 if error is None else 1
+    code = 0 if failure is None else 1
     rclpy.shutdown()
     if node.still_compiling or not stopped:
         # Python would wait for it: up to ten seconds on a busy machine, after which ros2 launch kills.
