@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
+FAULTS ?=
 
 # A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
 ifdef ROS_DISTRO
@@ -49,7 +50,7 @@ study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, i
 	$(RUN) benchmarks/study.py $(ARGS)
 
 soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and docs/benchmarks.md
-ifdef FAULTS
+ifneq ($(FAULTS),)
 	$(RUN) benchmarks/soak_faults.py --out benchmarks/results/soak_faults.json $(ARGS)
 else
 	$(RUN) benchmarks/soak_node.py --size 480x360 --rate 15 --seconds 1200 --settle 60 --growth 20 --adapt-every 120 \

@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class FaultySession(Session):
 
     Args:
         pause: seconds between two faults.
+        without: names of faults that are left out.
 
     Attributes:
         caused: how often each fault was caused.
@@ -76,9 +77,12 @@ class FaultySession(Session):
         peak: most megabytes of the node so far.
     """
 
-    def __init__(self, load: Load, images: Sequence[NDArray[np.uint8]], log: Path, pause: float) -> None:
+    def __init__(
+        self, load: Load, images: Sequence[NDArray[np.uint8]], log: Path, pause: float, without: Collection[str] = ()
+    ) -> None:
         super().__init__(load, images, log)
         self.pause = pause
+        self.without = without
         self.caused: Counter[str] = Counter()
         self.unfinished: list[str] = []
         self.recovered = False
@@ -154,7 +158,7 @@ class FaultySession(Session):
             "flooded services": self.flood,
             "full disk": self.fill_disk,
         }
-        for name in itertools.cycle(faults):
+        for name in itertools.cycle(name for name in faults if name not in self.without):
             self.rest(self.pause)
             if self.stopped_faults:
                 return
@@ -300,6 +304,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--pause", type=float, default=5.0, help="seconds between two faults")
     parser.add_argument("--settle", type=int, default=180, help="seconds after which memory counts")
+    parser.add_argument("--without", nargs="*", default=(), metavar="FAULT", help="faults to leave out, by their names")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     width, height = (int(side) for side in options.size.split("x"))
@@ -316,7 +321,7 @@ def main() -> int:
         load = Load((height, width), options.rate, options.seconds, parameters)
         images = images_of(open_video(options.video or default_video()), load.size)
         os.environ.update(isolated_environment(Path(folder)))  # before rclpy, for both processes
-        session = FaultySession(load, images, Path(folder) / "node.log", options.pause)
+        session = FaultySession(load, images, Path(folder) / "node.log", options.pause, options.without)
         session.run()
     result = summary(session, options)
     print(text_table(list(map(Goal.of, result["goals"]))))
