@@ -72,6 +72,7 @@ class FaultySession(Session):
 
     Attributes:
         caused: how often each fault was caused.
+        begun: (time, name) of every fault, in seconds after the first mask.
         unfinished: faults after which the node did not do what it should, in sentences.
         recovered: whether an adaptation succeeded when all was over.
         peak: most megabytes of the node so far.
@@ -84,6 +85,7 @@ class FaultySession(Session):
         self.pause = pause
         self.without = without
         self.caused: Counter[str] = Counter()
+        self.begun: list[tuple[float, str]] = []
         self.unfinished: list[str] = []
         self.recovered = False
         self.stopped_faults = False
@@ -163,6 +165,7 @@ class FaultySession(Session):
             if self.stopped_faults:
                 return
             self.caused[name] += 1
+            self.begun.append((time.monotonic() - self.begin, name))
             if not faults[name]():
                 self.unfinished.append(f"{name} ({self.caused[name]}): {self.state}")
 
@@ -256,6 +259,16 @@ def longest_gap(measured: Measured) -> float:
     return max((after - before for before, after in itertools.pairwise(times)), default=float("inf"))
 
 
+def longest_gaps(session: FaultySession, count: int = 3) -> list[dict[str, Any]]:
+    """The longest times without a mask, with the fault that was caused last before each."""
+    times = [at for at, _ in session.measured.masks]
+    gaps = sorted(((after - before, after) for before, after in itertools.pairwise(times)), reverse=True)[:count]
+    return [
+        {"seconds": gap, "at": at, "fault": next((name for begun, name in reversed(session.begun) if begun < at), "")}
+        for gap, at in gaps
+    ]
+
+
 def lost_generations(measured: Measured) -> int:
     """How often an earlier model than the one before served."""
     served = [state["generation"] for _, state in measured.states]
@@ -280,6 +293,7 @@ def summary(session: FaultySession, options: argparse.Namespace) -> dict[str, An
         "goals": [goal.json() for goal in goals],
         "caused": dict(session.caused),
         "unfinished": session.unfinished,
+        "longest_gaps": longest_gaps(session),
         "sent": measured.sent,
         **{name: measured.count(name) for name in ("received", "published", "dropped", "rejected")},
         "generations": measured.states[-1][1]["generation"],
