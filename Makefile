@@ -3,10 +3,12 @@
 #   PYTHON=python3.12          the interpreter (3.10 or later) that .venv is made from
 #   TORCH_INDEX=URL            take torch from this index instead of pip's own, for instance its CPU or ROCm builds
 #   ARGS="--video street.mp4"  passed on to ditta demo, pytest
+#   FAULTS=1                   make soak: ten minutes in which everything around the node fails
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
+FAULTS ?=
 
 # A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
 ifdef ROS_DISTRO
@@ -48,8 +50,12 @@ study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, i
 	$(RUN) benchmarks/study.py $(ARGS)
 
 soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and docs/benchmarks.md
+ifneq ($(FAULTS),)
+	$(RUN) benchmarks/soak_faults.py --out benchmarks/results/soak_faults.json $(ARGS)
+else
 	$(RUN) benchmarks/soak_node.py --size 480x360 --rate 15 --seconds 1200 --settle 60 --growth 20 --adapt-every 120 \
 		--out benchmarks/results/soak_20min.json $(ARGS)
+endif
 	$(RUN) benchmarks/goals.py
 
 # sam2 without what it names: its torchvision needs CUDA, and breaks transformers beside a CPU build of torch.

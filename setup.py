@@ -50,7 +50,7 @@ setup(
     entry_points={
         "console_scripts": [
             "ditta = ditta_ros.cli.main:main",
-            "ditta_node = ditta_ros.node:main",
+            "ditta_node = ditta_ros.cli.node:start",
         ],
     },
     # Nothing of ROS here: on a robot it is sourced, not installed by pip. colcon installs none of these either: there,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what is imported below takes seconds
+    from ditta_ros.process.stop import end_at_once_on_signals
+
+    end_at_once_on_signals()
+
 import os
 import sys
 import threading
@@ -42,7 +47,9 @@ from ditta_ros.process.shared_memory import shared_memory_environment
 from ditta_ros.process.stop import Stop
 
 POLL_SECONDS = 0.2
-"""How soon the end of the executor by an error is seen."""
+"""How soon the end of a thread by an error is seen."""
+REPORT_SECONDS = 10.0
+"""Least time between two messages about a report that failed."""
 SERVICES: dict[str, Callable[[CameraStream], str]] = {
     "adapt": CameraStream.adapt,
     "reset": CameraStream.reset,
@@ -76,6 +83,7 @@ class DittaNode(LifecycleNode):
         self._inference: threading.Thread | None = None
         self._problem = ""
         self._namesake = ""
+        self._inference_error: Exception | None = None
 
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable())
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -85,6 +93,11 @@ class DittaNode(LifecycleNode):
         self.create_timer(1.0, self._report, clock=steady)
         self._adaptation = AdaptationExecutor(self, self._poll, self._answers("", self._active_cameras))
         self._autostart = self.create_timer(0.0, self._start_by_itself, clock=steady)
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended a thread without which the node only seems to work; None where all of them run."""
+        return self._inference_error or self._adaptation.error
 
     def destroy_node(self) -> None:
         """Stop everything, then destroy the node. Its executor must have stopped."""
@@ -164,7 +177,9 @@ class DittaNode(LifecycleNode):
         base = TemporalSegmenter(model)
         identity = model_fingerprint(base)
         to_rgb, choice = rgb_converter()
-        self._worker = AdaptationWorker(parameters.adaptation_threads, parameters.adaptation_niceness)
+        self._worker = AdaptationWorker(
+            parameters.adaptation_threads, parameters.adaptation_niceness, parameters.adaptation_timeout
+        )
         self._compiler = Compiler(parameters.runtime_config())
         for each in topics:
             runner = ProcessRunner(self._worker)
@@ -208,9 +223,12 @@ class DittaNode(LifecycleNode):
     def _segment_images(self) -> None:
         """Segment the newest image of each camera in turn, one at a time: they do not fight for the cores."""
         cameras, mailbox = dict(self._cameras), self._mailbox
-        while (taken := mailbox.get()) is not None:
-            name, received = taken
-            cameras[name].segment(received)
+        try:
+            while (taken := mailbox.get()) is not None:
+                name, received = taken
+                cameras[name].segment(received)
+        except Exception as error:  # segment keeps what is wrong with an image to itself
+            self._inference_error = error
 
     # --- requests: answered by the adaptation executor ---------------------------------------------------------------
 
@@ -218,8 +236,17 @@ class DittaNode(LifecycleNode):
         """The services of a camera, or of the node where there is no name; ``asked`` says whom they ask."""
 
         def answer(request: Callable[[CameraStream], str]) -> str:
-            answers = [(each.topics.name, request(each)) for each in asked()]
-            return "; ".join(f"{name}: {text}" if name and not camera else text for name, text in answers)
+            answers, refused = list[str](), False
+            for each in asked():  # each for itself: what one cannot do keeps no other from doing it
+                try:
+                    text = request(each)
+                except (ValueError, OSError) as error:
+                    text, refused = str(error), True
+                name = each.topics.name
+                answers.append(f"{name}: {text}" if name and not camera else text)
+            if refused:
+                raise ValueError("; ".join(answers))
+            return "; ".join(answers)
 
         prefix = f"~/{camera}/" if camera else "~/"
         return {f"{prefix}{name}": partial(answer, request) for name, request in SERVICES.items()}
@@ -241,7 +268,15 @@ class DittaNode(LifecycleNode):
     # --- reports ----------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        """Once a second: watch the input, publish diagnostics and states."""
+        """Once a second: watch the input, publish diagnostics and states. No report is worth the node."""
+        try:
+            self._publish_report()
+        except Exception:
+            self.get_logger().error(
+                f"diagnostics could not be published:\n{traceback.format_exc()}", throttle_duration_sec=REPORT_SECONDS
+            )
+
+    def _publish_report(self) -> None:
         name, topic = diagnostics_name(self), resolved_topic(self, self.parameters.image_topic)
         cameras = list(self._cameras.values())
         if self._problem:
@@ -291,6 +326,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after a signal, 1 after an unexpected error, 2 where an argument or parameter is wrong.
     """
+    stop = Stop.by_signals()
     os.environ.update(shared_memory_environment(os.environ))
     keep_large_blocks_apart()
     try:
@@ -307,16 +343,17 @@ def main(args: list[str] | None = None) -> int:
         rclpy.shutdown()
         return 2
     executor = BackgroundExecutor(node, "stream executor")
-    stop = Stop.by_signals()
-    while not (stop.wait(POLL_SECONDS) or executor.ended.is_set()):
+    while not (stop.wait(POLL_SECONDS) or executor.ended.is_set() or node.error):
         pass
-    executor.stop()
-    if executor.error is not None:
-        node.get_logger().fatal("".join(traceback.format_exception(executor.error)))
-    node.destroy_node()
+    stopped = executor.stop()
+    failure = executor.error or node.error
+    if failure is not None:
+        node.get_logger().fatal("".join(traceback.format_exception(failure)))
+    if stopped:
+        node.destroy_node()
+    code = 0 if failure is None else 1
     rclpy.shutdown()
-    code = 0 if executor.error is None else 1
-    if node.still_compiling:
+    if node.still_compiling or not stopped:
         # Python would wait for it: up to ten seconds on a busy machine, after which ros2 launch kills.
         sys.stdout.flush()
         sys.stderr.flush()

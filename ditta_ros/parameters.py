@@ -264,6 +264,12 @@ class NodeParameters:
         "leaves it a quarter of a core, 10 a tenth.",
         range=(0, 19),
     )
+    adaptation_timeout: float = parameter(
+        600.0,
+        "Seconds without progress after which a running adaptation has failed and its process is replaced. SAM 2 tells "
+        "of none until it is done with all frames, which can take minutes on a CPU.",
+        range=(1, 86400),
+    )
     overlay_rate: float = changeable(5.0, "Largest number of overlay images per second.", range=(0.1, 1000))
     overlay_opacity: float = changeable(0.5, "Share of the class colours in the overlay.", range=(0, 1))
     autostart: bool = parameter(True, "Whether the node configures and activates itself at start.", change=Change.NEVER)

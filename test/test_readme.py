@@ -203,7 +203,7 @@ def test_launch_files_have_these_arguments(found: tuple[str, list[str], bool], m
 
 def test_ros2_runs_what_is_installed() -> None:
     for page, words, _ in commands("ros2"):
-        assert words[0] in ("bag", "launch", "lifecycle", "param", "pkg", "run", "service", "topic"), page
+        assert words[0] in ("bag", "launch", "lifecycle", "param", "pkg", "run", "security", "service", "topic"), page
         if words[:2] == ["run", "ditta_ros"]:
             assert (ROOT / "scripts" / words[2]).is_file()
 

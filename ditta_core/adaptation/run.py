@@ -37,11 +37,11 @@ def run_job(
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
         report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
         tensors = dict(changed_tensors(adapted, base))
+        broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     except AdaptationFailed as failure:
         return failed(str(failure), failure.refused)
     except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
         return failed(f"{type(error).__name__}: {error}")
-    broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     if broken:
         return failed(f"expected finite weights, but got NaN or infinity in {broken[:3]}")
     trained_branch = job.adaptation.temporal_branch and len(job.clip) > 1 and bool(report.deployed_share)

@@ -1,22 +1,28 @@
 """Generations in files: one generation per safetensors file, for one base model, written atomically.
 
-Reading such a file runs no code, and whoever reads it finds the old one or the new one, whole.
+Reading such a file runs no code, and whoever reads it finds the old one or the new one, whole. Whatever lies there in
+the place of one is refused in a sentence, before it has taken more memory than a file of this base model.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import math
 import os
+import re
 import secrets
-from dataclasses import asdict
+import stat
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ditta_core.adaptation.state import AdaptedState
@@ -27,7 +33,11 @@ from ditta_core.types import AdaptationReport
 
 PACKAGE = "ditta_ros"
 FORMAT = "1"  # version of the file's layout; a file of another one is refused
-LONGEST_HEADER = 100_000_000  # bytes, by the specification of safetensors
+LONGEST_HEADER = 4 * 2**20  # bytes; a model of a thousand tensors needs a twentieth
+LARGEST_SIGNATURE = 2**20  # bytes, of 131,072 channels
+LONGEST_TEXT = 2000  # characters of a report, which is published every second
+LONGEST_QUOTE = 200  # characters of a file's own content in a message
+MOST_LOSSES = 1000
 NO_CHECKSUM = "0" * 64  # in the place of the checksum while that is taken, which thus covers every other byte
 STATE, SIGNATURE = "state.", "signature."  # what the names of tensors begin with
 
@@ -57,6 +67,12 @@ def model_fingerprint(segmenter: TemporalSegmenter) -> str:
     return digest.hexdigest()
 
 
+def largest_file(segmenter: TemporalSegmenter) -> int:
+    """Number of bytes that a file of a base model has at most: all of its numbers changed."""
+    numbers = sum(value.numel() for value in segmenter.state_dict().values() if value.is_floating_point())
+    return 8 + LONGEST_HEADER + LARGEST_SIGNATURE + 4 * numbers
+
+
 def save_generation(path: Path, generation: Generation, fingerprint: str) -> None:
     """Write a generation to a file, replacing one that is there; its folder is made where it is missing.
 
@@ -79,57 +95,93 @@ def save_generation(path: Path, generation: Generation, fingerprint: str) -> Non
         ) from error
 
 
-def load_generation(path: Path, fingerprint: str) -> Generation:
+def load_generation(path: Path, fingerprint: str, largest: int = 2**32) -> Generation:
     """Read a generation from a file that :func:`save_generation` wrote.
 
     Args:
         path: File to read.
         fingerprint: Fingerprint of the base model that it has to belong to.
+        largest: Number of bytes of the largest file that is read, see :func:`largest_file`.
 
     Raises:
-        GenerationError: There is no such file, it is damaged or something else, it belongs to another base model, or
-            its numbers are not finite.
+        GenerationError: There is no such file, it is damaged or something else, it belongs to another base model, it
+            is too large for the model or for the memory, or its numbers are not finite.
     """
-
-    def damaged(reason: str) -> GenerationError:
-        return GenerationError(
-            f"expected a generation saved by {PACKAGE}, but {path} is damaged or something else: {reason}; delete it, "
-            f"then adapt and save again"
-        )
-
     try:
-        # Not by safe_open: of a file that is replaced meanwhile it would give one's header and another's content.
-        with path.open("rb") as file:
-            data = file.read(8)
-            length = int.from_bytes(data, "little")
-            data += file.read(length if length <= LONGEST_HEADER else 0)
-            metadata = _metadata(data[8:])
-            if metadata.get("package") == PACKAGE:  # the rest of a large foreign file is left alone
-                data += file.read()
+        with _open_regular(path) as file:
+            data, metadata = _read_checked(file, path, fingerprint, largest)
+        return _of_parts(load(data), metadata)
     except FileNotFoundError as error:
         raise GenerationError(f"expected a saved generation, but {path} does not exist; save one first") from error
     except OSError as error:
         raise GenerationError(f"expected a saved generation in {path}, but got: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise GenerationError(f"expected memory for the generation in {path}, but there is not enough") from error
+    except GenerationError:
+        raise
+    except Exception as error:  # the content is anybody's: whatever a parser makes of it says that it is damaged
+        raise _damaged(path, str(error) or type(error).__name__) from error
+
+
+def _damaged(path: Path, reason: str) -> GenerationError:
+    return GenerationError(
+        f"expected a generation saved by {PACKAGE}, but {path} is damaged or something else: {_quoted(reason)}; delete "
+        f"it, then adapt and save again"
+    )
+
+
+def _quoted(text: str) -> str:
+    """The beginning of a text from a file, as what every log and every message can hold."""
+    return text[:LONGEST_QUOTE].encode("unicode_escape").decode("ascii")
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; OSError where it is none. Opening a pipe would wait, and opening a device do something.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a pipe, a device or a socket.
+    """
+    if stat.S_ISREG(path.stat().st_mode):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have been replaced meanwhile
+            return file
+        file.close()
+    raise OSError(errno.EINVAL, "it is no regular file")
+
+
+def _read_checked(file: BinaryIO, path: Path, fingerprint: str, largest: int) -> tuple[bytes, dict[str, str]]:
+    """The content of a file and its metadata; the body of one that does not belong here is left alone.
+
+    Raises:
+        GenerationError: The file is of another package, format or base model, too large, or damaged.
+    """
+    data = file.read(8)
+    length = int.from_bytes(data, "little")
+    data += file.read(length if length <= LONGEST_HEADER else 0)
+    metadata = _metadata(data[8:])
     if "package" not in metadata:
-        raise damaged("it has no header of this package")
+        raise _damaged(path, "it has no header of this package")
     if (metadata["package"], metadata.get("format")) != (PACKAGE, FORMAT):
         raise GenerationError(
             f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
-            f"{metadata.get('format')!r} of {metadata['package']!r}; adapt and save again with this version"
+            f"{_quoted(repr(metadata.get('format')))} of {_quoted(repr(metadata['package']))}; adapt and save again "
+            f"with this version"
         )
-    checksum = metadata.get("checksum", "")
-    if len(checksum) != len(NO_CHECKSUM) or checksum != _checksum(data, checksum):
-        raise damaged("its checksum does not fit its content")
     if metadata.get("fingerprint") != fingerprint:
         raise GenerationError(
             f"expected a generation of the base model {fingerprint[:12]}, but {path} belongs to "
-            f"{metadata.get('fingerprint', '')[:12]}: another model, other weights or other classes; load that model, "
-            f"or adapt and save again"
+            f"{_quoted(metadata.get('fingerprint', '')[:12])}: another model, other weights or other classes; load "
+            f"that model, or adapt and save again"
         )
-    try:
-        return _of_parts(load(data), metadata)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise damaged(str(error)) from error
+    # Not by safe_open: of a file that is replaced meanwhile it would give one's header and another's content.
+    size = os.fstat(file.fileno()).st_size
+    if size > largest:
+        raise _damaged(path, f"expected at most {largest} bytes, as all numbers of the base model take, but got {size}")
+    data += file.read(max(0, size - len(data)))
+    checksum = metadata.get("checksum", "")
+    if len(checksum) != len(NO_CHECKSUM) or checksum != _checksum(data, checksum):
+        raise _damaged(path, "its checksum does not fit its content")
+    return data, metadata
 
 
 def _to_bytes(generation: Generation, fingerprint: str) -> bytes:
@@ -166,7 +218,7 @@ def _checksum(data: bytes, checksum: str) -> str:
 
 
 def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Generation:
-    """A generation from the tensors and metadata of a file; KeyError, TypeError or ValueError: they are of none."""
+    """A generation from the tensors and metadata of a file; raises anything where they are of none."""
     foreign = [name for name, value in tensors.items() if value.dtype != np.float32]
     foreign += [name for name in tensors if not name.startswith((STATE, SIGNATURE))]
     if foreign:
@@ -177,7 +229,6 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
     temporal_branch, report = json.loads(metadata["temporal_branch"]), json.loads(metadata["report"])
     if not isinstance(temporal_branch, bool) or not isinstance(report, dict):
         raise TypeError(f"expected true or false and a report, but got {temporal_branch!r} and {report!r}")
-    report["losses"] = tuple(report["losses"])
     # Copies: safetensors gives read-only views of the file's content, of which torch warns.
     state, parts = (
         {name.removeprefix(kind): value.copy() for name, value in tensors.items() if name.startswith(kind)}
@@ -188,21 +239,70 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
         mean, spread = signature.mean.shape, signature.spread.shape  # by name: safetensors gives tensors in any order
         if len(mean) != 1 or mean != spread:
             raise ValueError(f"expected mean and spread of one length, but got {mean} and {spread}")
-    adapted = AdaptedState(state, temporal_branch)
-    return Generation(int(metadata["number"]), adapted, AdaptationReport(**report), signature)
+    number = int(metadata["number"])
+    if not 0 < number < 2**31:
+        raise ValueError(f"expected a number from 1 to {2**31 - 1}, but got {number}")
+    return Generation(number, AdaptedState(state, temporal_branch), _report_of(report), signature)
+
+
+def _report_of(values: dict[str, Any]) -> AdaptationReport:
+    """A report from JSON; TypeError or ValueError: it is none."""
+    kinds = {field.name: str(field.type) for field in fields(AdaptationReport)}
+    # What is no field is left to the constructor, which says so.
+    return AdaptationReport(**{name: _checked(name, kinds.get(name, ""), value) for name, value in values.items()})
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """A value of JSON as one of the field ``name``, which has the type ``kind``; TypeError or ValueError: it is none.
+
+    What is read here is formatted and published later, by code that takes the types as they are declared.
+    """
+    if kind == "tuple[float, ...]" and isinstance(value, list) and len(value) <= MOST_LOSSES:
+        return tuple(_checked(name, "float", item) for item in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind.startswith("float") and number and math.isfinite(value):
+        return float(value)
+    if kind == "str" and isinstance(value, str) and len(value) <= LONGEST_TEXT:
+        value.encode()  # half a surrogate pair can be in no message
+        return value
+    if (
+        (kind == "int" and number and isinstance(value, int) and 0 <= value < 2**63)
+        or (kind == "bool" and isinstance(value, bool))
+        or (kind == "float | None" and value is None)
+        or not kind
+    ):
+        return value
+    raise TypeError(f"expected {kind} for {name} in the report, but got {str(value)[:80]!r}")
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove what saves that were killed left of files whose names begin with ``prefix`` and a number.
+
+    Those under way, in whatever process, are left alone. A folder that is not there or cannot be changed stays as it
+    is.
+    """
+    pattern = re.compile(rf"\.{re.escape(prefix)}\d+\.safetensors\.\d+\.[0-9a-f]{{8}}")
+    with contextlib.suppress(OSError):
+        for temporary in [file for file in folder.iterdir() if pattern.fullmatch(file.name)]:
+            with contextlib.suppress(OSError), _open_regular(temporary) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                temporary.unlink()
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step, and have both the bytes and the name on the disk before returning."""
+    # Locked, so that whoever removes what killed saves left behind knows that this one is under way.
     # In the same folder, since only within a file system is renaming one step. Not by tempfile, whose files are for
     # their owner alone: the mode is the user's umask, as for any file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,7 +9,6 @@ A frame is encoded once. The stream never waits for an adaptation: its result is
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -78,7 +77,8 @@ class VideoSegmenter:
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
         self._lock = threading.Lock()
-        self._requests: deque[Callable[[], None]] = deque()
+        self._request_lock = threading.Lock()
+        self._requests: dict[str, Callable[[], None]] = {}
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
@@ -152,7 +152,7 @@ class VideoSegmenter:
 
     def request_adaptation(self) -> None:
         """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
-        self._requests.append(self._begin_warmup)
+        self._request("adapt", self._begin_warmup)
 
     def request_restore(self) -> None:
         """Serve the newest of the generations that are kept.
@@ -166,15 +166,15 @@ class VideoSegmenter:
                 "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
                 "(remembered_scenes 0)"
             )
-        self._requests.append(lambda: self._restore(generation, "restored"))
+        self._request("restore", lambda: self._restore(generation, "restored"))
 
     def reset(self) -> None:
         """Go back to the base model until an adaptation is requested or the stream starts over."""
-        self._requests.append(lambda: self._return_to_base("base model, not adapted"))
+        self._request("reset", lambda: self._return_to_base("base model, not adapted"))
 
     def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         """Change the settings between two frames; an adaptation that is running goes on with its own."""
-        self._requests.append(lambda: self._take_settings(config, adaptation, teacher))
+        self._request("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
         """No frames come until ``resume``: a clip that is being collected is dropped.
@@ -182,11 +182,11 @@ class VideoSegmenter:
         Args:
             cancel: Whether a running adaptation is cancelled as well.
         """
-        self._requests.append(lambda: self._interrupt(cancel))
+        self._request("pause", lambda: self._interrupt(cancel))
 
     def resume(self) -> None:
         """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
-        self._requests.append(self._start)
+        self._request("resume", self._start)
 
     def close(self) -> None:
         """Cancel what is running and free the runner."""
@@ -194,11 +194,22 @@ class VideoSegmenter:
             self._runner.cancel()
             self._runner.close()
 
+    def _request(self, kind: str, action: Callable[[], None]) -> None:
+        """Have something done before the next frame, after all that was asked for so far.
+
+        One request of a kind waits at the most, the newest: however fast they come, a frame waits for a few of them.
+        """
+        with self._request_lock:
+            self._requests.pop(kind, None)
+            self._requests[kind] = action
+
     # --- what follows runs under the lock ---------------------------------------------------------------------------
 
     def _apply_requests(self) -> None:
-        while self._requests:
-            self._requests.popleft()()
+        with self._request_lock:
+            requests, self._requests = self._requests, {}
+        for action in requests.values():
+            action()
 
     def _take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
@@ -339,13 +350,13 @@ class VideoSegmenter:
         if state is None:
             self._fail(report, report.reason)
             return
-        if updated is not None:
-            state = updated.state.towards(state, UPDATE_SHARE, self._base)
-        generation = Generation(self._store.next_number, state, report, warmup.signature)
         try:
+            if updated is not None:
+                state = updated.state.towards(state, UPDATE_SHARE, self._base)
+            generation = Generation(self._store.next_number, state, report, warmup.signature)
             self._serve(generation)
-        except ValueError as error:
-            self._fail(report, str(error))
+        except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
+            self._fail(report, _reason(error))
             return
         self._store.replace(updated, generation)
         verb = "adapted" if updated is None else f"generation {updated.number} updated"
@@ -376,8 +387,8 @@ class VideoSegmenter:
         """Serve a generation that is kept."""
         try:
             self._serve(generation)
-        except ValueError as error:
-            self._set_status(f"generation {generation.number} could not be restored: {error}")
+        except Exception as error:  # such as too little memory: what serves goes on
+            self._set_status(f"generation {generation.number} could not be restored: {_reason(error)}")
             return
         self._runner.cancel()
         self._store.touch(generation)
@@ -411,6 +422,11 @@ class VideoSegmenter:
         """Change the status and notify."""
         self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
         self._notify(message)
+
+
+def _reason(error: Exception) -> str:
+    """What a status says of an exception: a sentence where it has one for users."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _outcome(report: AdaptationReport) -> dict[str, object]:

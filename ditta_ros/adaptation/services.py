@@ -54,6 +54,11 @@ class AdaptationExecutor:
         """Answer these services no more."""
         self._executor.run(lambda: self._remove(names))
 
+    @property
+    def error(self) -> Exception | None:
+        """What ended the thread, so that nothing is answered any more; None where it runs."""
+        return self._executor.error
+
     def close(self) -> None:
         """Stop answering."""
         self._executor.stop()
@@ -75,6 +80,9 @@ class AdaptationExecutor:
                 response.success = True
             except (ValueError, OSError) as error:
                 response.message = str(error)
+            except Exception as error:  # of one request, after which the next must be answered
+                response.message = f"{type(error).__name__}: {error}"
+                self._logger.error(f"a request could not be carried out: {response.message}")
             return response
 
         return answer

@@ -2,7 +2,9 @@
 
 The process is started once, ahead of the first job: afresh, never forked from a process full of threads, and not by
 ``multiprocessing``, which would import the parent's main module and with it all of rclpy. Jobs, cancellations, progress
-and results travel over one socket. At its end of file the worker exits, and the parent reports a failed adaptation.
+and results travel over one socket. At its end of file the worker exits, and the parent reports a failed adaptation. Nor
+does the parent wait for ever for a worker that lives and does nothing: its start, every message and the progress of a
+job have their time, after which the job has failed and the next one gets a new process.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import os
 import pickle
 import queue
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from multiprocessing import Pipe
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import cv2
@@ -29,10 +33,20 @@ from ditta_core.types import AdaptationReport
 
 CANCEL = b""
 """The message that cancels the job in hand; every other message is a pickled job."""
+READY = "ready"
+"""The first message of a worker, once everything is imported. What is sent before that, nobody takes in."""
 
 POLL_SECONDS = 0.05
 CANCEL_SECONDS = 2.0
 """How long a cancelled job has to end by itself before its process is killed."""
+START_SECONDS = 120.0
+"""How long a worker may take to be ready: importing torch takes a busy robot half a minute from a memory card."""
+STALL_SECONDS = 10.0
+"""How long not one byte of a message may get through; a worker takes in what comes in a thread of its own."""
+
+
+class WorkerStuck(RuntimeError):
+    """The worker lives, but does not do what it should; the message says what."""
 
 
 # --- in the child ---------------------------------------------------------------------------------------------------
@@ -48,7 +62,7 @@ def serve(descriptor: int, threads: int, niceness: int) -> None:
     cancelled = threading.Event()
 
     def listen() -> None:
-        with contextlib.suppress(EOFError, OSError):
+        try:
             while True:
                 message = connection.recv_bytes()
                 if message == CANCEL:
@@ -56,10 +70,12 @@ def serve(descriptor: int, threads: int, niceness: int) -> None:
                 else:
                     cancelled.clear()
                     jobs.put(message)
-        os._exit(0)  # at once, also in the midst of a job: nobody is left to take its result
+        finally:  # also where there is no memory for a job: a worker that does not listen must not live on
+            os._exit(0)  # at once, also in the midst of a job: nobody is left to take its result
 
     threading.Thread(target=listen, daemon=True).start()
     with contextlib.suppress(OSError):
+        connection.send(READY)
         while True:
             job: AdaptationJob = pickle.loads(jobs.get())
             connection.send(run_job(job, connection.send, cancelled.is_set))
@@ -70,13 +86,29 @@ def serve(descriptor: int, threads: int, niceness: int) -> None:
 # --- in the parent --------------------------------------------------------------------------------------------------
 
 
+def connected_pair() -> tuple[Connection, socket.socket]:
+    """Our end of a connection, on which no message is waited for longer than ``STALL_SECONDS``, and the other end.
+
+    What takes longer raises BlockingIOError. The system measures the time in which no byte gets through, so that a
+    large clip may take as long as it needs.
+    """
+    ours, theirs = socket.socketpair()
+    limit = struct.pack("@ll", int(STALL_SECONDS), int(STALL_SECONDS % 1 * 1e6))
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        ours.setsockopt(socket.SOL_SOCKET, option, limit)
+    return Connection(ours.detach()), theirs
+
+
 class AdaptationProcess:
-    """A worker process and the connection to it."""
+    """A worker process and the connection to it. The system kills it when the thread that made it ends."""
 
     def __init__(self, threads: int, niceness: int) -> None:
-        self.connection, theirs = Pipe()
+        self.connection, theirs = connected_pair()
+        self._begin = time.monotonic()
+        self._ready = False
         program = (
             f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from ditta_ros.process.stop import end_with_parent; end_with_parent({os.getpid()}); "
             f"from ditta_ros.adaptation.worker import serve; serve({theirs.fileno()}, {threads}, {niceness})"
         )
         # Ctrl-C in a terminal signals the whole process group. The child must leave the reaction to its parent, and
@@ -88,13 +120,29 @@ class AdaptationProcess:
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
                 )
+        except BaseException:
+            self.connection.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def alive(self) -> bool:
-        """Whether it takes jobs."""
+        """Whether it takes jobs, or will."""
         return not self.connection.closed and self.process.poll() is None
+
+    def ready(self) -> bool:
+        """Whether it takes jobs now; waits for a moment where it does not.
+
+        Raises:
+            WorkerStuck: it has been starting for too long.
+            EOFError, OSError: it has ended.
+        """
+        if not self._ready and self.connection.poll(POLL_SECONDS):
+            self._ready = self.connection.recv() == READY
+        if not self._ready and time.monotonic() - self._begin > START_SECONDS:
+            raise WorkerStuck(f"the adaptation process did not start within {START_SECONDS:g} s")
+        return self._ready
 
     def end(self, patience: float = 1.0) -> str:
         """Close the connection, on which the process exits; kill it where it does not; say how it ended."""
@@ -118,23 +166,39 @@ class SubmittedJob:
         self._job: AdaptationJob | None = job
         self._lock = threading.Lock()
         self._news: AdaptationProgress | AdaptationResult | None = None
+        self._moved: float | None = None
 
     def take_job(self) -> AdaptationJob | None:
         """The job, once: its clip of some ten megabytes is not kept for as long as there is news of it."""
         job, self._job = self._job, None
         return job
 
+    def begin(self) -> None:
+        """It is this job's turn: from now on it has to get on. Again, once the worker has it."""
+        self._moved = time.monotonic()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since its turn came or the last news of it; 0 before and after."""
+        moved = self._moved
+        return 0.0 if moved is None else time.monotonic() - moved
+
     def cancel(self) -> None:
         """Nothing more is heard of it."""
         with self._lock:
             self.cancelled.set()
-            self._news = self._job = None
+            self._news = self._job = self._moved = None
 
     def put_news(self, news: AdaptationProgress | AdaptationResult) -> None:
         """Put news in the place of older ones."""
         with self._lock:
             if not self.cancelled.is_set():
                 self._news = news
+                self._moved = None if isinstance(news, AdaptationResult) else time.monotonic()
+
+    def fail(self, reason: str) -> None:
+        """It did not succeed."""
+        self.put_news(AdaptationResult(None, AdaptationReport(False, reason, self.frames)))
 
     def latest(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
@@ -149,16 +213,21 @@ class AdaptationWorker:
     Several streams share it, each through a :class:`ProcessRunner`. A stream has one job in the queue at the most and
     its next one goes to the end, so that none is kept waiting by the others for more than one job of each.
 
-    A process that dies, whatever of, ends its job with a result that says so; the next job gets a new process, with so
-    many CPU threads and a niceness of 0..19.
+    A process that dies, whatever of, or that is stuck, ends its job with a result that says so; the next job gets a new
+    process.
+
+    Args:
+        threads: CPU threads of the process.
+        niceness: Niceness of the process, 0..19.
+        patience: Seconds without progress after which a job has failed.
     """
 
-    def __init__(self, threads: int, niceness: int) -> None:
-        self._threads = threads
-        self._niceness = niceness
-        self._process = AdaptationProcess(threads, niceness)
+    def __init__(self, threads: int, niceness: int, patience: float = 600.0) -> None:
+        self._start_process: Callable[[], AdaptationProcess] = lambda: AdaptationProcess(threads, niceness)
+        self._patience = patience
+        self._process: AdaptationProcess | None = None
         self._queue: queue.SimpleQueue[SubmittedJob | None] = queue.SimpleQueue()
-        self._running: SubmittedJob | None = None
+        self._closing = threading.Event()
         # A clip of some ten megabytes is not written in no time, least of all to a worker that is still starting: a
         # thread does it, so that submit returns at once.
         self._thread = threading.Thread(target=self._supervise, name="adaptation", daemon=True)
@@ -170,50 +239,78 @@ class AdaptationWorker:
 
     def close(self) -> None:
         """Give up the job in hand and end the process."""
-        running = self._running
-        if running is not None:
-            running.cancel()
+        self._closing.set()
         self._queue.put(None)
-        self._process.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
+        process = self._process
+        if process is not None:
+            process.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
         self._thread.join()
 
     # --- in the supervising thread ----------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
+        with contextlib.suppress(Exception):  # the first job tries again, and says what is wrong
+            self._process = self._start_process()
         while (submitted := self._queue.get()) is not None:
             if submitted.cancelled.is_set():
                 continue
-            self._running = submitted
             try:
-                if not self._process.alive:
-                    self._process.end()
-                    self._process = AdaptationProcess(self._threads, self._niceness)
                 self._execute(submitted)
-            except (EOFError, OSError):  # the process is gone, or could not be started
-                reason = self._process.end()
-                submitted.put_news(AdaptationResult(None, AdaptationReport(False, reason, submitted.frames)))
-        self._process.end()
+            except Exception as error:  # whatever went wrong, this thread has to be there for the next job
+                submitted.fail(self._end_process(error))
+        if self._process is not None:
+            self._process.end(patience=0)
 
     def _execute(self, submitted: SubmittedJob) -> None:
-        connection = self._process.connection
+        """Have a job done; raises whatever is wrong with the process, which then is in no known state."""
+        submitted.begin()
+
+        def given_up() -> bool:
+            return submitted.cancelled.is_set() or self._closing.is_set()
+
+        process = self._process
+        if process is None or not process.alive:
+            self._end_process()
+            process = self._process = self._start_process()
+        while not process.ready():
+            if given_up():
+                return
         job = submitted.take_job()
         if job is None:  # cancelled meanwhile
             return
+        connection = process.connection
         connection.send(job)
         del job
         trim_heap()
-        while not submitted.cancelled.is_set():
+        submitted.begin()
+        while not given_up():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
                 submitted.put_news(news)
                 if isinstance(news, AdaptationResult):
                     return
+            elif submitted.idle_seconds > self._patience:
+                raise WorkerStuck(
+                    f"the adaptation made no progress for {self._patience:g} s, so that its process was ended; raise "
+                    f"the parameter adaptation_timeout where the teacher takes longer"
+                )
         connection.send_bytes(CANCEL)
         deadline = time.monotonic() + CANCEL_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            if connection.poll(left) and isinstance(connection.recv(), AdaptationResult):
+        while (left := deadline - time.monotonic()) > 0 and not self._closing.is_set():
+            if connection.poll(min(left, POLL_SECONDS)) and isinstance(connection.recv(), AdaptationResult):
                 return
-        self._process.end(patience=0)
+        self._end_process()
+
+    def _end_process(self, error: Exception | None = None) -> str:
+        """Let go of the process, so that the next job gets a new one; returns what was wrong, in a sentence."""
+        process, self._process = self._process, None
+        if isinstance(error, (EOFError, ConnectionError)) and process is not None:
+            return process.end()
+        if process is not None:
+            process.end(patience=0)
+        if isinstance(error, BlockingIOError):
+            return f"the adaptation process took in or gave out nothing for {STALL_SECONDS:g} s, so that it was ended"
+        return str(error) if isinstance(error, WorkerStuck) else f"{type(error).__name__}: {error}"
 
 
 class ProcessRunner:
@@ -235,6 +332,12 @@ class ProcessRunner:
     def poll(self) -> AdaptationProgress | AdaptationResult | None:
         """The newest news, or None; a result exactly once."""
         return None if self._submitted is None else self._submitted.latest()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds without progress of the job that is being run; 0 where none is, or others are before it."""
+        submitted = self._submitted
+        return 0.0 if submitted is None else submitted.idle_seconds
 
     def cancel(self) -> None:
         """Give up the job; no more is heard of it."""

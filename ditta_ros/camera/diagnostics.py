@@ -11,6 +11,9 @@ from ditta_core.stream.status import StreamStatus
 from ditta_core.types import State
 from ditta_ros.camera.statistics import StreamSnapshot
 
+IDLE_SECONDS = 30.0
+"""How long an adaptation may make no progress before that is a warning."""
+
 
 def status_message(
     level: bytes, name: str, message: str, hardware: str, values: Mapping[str, object]
@@ -56,9 +59,14 @@ def stream_diagnostic(
 
 
 def adaptation_diagnostic(
-    name: str, topic: str, status: StreamStatus, refusals: Sequence[str] = ()
+    name: str, topic: str, status: StreamStatus, refusals: Sequence[str] = (), idle_seconds: float = 0.0
 ) -> DiagnosticStatus:
-    """How the adaptation of a node to a topic is; ``refusals`` say why saved generations could not be read."""
+    """How the adaptation of a node to a topic is.
+
+    Args:
+        refusals: Sentences that say why saved generations could not be read.
+        idle_seconds: Seconds without progress of the adaptation that runs; 0 where none does.
+    """
     values: dict[str, object] = {
         "state": status.state.value,
         "generation": status.generation,
@@ -77,5 +85,9 @@ def adaptation_diagnostic(
             values["statistics share"] = f"{status.report.statistics_share:.2f}"
         if status.report.deployed_share is not None:
             values["deployed share"] = f"{status.report.deployed_share:.2f}"
-    level = DiagnosticStatus.WARN if status.state is State.FAILED else DiagnosticStatus.OK
-    return status_message(level, f"{name}: adaptation", status.message, topic, values)
+    level, message = DiagnosticStatus.OK, status.message
+    if status.state is State.FAILED:
+        level = DiagnosticStatus.WARN
+    elif status.state is State.ADAPTING and idle_seconds > IDLE_SECONDS:
+        level, message = DiagnosticStatus.WARN, f"{message}; no progress for {idle_seconds:.0f} s"
+    return status_message(level, f"{name}: adaptation", message, topic, values)

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditta_core.stream.generation_file import GenerationError, load_generation, save_generation
+from ditta_core.stream.generation_file import GenerationError, load_generation, remove_leftovers, save_generation
 from ditta_core.stream.generations import Generation
+
+MOST_REFUSALS = 10
+"""Number of files of which it is told why they were left out; of others only how many they are."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class StateFolder:
         path: The folder, which is made when it is first written to.
         camera: Name of the camera; empty for the only one.
         fingerprint: Fingerprint of the base model, without which a generation is of no use.
+        largest: Number of bytes that a file of this model has at most; larger ones are left out.
     """
 
     path: Path
     camera: str
     fingerprint: str
+    largest: int = 2**32
 
     @property
     def prefix(self) -> str:
@@ -44,18 +49,23 @@ class StateFolder:
         return f"{self.camera}-generation-" if self.camera else "generation-"
 
     def save(self, generation: Generation) -> Path:
-        """Write a generation, in place of one with its number.
+        """Write a generation, in place of one with its number, and clear away what killed saves left behind.
 
         Raises:
             OSError: the folder cannot be written to.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path, self.prefix)  # first, since they may be what fills the disk
         file = self.path / f"{self.prefix}{generation.number:04d}.safetensors"
         save_generation(file, generation, self.fingerprint)
         return file
 
     def read(self, count: int) -> SavedGenerations:
-        """The newest generations, by their numbers, as many as ``count``. A folder that is not there has none."""
+        """The newest generations, by their numbers, as many as ``count``. A folder that is not there has none.
+
+        Whatever lies there in the place of a file costs that file alone.
+        """
+        remove_leftovers(self.path, self.prefix)
         pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.safetensors")
         names = (pattern.fullmatch(file.name) for file in self.path.glob(f"{self.prefix}*.safetensors"))
         numbered = sorted((int(name[1]), name[0]) for name in names if name is not None)
@@ -65,7 +75,9 @@ class StateFolder:
             if len(generations) == count:
                 break
             try:
-                generations.append(load_generation(self.path / name, self.fingerprint))
+                generations.append(load_generation(self.path / name, self.fingerprint, self.largest))
             except (GenerationError, OSError) as error:
                 refusals.append(str(error))
+        if len(refusals) > MOST_REFUSALS:
+            refusals[MOST_REFUSALS:] = [f"{len(refusals) - MOST_REFUSALS} more files were left out"]
         return SavedGenerations(generations[::-1], refusals)

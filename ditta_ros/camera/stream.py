@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.stream.generation_file import largest_file
 from ditta_core.stream.runner import AdaptationRunner
 from ditta_core.stream.status import FrameRejected, StreamStatus
 from ditta_core.stream.video_segmenter import VideoSegmenter
@@ -56,6 +57,14 @@ class ReceivedImage:
     time: float = field(default_factory=time.perf_counter)
 
 
+class SupervisedRunner(AdaptationRunner, Protocol):
+    """A runner that knows whether its job gets on."""
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds without progress of the job that is being run; 0 where none is."""
+
+
 class CameraStream:
     """One camera, from ``configure`` to ``cleanup``.
 
@@ -72,7 +81,7 @@ class CameraStream:
         topics: CameraTopics,
         parameters: NodeParameters,
         base: TemporalSegmenter,
-        runner: AdaptationRunner,
+        runner: SupervisedRunner,
         compiler: Compiler,
         fingerprint: str,
         to_rgb: ToRgb = rgb_image,
@@ -81,6 +90,7 @@ class CameraStream:
         self._node = node
         self._parameters = parameters
         self._to_rgb = to_rgb
+        self._runner = runner
         self._size_multiple = base.model.size_multiple
         self._input_topic = resolved_topic(node, topics.input(parameters))
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
@@ -98,7 +108,7 @@ class CameraStream:
 
         self._folder, saved = None, SavedGenerations()
         if parameters.state_dir:
-            self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint)
+            self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint, largest_file(base))
             saved = self._folder.read(parameters.remembered_scenes)
         self._refusals = saved.refusals
         for refusal in saved.refusals:
@@ -297,7 +307,7 @@ class CameraStream:
         segmenter, topic = self._segmenter, self._input_topic
         return [
             stream_diagnostic(name, topic, self._snapshot(), self._input_problem, segmenter.runtime),
-            adaptation_diagnostic(name, topic, segmenter.status, self._refusals),
+            adaptation_diagnostic(name, topic, segmenter.status, self._refusals, self._runner.idle_seconds),
         ]
 
     def publish_state(self) -> None:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ditta_ros.cli.arguments import has_ros
+from ditta_ros.process.stop import end_at_once_on_signals
 
 
 def add_node_parser(commands: Any) -> None:
@@ -31,9 +32,15 @@ def run_node_command(options: argparse.Namespace) -> int:
     """
     if not has_ros("node"):
         return 2
+    return start(node_arguments(options, options.rest))
+
+
+def start(args: list[str] | None = None) -> int:
+    """The program ``ditta_node``: as ``ditta_ros.node.main``, but quiet where Ctrl-C comes while it is imported."""
+    end_at_once_on_signals()
     from ditta_ros.node import main
 
-    return main(node_arguments(options, options.rest))
+    return main(args)
 
 
 def node_arguments(options: argparse.Namespace, rest: list[str]) -> list[str]:

@@ -71,8 +71,8 @@ class BackgroundExecutor:
         while not (done.wait(0.1) or self.ended.is_set()):
             pass
 
-    def stop(self) -> None:
-        """Let the callback that runs come to its end, then stop."""
+    def stop(self) -> bool:
+        """Let the callback that runs come to its end, then stop; whether it did so within ``STOP_SECONDS``."""
         # Not by Executor.shutdown alone: it does not wait for the thread that spins, and frees what that is using.
         self._stopping.set_result(None)
         given_up = time.monotonic() + STOP_SECONDS
@@ -80,8 +80,9 @@ class BackgroundExecutor:
             if time.monotonic() > given_up:
                 # rclpy.shutdown destroys the nodes that are left while it holds the lock of the context, which the
                 # thread may be waiting for: it ends when that is done.
-                return
+                return False
             self._executor.wake()
             self._thread.join(0.1)
         self._executor.remove_node(self._node)
         self._executor.shutdown()
+        return True

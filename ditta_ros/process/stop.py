@@ -3,8 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import queue
 import signal
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def end_at_once_on_signals() -> None:
+    """End quietly, with exit code 0, at SIGINT and SIGTERM: while all there is of a process is what it imports.
+
+    That takes seconds, in which Ctrl-C would print a traceback. :meth:`Stop.by_signals` takes over.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the system kill this process when the thread that started it ends, even where it is stopped (SIGSTOP) then.
+
+    Elsewhere than on Linux nothing is done.
+
+    Args:
+        parent: Process id of the parent, which may have ended already.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
 
 
 class Stop:

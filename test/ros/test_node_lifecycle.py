@@ -130,6 +130,62 @@ def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: sig
     assert not Path(f"/proc/{worker}").exists()
 
 
+@pytest.mark.parametrize("start", [["-m", "ditta_ros.node"], ["-c", "from ditta_ros.cli.node import start; start()"]])
+def test_a_signal_while_it_is_imported_ends_it_without_a_word(start: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, *start], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait_until(lambda: "torch" in maps.read_text(encoding="utf-8"), "the import of torch")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "")
+
+
+def test_a_signal_ends_it_though_configuring_takes_for_ever(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, ditta_ros.node as node\n"
+        "node.load_model = lambda source: (print('loading', flush=True), time.sleep(1000))\n"
+        "sys.exit(node.main())"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    wait_until(lambda: "loading" in log.read_text(), "the model")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert log.read_text() == "loading\n"
+
+
+def test_the_end_of_the_inference_thread_ends_the_node_with_the_reason(probe: Probe, tmp_path: Path) -> None:
+    program = (
+        "import sys, ditta_ros.node as node\n"
+        "def fail(self, received): raise RuntimeError('broken inference')\n"
+        "node.CameraStream.segment = fail\n"
+        "sys.exit(node.main())"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    probe.film()
+    assert process.wait(60) == 1
+    assert "RuntimeError: broken inference" in log.read_text()
+
+
+def test_a_report_that_fails_does_not_end_the_node(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rclpy.parameter import Parameter
+
+    from ditta_ros.node import DittaNode
+
+    node = DittaNode(parameter_overrides=[Parameter("autostart", value=False)])
+    with monkeypatch.context() as broken:
+        broken.setattr(node, "get_clock", lambda: None)
+        node._report()
+    node._report()
+    assert node.error is None
+    node.destroy_node()
+
+
 def test_a_teacher_that_cannot_be_built_is_refused(probe: Probe, start_node: StartNode) -> None:
     node = start_node(teacher="object_vote:sam2", teacher_checkpoint="/nowhere/sam2.pt")
     wait_until(lambda: "could not configure" in node.output, lambda: node.output)

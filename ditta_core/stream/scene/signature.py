@@ -34,15 +34,11 @@ class SceneSignature:
         """Root mean square of the channels' effect sizes (Cohen's d); 0 = same place, above about 0.3 = another one.
 
         d(a, b) = sqrt(mean_c (μ_a − μ_b)² / ((σ_a² + σ_b²) / 2)) has no unit, so that it does not depend on the scale
-        of a network's features.
-
-        Raises:
-            ValueError: The signatures are of different encoders.
+        of a network's features. Signatures of encoders with different numbers of channels are infinitely far apart:
+        one of them may come from a file, which must not end the stream.
         """
         if self.mean.shape != other.mean.shape:
-            raise ValueError(
-                f"expected signatures of one encoder, but got {len(self.mean)} and {len(other.mean)} channels"
-            )
+            return math.inf
         variance = (np.square(self.spread, dtype=np.float64) + np.square(other.spread, dtype=np.float64)) / 2
         shift = np.square(self.mean.astype(np.float64) - other.mean)
         # A channel that varies in neither counts by the variation of the others.

@@ -386,3 +386,57 @@ def test_a_covered_lens_is_waited_out(source: ModelSource) -> None:
 def test_bad_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         stream_config(**wrong)
+
+
+def test_however_often_something_is_asked_for_it_is_done_once_and_the_last_word_counts(source: ModelSource) -> None:
+    events: list[str] = []
+    config = stream_config(warmup_frames=3, warmup_on=WarmupTrigger.SERVICE, restoration=False)
+    stream = VideoSegmenter(source, config, adaptation=QUICK, runner=ManualRunner(), notify=events.append)
+    for _ in range(1000):
+        stream.request_adaptation()
+    stream.push(frame_at(0))
+    assert events == ["collecting 3 frames"]
+    for _ in range(1000):
+        stream.request_adaptation()
+        stream.reset()
+    stream.push(frame_at(1))
+    assert stream.status.state is State.BASE
+    assert len(events) == 3
+    stream.reset()
+    stream.request_adaptation()
+    stream.push(frame_at(2))
+    assert stream.status.state is State.COLLECTING
+
+
+def test_requests_that_come_without_end_do_not_hold_up_a_frame(source: ModelSource) -> None:
+    ended = threading.Event()
+    stream = segmenter(source, ManualRunner(), warmup_on=WarmupTrigger.SERVICE)
+
+    def flood() -> None:
+        while not ended.is_set():
+            stream.request_adaptation()
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        for index in range(5):
+            assert stream.push(frame_at(index)).generation == 0
+    finally:
+        ended.set()
+        flooding.join()
+
+
+def test_a_result_that_cannot_serve_ends_the_adaptation(source: ModelSource) -> None:
+    runner = ManualRunner()
+    stream = segmenter(source, runner)
+    for index in range(3):
+        stream.push(frame_at(index))
+    assert stream.status.state is State.ADAPTING
+    result = run_job(runner.jobs[-1])
+    assert result.state is not None
+    name, value = next(iter(result.state.tensors.items()))
+    broken = replace(result.state, tensors={name: value.astype(object)})  # what torch raises on is no ValueError
+    runner.news.append(replace(result, state=broken))
+    assert stream.push(frame_at(3)).generation == 0
+    assert stream.status.state is State.FAILED
+    assert "TypeError" in stream.status.message

@@ -49,6 +49,18 @@ def test_services_are_answered_while_the_main_node_is_busy(node: Node) -> None:
     executor.close()
 
 
+def test_whatever_goes_wrong_in_a_request_the_next_one_is_answered(node: Node) -> None:
+    def fail() -> str:
+        raise MemoryError("no room for a file")
+
+    executor = AdaptationExecutor(node, lambda: None, {"~/adapt": lambda: "adapting", "~/save": fail})
+    answer = call("/robot/busy/save")
+    assert (answer.success, answer.message) == (False, "MemoryError: no room for a file")
+    assert call("/robot/busy/adapt").success
+    assert executor.error is None
+    executor.close()
+
+
 def test_services_come_and_go_while_it_spins(node: Node) -> None:
     def names() -> set[str]:
         return {name for name, _ in node.get_service_names_and_types() if name.startswith("/robot/busy/front")}

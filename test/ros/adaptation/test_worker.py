@@ -220,22 +220,30 @@ def test_an_interrupt_is_left_to_the_parent(runner: ProcessRunner, weights: Path
     assert result_of(runner).report.succeeded
 
 
-def test_the_worker_follows_its_parent_into_death(weights: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_worker_follows_its_parent_into_death(stopped: bool) -> None:
     program = (
         "from ditta_ros.adaptation.worker import AdaptationWorker; AdaptationWorker(threads=1, niceness=5); input()"
     )
     root = Path(__file__).resolve().parents[3]
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=root)
     children = Path(f"/proc/{parent.pid}/task")
-    pid = wait_until(lambda: [file.read_text() for file in children.glob("*/children") if file.read_text()], "a worker")
+    found = wait_until(
+        lambda: [file.read_text() for file in children.glob("*/children") if file.read_text()], "a worker"
+    )
+    pid = int(found[0])
+    wait_until(lambda: "torch" in Path(f"/proc/{pid}/maps").read_text(), "the worker's imports")
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: status(pid) == "T", "the worker to be stopped")
     parent.kill()
     parent.wait()
-    wait_until(lambda: not alive(int(pid[0])), "the worker's end")
+    wait_until(lambda: status(pid) in ("", "Z"), "the worker's end")
 
 
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet reaped does not."""
+def status(pid: int) -> str:
+    """Letter of what a process does: T where it is stopped, Z where it is dead and not yet reaped; empty for none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
-        return False
+        return ""

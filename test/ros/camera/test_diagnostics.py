@@ -88,6 +88,14 @@ def test_a_failed_adaptation_is_a_warning(state: State) -> None:
     assert not {"statistics share", "deployed share"} & values.keys()
 
 
+@pytest.mark.parametrize(("state", "seconds", "warns"), [(State.ADAPTING, 31, True), (State.ADAPTING, 29, False)])
+def test_an_adaptation_without_progress_is_a_warning(state: State, seconds: float, warns: bool) -> None:
+    status = StreamStatus(state, message="adapting to 10 frames")
+    diagnostic = adaptation_diagnostic("ditta", "/camera", status, idle_seconds=seconds)
+    assert diagnostic.level == (DiagnosticStatus.WARN if warns else DiagnosticStatus.OK)
+    assert diagnostic.message == f"adapting to 10 frames{'; no progress for 31 s' if warns else ''}"
+
+
 def test_what_was_taken_of_the_last_adaptation_is_told() -> None:
     report = AdaptationReport(True, "the decoder was refused", statistics_share=0.254, deployed_share=0.0)
     diagnostic = adaptation_diagnostic("ditta", "/camera", StreamStatus(State.ADAPTED, 1, report=report))
