@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import util
 
+from ditta_core.types import AdaptationFailed
 from ditta_ros.doctor.installation import INSTALL_ROS
 from ditta_ros.process.children import ReplayError
 
@@ -16,8 +17,8 @@ def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: st
     """Run a command, and print in one line why it fails. SIGTERM is as good as Ctrl-C: nothing unfinished stays behind.
 
     Returns:
-        0; 1 for a replay that did not come to its end; 2 for bad input, or where a package is missing that pip installs
-        with ``extra``; 130 after Ctrl-C.
+        0; 1 for a replay that did not come to its end, or a method whose adaptations all failed; 2 for bad input, or
+        where a package is missing that pip installs with ``extra``; 130 after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -25,7 +26,7 @@ def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: st
         return 0
     except KeyboardInterrupt:
         code, problem = 130, interrupted
-    except ReplayError as error:
+    except (ReplayError, AdaptationFailed) as error:
         code, problem = 1, str(error)
     except ModuleNotFoundError as error:
         code, problem = 2, f"{error}: pip install 'ditta_ros[{extra}]' (from a checkout: '.[{extra}]')"

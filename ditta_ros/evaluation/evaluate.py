@@ -30,11 +30,13 @@ from ditta_core.evaluation.store import TrialStore
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
-from ditta_core.report.results import results_table, to_json
+from ditta_core.report.results import listed, problem_lines, results_table, to_json, unadapted_methods
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
+from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
+from ditta_core.types import AdaptationFailed
 from ditta_ros.bags.reader import is_bag
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
@@ -174,6 +176,8 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     sequences = _open_inputs(options)
     model = load_model(evaluation.setup.source)
     check_sequences(evaluation, sequences, model)
+    if any(name == NODE or METHODS[name].uses_teacher for name in evaluation.methods):
+        build_teacher(evaluation.setup.teacher, model.mean.device)  # what it lacks is told before hours of work
     config = _configuration(options, evaluation, sequences)
     folder = options.work / _run_key(config, sequences, evaluation.setup)
     if options.fresh:
@@ -224,8 +228,17 @@ def _run_trials(
 
 
 def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> None:
-    """Print the table, write what was asked for, and forget the parts of the run."""
-    print(f"\n{results_table(finished.result).to_text()}")
+    """Print the table, write what was asked for, and forget the parts of the run.
+
+    Raises:
+        OSError: a file cannot be written; the parts are kept.
+        AdaptationFailed: every adaptation of a method failed, so that its rows are not its own; all was written.
+    """
+    print(
+        "\n".join(
+            ["", results_table(finished.result).to_text(), *(f"! {each}" for each in problem_lines(finished.result))]
+        )
+    )
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(to_json(finished.result), encoding="utf-8")
@@ -236,3 +249,5 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
             write_evaluation_report(finished.result, sequences, finished.mask, options.report, bar.update)
         print(f"report: {options.report / 'report.html'}")
     finished.store.remove()
+    if failed := unadapted_methods(finished.result):
+        raise AdaptationFailed(f"every adaptation of {listed(failed)} failed; the reasons stand under the table")
