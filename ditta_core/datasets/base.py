@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class VideoSequence(ABC):
         """Time of frame ``index`` in nanoseconds since the first."""
         return round(index / self.frame_rate * 1e9)
 
+    def source_paths(self) -> Sequence[Path]:
+        """Files and folders that everything in it is read from; none where it is made, not read."""
+        return ()
+
     def frame(self, index: int) -> Frame:
         """Frame ``index`` with its stamp."""
         return Frame(self.image(index), self.stamp(index), self.name)
@@ -76,3 +81,6 @@ class SequenceView(VideoSequence):
 
     def stamp(self, index: int) -> int:
         return self.original.stamp(index)
+
+    def source_paths(self) -> Sequence[Path]:
+        return self.original.source_paths()

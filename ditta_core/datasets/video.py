@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class ImageFolder(VideoSequence):
     def __len__(self) -> int:
         return len(self.image_paths)
 
+    def source_paths(self) -> Sequence[Path]:
+        return self.image_paths
+
     def image(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.image_paths[index])
 
@@ -75,6 +79,9 @@ class VideoFile(VideoSequence):
 
     def __len__(self) -> int:
         return self._length
+
+    def source_paths(self) -> Sequence[Path]:
+        return (self.path,)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         if not 0 <= index < self._length:

@@ -80,6 +80,20 @@ def load_huggingface(name: str, allow_download: bool = False, allow_pickle: bool
     return SplitTransformer(network, outputs, pixel_format).eval()
 
 
+def cached_snapshot(name: str) -> Path | None:
+    """The folder of a checkpoint's files in the local cache by its id; None where there is none."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # no id at all
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
 def require_transformers() -> None:
     """Raise a ValueError unless the package is installed and fits what it needs."""
     try:
