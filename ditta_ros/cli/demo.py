@@ -31,6 +31,8 @@ def add_demo_parser(commands: Any) -> None:
     add("--teacher", default="flow", help="one of those that `ditta models` lists")
     add("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
     add("--device", default="cpu", help="torch device, such as cuda:0")
+    add("--allow-download", action="store_true", help="fetch models by hub id that are not here yet")
+    add("--allow-pickle", action="store_true", help="read hf: weights that are not in safetensors files")
     add("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of the report")
     add(
         "--pace",
@@ -64,6 +66,8 @@ def demo(options: argparse.Namespace) -> None:
             model=options.model,
             classes=options.classes,
             device=options.device,
+            allow_download=options.allow_download,
+            allow_pickle=options.allow_pickle,
             teacher=options.teacher,
             teacher_checkpoint=options.teacher_checkpoint,
             warmup_ratio=options.warmup_ratio,

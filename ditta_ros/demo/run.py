@@ -55,7 +55,7 @@ class DemoOptions:
         out: Folder for everything that the demo writes.
         lockstep: Whether a frame is sent only when the mask of the last one is there, so that none is dropped.
         timeout: Seconds that the node has to be adapted.
-        model, classes, device, teacher, teacher_checkpoint: Parameters of the node.
+        model, classes, device, allow_download, allow_pickle, teacher, teacher_checkpoint: Parameters of the node.
         warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None.
         warmup_frames: Length of the warm-up in frames.
         input_size: Network input (width, height); None for the node's default.
@@ -68,6 +68,8 @@ class DemoOptions:
     model: str = "camvid"
     classes: str = ""
     device: str = "cpu"
+    allow_download: bool = False
+    allow_pickle: bool = False
     teacher: str = "flow"
     teacher_checkpoint: str = ""
     warmup_ratio: int = 10
@@ -80,6 +82,8 @@ class DemoOptions:
             "model": self.model,
             "classes": self.classes,
             "device": self.device,
+            "allow_download": self.allow_download,
+            "allow_pickle": self.allow_pickle,
             "teacher": self.teacher,
             "teacher_checkpoint": self.teacher_checkpoint,
             # What the demo is to count is what the node passes over, not what the middleware loses before.
