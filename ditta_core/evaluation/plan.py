@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ditta_core.adaptation.config import warmup_length
+from ditta_core.adaptation.config import LARGEST_SEED, warmup_length
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.corruptions import Corruption
 from ditta_core.evaluation.measurement import WINDOWS, GroundTruth
@@ -13,9 +13,6 @@ from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import METHODS
 from ditta_core.evaluation.trial import Trial
 from ditta_core.segmentation.base import SegmentationModel
-
-LARGEST_SEED = 2**31 - 1
-"""Largest seed of the node."""
 
 
 @dataclass(frozen=True)

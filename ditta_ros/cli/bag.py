@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_ros.cli.arguments import exit_code
+from ditta_ros.cli.arguments import exit_code, nonnegative, positive
 
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
@@ -32,7 +32,12 @@ def add_bag_parser(commands: Any) -> None:
     add("out", type=Path, metavar="OUT", help="folder of the bag")
     add("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
-    add("--frame-rate", type=float, metavar="HZ", help="frame rate of a folder (default: that of the data set)")
+    add(
+        "--frame-rate",
+        type=positive,
+        metavar="HZ",
+        help="frame rate of a folder (default: that of the data set)",
+    )
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
     compression = "compression of images; labels are never compressed (default: none)"
     add("--compressed", choices=("jpeg", "png", "none"), default="none", help=compression)
@@ -44,7 +49,13 @@ def add_bag_parser(commands: Any) -> None:
     add("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
     add("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
     add("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
-    add("--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ")
+    add(
+        "--slop",
+        type=nonnegative,
+        default=0.0,
+        metavar="S",
+        help="seconds by which stamps of image and labels may differ",
+    )
     add("--json", action="store_true", help="print JSON")
 
 

@@ -35,10 +35,9 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
-from ditta_core.types import AdaptationFailed
 from ditta_ros.bags.reader import is_bag
 from ditta_ros.bags.sequence import BagSequence
-from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
+from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
@@ -254,7 +253,7 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
 
     Raises:
         OSError: a file cannot be written; the parts are kept.
-        AdaptationFailed: every adaptation of a method failed, so that its rows are not its own; all was written.
+        NothingAdaptedError: every adaptation of a method failed, so that its rows are not its own; all was written.
     """
     lines = [results_table(finished.result).to_text(), *(f"! {line}" for line in problem_lines(finished.result))]
     print("\n" + "\n".join(lines))
@@ -268,7 +267,7 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
     finally:
         finished.store.close()
     if failed := unadapted_methods(finished.result):
-        raise AdaptationFailed(f"every adaptation of {listed(failed)} failed; the reasons stand under the table")
+        raise NothingAdaptedError(f"every adaptation of {listed(failed)} failed; the reasons stand under the table")
 
 
 def _write_report(folder: Path, finished: FinishedEvaluation) -> None:
