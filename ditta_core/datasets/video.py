@@ -88,6 +88,10 @@ class VideoFile(VideoSequence):
             raise IndexError(f"expected a frame of 0..{self._length - 1} of {self.path}, but got {index}")
         self._go_to(index)
         image = self._read()
+        if image is None:  # some files of a single frame have been read to their end, and seek no more
+            self._open()
+            self._go_to(index)
+            image = self._read()
         if image is None:
             raise ValueError(f"expected {self._length} frames in {self.path}, but frame {index} of it is damaged")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -135,10 +136,12 @@ def output_folder(text: str) -> Path:
     existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not existing.is_dir():
         raise argparse.ArgumentTypeError(f"expected a folder to write to, but {existing} is none; choose another")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
         raise argparse.ArgumentTypeError(
-            f"expected a folder to write to, but {existing} is not writable; choose another"
-        )
+            f"expected a folder to write to, but {existing} cannot be written to ({error.strerror}); choose another"
+        ) from error
     return path
 
 

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ditta_core.adaptation.guard import shows_something
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_video
 from ditta_core.evaluation.measurement import GroundTruth, Measurement
 from ditta_core.evaluation.scores import Scores
+from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.report.demo_page import (
     Accuracy,
     BothStreams,
@@ -137,6 +139,7 @@ def run_demo(options: DemoOptions) -> DemoSummary:
             f"expected a warm-up shorter than the video, which has {len(sequence)} frames, but got "
             f"{config.warmup_frames}; choose fewer with --warmup-frames"
         )
+    _require_something_shown(sequence)
     model = load_model(parameters.model_source())
     recording = Recording(options.out / "recording")
     with Processes(options.out / "log") as processes:
@@ -146,6 +149,16 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         with _progress_bar(len(sequence), "playing") as bar:
             _Rounds(stream, options, sequence, bar).play()
     return _write_demo_report(options, sequence, model, config, recording)
+
+
+def _require_something_shown(sequence: VideoSequence) -> None:
+    """Raise a ValueError where the node would wait for ever for a frame that it adapts to."""
+    restorer = ImageRestorer()
+    if not any(shows_something(frame.image) or shows_something(restorer(frame).image) for frame in sequence):
+        raise ValueError(
+            f"expected a video that shows something to adapt to, but all {len(sequence)} frames of {sequence.name} are "
+            f"of one colour or mere noise; give another one, or check how it was recorded"
+        )
 
 
 # --- while it plays ------------------------------------------------------------------------------------------------
