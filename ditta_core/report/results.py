@@ -232,9 +232,8 @@ def problem_lines(result: EvaluationResult) -> tuple[str, ...]:
     """A sentence for each reason for which adaptations of a row failed or lack a part; few for each row."""
     lines = []
     for row in result.results:
-        where = [f"{row.warmup_ratio} % warm-up"] * (row.warmup_ratio is not None) + [row.corruption] * bool(
-            row.corruption
-        )
+        ratio = [] if row.warmup_ratio is None else [f"{row.warmup_ratio} % warm-up"]
+        where = ratio if row.corruption is None else [*ratio, row.corruption]
         name = f"{row.method} ({', '.join(where)})" if where else row.method
         for problem in row.problems[:_SHOWN_PROBLEMS]:
             end = "failed, so that the unadapted model was measured" if problem.failed else "were adapted to in part"

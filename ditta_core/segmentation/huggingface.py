@@ -199,7 +199,8 @@ def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
     factor = 255.0
     if preprocessor.get("do_rescale", True):
         factor *= _channels(preprocessor, "rescale_factor", 1 / 255, divides=True)[0]
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     # Preprocessors without the setting are those of networks that are fed plain 0..1.
     if preprocessor.get("do_normalize", "image_mean" in preprocessor or not preprocessor):
         mean = _channels(preprocessor, "image_mean", IMAGENET_MEAN)

@@ -87,7 +87,8 @@ class OnlineMethod(Method):
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         super().__init__(setup, model)
-        self.reset()
+        self.learner: OnlineAdapter | None = None
+        self.generation, self.left_out, self.first_failure = 0, 0, ""
 
     @abstractmethod
     def new_learner(self) -> OnlineAdapter:
@@ -160,6 +161,5 @@ class OnlineMethod(Method):
         )
 
     def reset(self) -> None:
-        self.learner: OnlineAdapter | None = None
-        self.generation = 0
-        self.left_out, self.first_failure = 0, ""
+        self.learner = None
+        self.generation, self.left_out, self.first_failure = 0, 0, ""
