@@ -51,13 +51,21 @@ def test_a_covered_lens_is_told_with_its_numbers(tmp_path: Path, capfd: pytest.C
     assert problem["reason"] in (report / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_network_input_that_the_model_does_not_take(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(drive(tmp_path / "drive")), "--method", "source", "--vc-windows", "0"]
+    assert main([*command, "--input-size", "130x90", "--work", str(tmp_path / "work")]) == 2
+    said = capfd.readouterr().err
+    assert "multiples of 16 pixels for this model, but got 130x90; take 128x96" in said
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--teacher", "sam3"), "sam3"),
         (("--teacher", "object_vote:sam2_transformers", "--teacher-checkpoint", "gone/folder"), "gone/folder"),
         (("--method", "tracker_refine", "--teacher", "object_vote:sam2_transformers"), "checkpoint"),
-        (("--seed", "9999999999"), "seed"),
+        (("--seed", "9999999999"), "--seed: expected a whole number of 0 to 2147483647"),
         (("--seed", "2147483647", "--repeats", "2"), "seeds of 0 to 2147483647"),
     ],
 )
