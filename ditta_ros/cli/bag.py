@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_ros.cli.arguments import exit_code, nonnegative, positive
+from ditta_ros.cli.arguments import exit_code, positive
 
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
@@ -49,13 +49,7 @@ def add_bag_parser(commands: Any) -> None:
     add("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
     add("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
     add("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
-    add(
-        "--slop",
-        type=nonnegative,
-        default=0.0,
-        metavar="S",
-        help="seconds by which stamps of image and labels may differ",
-    )
+    add("--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ")
     add("--json", action="store_true", help="print JSON")
 
 
