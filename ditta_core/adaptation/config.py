@@ -7,6 +7,9 @@ from typing import Any
 
 from ditta_core.inference.config import DEFAULT_SEED
 
+LARGEST_SEED = 2**31 - 1
+"""Seeds are whole numbers of 0 to this."""
+
 RESTORED_SHARE = 2.0
 """Factor on the share of the warm-up's statistics where the clip was full of noise, chosen in
 docs/ablations.md#share-of-the-statistics-under-noise."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ class VideoSequence(ABC):
         """Where frame ``index`` comes from, for messages."""
         return f"frame {index} of {self.name}"
 
+    def source_paths(self) -> Sequence[Path]:
+        """Files and folders that everything in it is read from; none where it is made, not read."""
+        return ()
+
     def frame(self, index: int) -> Frame:
         """Frame ``index`` with its stamp."""
         return Frame(self.image(index), self.stamp(index), self.name)
@@ -83,3 +88,6 @@ class SequenceView(VideoSequence):
 
     def origin(self, index: int) -> str:
         return self.original.origin(index)
+
+    def source_paths(self) -> Sequence[Path]:
+        return self.original.source_paths()

@@ -74,6 +74,9 @@ class ImageSequence(VideoSequence):
     def origin(self, index: int) -> str:
         return str(self.image_paths[index])
 
+    def source_paths(self) -> Sequence[Path]:
+        return [*self.image_paths, *(path for path in self.label_paths if path is not None)]
+
     def image(self, index: int) -> NDArray[np.uint8]:
         image = read_image(self.image_paths[index])
         # Labels are mostly asked for right after their image: then its size need not be read from the file again.

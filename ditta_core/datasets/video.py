@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ class ImageFolder(VideoSequence):
 
     def __len__(self) -> int:
         return len(self.image_paths)
+
+    def source_paths(self) -> Sequence[Path]:
+        return self.image_paths
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.image_paths[index])
@@ -110,11 +114,18 @@ class VideoFile(VideoSequence):
     def origin(self, index: int) -> str:
         return f"frame {index} of {self.path}"
 
+    def source_paths(self) -> Sequence[Path]:
+        return (self.path,)
+
     def image(self, index: int) -> NDArray[np.uint8]:
         if not 0 <= index < self._length:
             raise IndexError(f"expected a frame of 0..{self._length - 1} of {self.path}, but got {index}")
         self._go_to(index)
         image = self._read()
+        if image is None:  # some files of a single frame have been read to their end, and seek no more
+            self._open()
+            self._go_to(index)
+            image = self._read()
         if image is None:
             raise ValueError(f"expected {self._length} frames in {self.path}, but frame {index} of it is damaged")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

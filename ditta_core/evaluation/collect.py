@@ -61,7 +61,6 @@ def collect(
 
 def _run_of(records: Sequence[tuple[TrialRecord, Trial, int]]) -> MethodRun:
     """One method in one repeat, over all videos, each with the beginning of its measured frames."""
-    reports = [record.report for record, _, _ in records if record.report is not None]
     memory = [record.peak_memory_mb for record, _, _ in records if record.peak_memory_mb is not None]
     of_node = [(record.latencies, trial, first) for record, trial, first in records if record.latencies is not None]
     latencies = [value for values, _, first in of_node for index, value in values.items() if index >= first]
@@ -70,8 +69,12 @@ def _run_of(records: Sequence[tuple[TrialRecord, Trial, int]]) -> MethodRun:
         seconds=sum(
             seconds for record, _, first in records for index, seconds in record.seconds.items() if index >= first
         ),
-        adaptation_seconds=[report.seconds for report in reports if report.succeeded],
-        failed_adaptations=sum(not report.succeeded for report in reports),
+        adaptation_seconds=[
+            record.report.seconds
+            for record, trial, _ in records
+            if trial.warmup_frames and record.report is not None and record.report.succeeded
+        ],
+        reports=[record.report for record, _, _ in records if record.report is not None],
         peak_memory_mb=max(memory, default=None),
         latencies=latencies if of_node else None,
         dropped=sum(len(trial.sequence) - first for _, trial, first in of_node) - len(latencies) if of_node else None,

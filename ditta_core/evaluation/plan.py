@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ditta_core.adaptation.config import warmup_length
+from ditta_core.adaptation.config import LARGEST_SEED, warmup_length
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.corruptions import Corruption
 from ditta_core.evaluation.measurement import WINDOWS, GroundTruth
@@ -50,6 +50,11 @@ class EvaluationOptions:
             raise ValueError(f"expected warm-up ratios of 1 to 99 %, which leave frames to measure, but got {wrong}")
         if self.repeats < 1 or self.threads < 1:
             raise ValueError(f"expected repeats and threads of at least 1, but got {self.repeats} and {self.threads}")
+        if not 0 <= self.setup.seed <= LARGEST_SEED - (self.repeats - 1):
+            raise ValueError(
+                f"expected seeds of 0 to {LARGEST_SEED}, successive ones for the repeats, but got {self.setup.seed} "
+                f"for the first of {self.repeats}"
+            )
         if not set(self.windows) <= set(WINDOWS):
             raise ValueError(f"expected windows of {WINDOWS} frames, but got {self.windows}")
 
@@ -114,8 +119,11 @@ def check_sequences(options: EvaluationOptions, sequences: Sequence[VideoSequenc
 
     Raises:
         ValueError: there is no video, two have the same name, one has no frame to measure, its labels and the model
-            have no classes in common, or no video is long enough for a window of video consistency.
+            have no classes in common, no video is long enough for a window of video consistency, or the model does
+            not take the network input of the setup.
     """
+    if options.setup.input_size is not None:
+        model.check_input_size(options.setup.input_size)
     names = [sequence.name for sequence in sequences]
     if not sequences or len(set(names)) < len(names):
         raise ValueError(f"expected videos with a name each, but got {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList
 from ditta_core.evaluation.measurement import Measurement
 from ditta_core.evaluation.metrics import ConfusionMatrix, mean_of_valid, percent
+from ditta_core.types import AdaptationReport
 
 Protocol = Literal["w2f", "whole"]
 """``w2f``: warm-up-then-freeze, measured on the frames after the warm-up. ``whole``: measured on all frames, the
@@ -104,6 +106,21 @@ class VideoResult:
 
 
 @dataclass(frozen=True)
+class AdaptationProblem:
+    """Adaptations of one row that ended alike, and not as they should.
+
+    Attributes:
+        reason: What went wrong, in one sentence.
+        count: Number of videos, over all repeats.
+        failed: Whether the unadapted model served; otherwise only a part of what was learned was left out.
+    """
+
+    reason: str
+    count: int
+    failed: bool
+
+
+@dataclass(frozen=True)
 class MethodResult:
     """One row of the table: a method at one warm-up ratio under one corruption, over all videos.
 
@@ -126,6 +143,8 @@ class MethodResult:
         videos: Result of each video.
         latency_ms: Quantiles p50, p95, p99 from a frame's publication to the arrival of its mask; of the node only.
         dropped: Number of frames that got no mask; of the node only.
+        adaptations: Number of videos, over all repeats, that were to be adapted to.
+        problems: Adaptations that failed or lack a part, by their reason, the most frequent first.
     """
 
     method: str
@@ -144,6 +163,13 @@ class MethodResult:
     videos: tuple[VideoResult, ...]
     latency_ms: Mapping[str, float] | None = None
     dropped: int | None = None
+    adaptations: int = 0
+    problems: tuple[AdaptationProblem, ...] = ()
+
+    @property
+    def is_unadapted(self) -> bool:
+        """Whether every adaptation failed, so that all numbers are those of the unadapted model."""
+        return 0 < self.adaptations == self.failed_adaptations
 
 
 @dataclass(frozen=True)
@@ -171,7 +197,7 @@ class MethodRun:
         measurements: Measurement of each video.
         seconds: Seconds that the method took for the measured frames.
         adaptation_seconds: Seconds of each adaptation that succeeded.
-        failed_adaptations: Number of videos whose adaptation failed.
+        reports: Report of each adaptation.
         peak_memory_mb: Highest memory of all videos.
         latencies: Milliseconds of each mask; of the node only.
         dropped: Number of frames without a mask; of the node only.
@@ -180,7 +206,7 @@ class MethodRun:
     measurements: Sequence[Measurement]
     seconds: float
     adaptation_seconds: Sequence[float] = ()
-    failed_adaptations: int = 0
+    reports: Sequence[AdaptationReport] = ()
     peak_memory_mb: float | None = None
     latencies: Sequence[float] | None = None
     dropped: int | None = None
@@ -202,6 +228,7 @@ def method_result(
     seconds = sum(run.seconds for run in repeats)
     adaptation_seconds = [value for run in repeats for value in run.adaptation_seconds]
     latencies = [value for run in repeats for value in run.latencies or ()]
+    reports = [report for run in repeats for report in run.reports]
     quantiles = {f"p{share}": float(np.percentile(latencies, share)) for share in (50, 95, 99)} if latencies else None
     return MethodResult(
         method=method,
@@ -215,9 +242,19 @@ def method_result(
         confusion=confusion.counts,
         fps=frames / seconds if seconds > 0 else 0.0,
         adaptation_seconds=float(np.mean(adaptation_seconds)) if adaptation_seconds else None,
-        failed_adaptations=sum(run.failed_adaptations for run in repeats),
+        failed_adaptations=sum(not report.succeeded for report in reports),
         peak_memory_mb=max((run.peak_memory_mb for run in repeats if run.peak_memory_mb is not None), default=None),
         videos=tuple(map(VideoResult.of, first.measurements)),
         latency_ms=quantiles,
         dropped=None if first.dropped is None else sum(run.dropped or 0 for run in repeats),
+        adaptations=len(reports),
+        problems=_problems_of(reports),
     )
+
+
+def _problems_of(reports: Sequence[AdaptationReport]) -> tuple[AdaptationProblem, ...]:
+    """What went wrong in adaptations, each reason once, the most frequent first."""
+    ends = Counter(
+        (report.reason, not report.succeeded) for report in reports if not report.succeeded or report.refused
+    )
+    return tuple(AdaptationProblem(reason, count, failed) for (reason, failed), count in ends.most_common())

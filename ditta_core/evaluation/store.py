@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +22,80 @@ from ditta_core.evaluation.trial import Trial, TrialRecord, decode_mask
 from ditta_core.types import AdaptationReport
 
 _RECORD = "record.json"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class _Lock:
+    """The open lock file of a folder, and whether it is ours."""
+
+    file: IO[bytes]
+    held: bool
+
+
+def _lock_of(folder: Path) -> _Lock | None:
+    """Try to lock a folder, which is made where it does not exist; None where it was removed meanwhile."""
+    with suppress(FileExistsError):
+        folder.mkdir()
+    path = folder / _LOCK
+    try:
+        file = path.open("wb")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return _Lock(file, held=True)
+    except BlockingIOError:
+        file.close()
+        return _Lock(file, held=False)
+    except FileNotFoundError:
+        pass
+    except OSError:  # a file system without locks: as good as it gets
+        return _Lock(file, held=True)
+    file.close()
+    return None
 
 
 class TrialStore:
-    """Keeps records of trials in a folder, which is made where it does not exist, each one whole or not at all."""
+    """Keeps records of trials in a folder, which is made where it does not exist, each one whole or not at all.
+
+    Of several processes, one at a time may use a folder; :meth:`claim` sees to that.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock: IO[bytes] | None = None
+
+    @classmethod
+    def claim(cls, parent: Path, name: str) -> TrialStore:
+        """The store ``name`` in a folder; the next free one, ``name-2`` and so on, while other processes use it.
+
+        It is held until :meth:`close` or :meth:`remove`, or the end of the process.
+        """
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            while (lock := _lock_of(folder)) is None:
+                pass  # the folder was removed meanwhile
+            if lock.held:
+                store = cls(folder)
+                store._lock = lock.file
+                return store
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def clear(self) -> None:
+        """Forget all records, and hold the folder on."""
+        for entry in self.folder.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry)
 
     def has(self, trial: Trial) -> bool:
         """Whether the trial is done."""
@@ -63,8 +134,11 @@ class TrialStore:
         return decode_mask(path.read_bytes()) if path.is_file() else None
 
     def remove(self) -> None:
-        """Forget all records."""
-        shutil.rmtree(self.folder)
+        """Forget all records, and the folder too."""
+        gone = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".removed-"))
+        self.folder.rename(gone)  # at once: another process finds the folder whole or not at all
+        self.close()
+        shutil.rmtree(gone)
 
 
 def _measurement(values: dict[str, Any]) -> Measurement:

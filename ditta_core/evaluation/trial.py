@@ -75,7 +75,7 @@ class TrialRecord:
         measurements: Measurement of each beginning.
         seconds: Seconds that the method took for each frame of the video, by index; frames not shown are missing.
         masks: Label images by frame index, as PNG; only the node leaves some out.
-        report: Report of the adaptation; None without one.
+        report: Report of the adaptation, or of learning while observing; None without either.
         peak_memory_mb: Highest memory of the process, or on CUDA of the device; None where it cannot be known.
         latencies: Milliseconds from the publication of a frame to the arrival of its mask, by index; of the node only.
     """
@@ -168,6 +168,7 @@ def run_trial(
             observe(trial.warmup_frames, len(seen))
         else:
             observe(0, len(seen))
+            report = method.learned()
     measurements = measure_masks(trial, model, masks, step)
     return TrialRecord(measurements, seconds, masks, report, memory.megabytes)
 

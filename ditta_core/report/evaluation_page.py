@@ -36,6 +36,7 @@ from ditta_core.report.results import (
     main_comparisons,
     main_measure,
     methods_of,
+    problem_lines,
     reference_method,
     summary_sentence,
     to_json,
@@ -104,6 +105,7 @@ def write_evaluation_report(
         summary=summary_sentence(result),
         reference=reference_method(result),
         main_title=full_title(main),
+        problems=problem_lines(result),
         scores=gallery.plot(
             "scores",
             "Scores at a glance",

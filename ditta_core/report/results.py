@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ditta_core.evaluation.scores import EvaluationResult, MethodResult, Protocol, Scores, VideoResult
+from ditta_core.evaluation.scores import (
+    AdaptationProblem,
+    EvaluationResult,
+    MethodResult,
+    Protocol,
+    Scores,
+    VideoResult,
+)
 from ditta_core.report.tables import Table, number
 
 
@@ -46,7 +53,7 @@ def to_json(result: EvaluationResult) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    if isinstance(value, Scores | VideoResult | MethodResult):
+    if isinstance(value, Scores | VideoResult | AdaptationProblem | MethodResult):
         values: dict[str, Any] = {}
         for field in fields(value):
             inner = _json_value(getattr(value, field.name))
@@ -160,8 +167,12 @@ class Measure:
         return f"{self.value_text(row)} {self.spread_text(row)}".rstrip()
 
     def best(self, rows: Sequence[MethodResult]) -> frozenset[int]:
-        """Which rows are best: all that show the best value; none where no two rows show different ones."""
-        shown = {index: value for index, row in enumerate(rows) if (value := self.shown(row)) is not None}
+        """Which rows are best: all that show the best value; none where no two rows show different ones.
+
+        A row of which every adaptation failed has no numbers of its method, and is never best.
+        """
+        own = ((index, self.shown(row)) for index, row in enumerate(rows) if not row.is_unadapted)
+        shown = {index: value for index, value in own if value is not None}
         if len(set(shown.values())) < 2 or not self.better:
             return frozenset()
         best = max(self.better * value for value in shown.values())
@@ -192,7 +203,7 @@ def results_table(result: EvaluationResult) -> Table:
     """Methods at each warm-up ratio and under each corruption, for the terminal.
 
     The best of each column among the rows that compare is marked with ``*``, ties all of them; the spread over the
-    repeats follows its value.
+    repeats follows its value. A row with adaptations that failed or lack a part, :func:`problem_lines`, has a ``!``.
     """
     groups = comparisons(result)
     mixed = len({group.protocol for group in groups}) > 1
@@ -208,8 +219,35 @@ def results_table(result: EvaluationResult) -> Table:
                 measure.text(row) + ("*" if index in winners else " ")
                 for measure, winners in zip(TABLE_MEASURES, best, strict=True)
             )
-            rows.append((row.method, *shared, str(row.frames), *marked))
+            rows.append((row.method + " !" * bool(row.problems), *shared, str(row.frames), *marked))
     return Table((*columns, *(f"{measure.title} " for measure in TABLE_MEASURES)), tuple(rows))
+
+
+# --- what went wrong -----------------------------------------------------------------------------------------------
+
+_SHOWN_PROBLEMS = 5
+
+
+def problem_lines(result: EvaluationResult) -> tuple[str, ...]:
+    """A sentence for each reason for which adaptations of a row failed or lack a part; few for each row."""
+    lines = []
+    for row in result.results:
+        ratio = [] if row.warmup_ratio is None else [f"{row.warmup_ratio} % warm-up"]
+        where = ratio if row.corruption is None else [*ratio, row.corruption]
+        name = f"{row.method} ({', '.join(where)})" if where else row.method
+        for problem in row.problems[:_SHOWN_PROBLEMS]:
+            end = "failed, so that the unadapted model was measured" if problem.failed else "were adapted to in part"
+            what = "adaptations" if problem.failed else "videos"
+            lines.append(f"{name}: {problem.count} of {row.adaptations} {what} {end}: {problem.reason}")
+        if (more := len(row.problems) - _SHOWN_PROBLEMS) > 0:
+            lines.append(f"{name}: {more} more reasons, which the JSON holds")
+    return tuple(lines)
+
+
+def unadapted_methods(result: EvaluationResult) -> tuple[str, ...]:
+    """Methods of which every adaptation of every row failed."""
+    adapted = {row.method for row in result.results if not row.is_unadapted}
+    return tuple(method for method in methods_of(result.results) if method not in adapted)
 
 
 # --- what stands out -----------------------------------------------------------------------------------------------
@@ -259,7 +297,13 @@ def featured_methods(result: EvaluationResult) -> tuple[str, ...]:
 
 
 def summary_sentence(result: EvaluationResult) -> str:
-    """Which method is best, and by how much against the reference."""
+    """Which method is best, and by how much against the reference; and which methods failed altogether."""
+    failed = unadapted_methods(result)
+    note = f" Every adaptation of {listed(failed)} failed: these numbers are the unadapted model's." if failed else ""
+    return _best_method_sentence(result) + note
+
+
+def _best_method_sentence(result: EvaluationResult) -> str:
     measure, groups, reference = main_measure(result), main_comparisons(result), reference_method(result)
     title = "mean IoU" if measure is MIOU else "flow-warped consistency"
     if all(measure.shown(row) is None for group in groups for row in group.results):

@@ -165,6 +165,22 @@ class SegmentationModel(nn.Module):
         rounded = [max(multiple, int(side * scale / multiple + 0.5) * multiple) for side in (height, width)]
         return rounded[0], rounded[1]
 
+    def check_input_size(self, input_size: tuple[int, int]) -> None:
+        """Raise a ValueError with a remedy where the model takes no network input of this size (H, W)."""
+        height, width = input_size
+        if self.fixed_input_size is not None and self.fixed_input_size != (height, width):
+            own_height, own_width = self.fixed_input_size
+            raise ValueError(
+                f"expected a network input of {own_width}x{own_height} pixels, the only one that the position "
+                f"embeddings of this model admit, but got {width}x{height}; leave the input size to the model"
+            )
+        if self.fixed_input_size is None and (height % self.size_multiple or width % self.size_multiple):
+            near_height, near_width = self.input_size(input_size, 0)
+            raise ValueError(
+                f"expected a network input with sides in multiples of {self.size_multiple} pixels for this model, but "
+                f"got {width}x{height}; take {near_width}x{near_height}"
+            )
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, H, W] -> logits enlarged to [N, C', H, W]."""
         logits = self.classify(self.decode(self.encode(pixels)))

@@ -161,7 +161,12 @@ def _build_backbone(shape: SegformerShape, state: Mapping[str, Tensor]) -> Segfo
     with quiet_unless(False):
         try:
             backbone, info = SegformerModel.from_pretrained(
-                None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+                None,
+                config=config,
+                state_dict=dict(state),
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
         except RuntimeError as error:
             raise ValueError(f"the backbone does not fit {shape}: {error}") from error

@@ -8,6 +8,7 @@ that it brings along is never run.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,20 @@ def load_huggingface(name: str, allow_download: bool = False, allow_pickle: bool
     return SplitTransformer(network, outputs, pixel_format).eval()
 
 
+def cached_snapshot(name: str) -> Path | None:
+    """The folder of a checkpoint's files in the local cache by its id; None where there is none."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # no id at all
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
 def require_transformers() -> None:
     """Raise a ValueError unless the package is installed and fits what it needs."""
     try:
@@ -98,11 +113,18 @@ def _load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     if checkpoint.is_folder and not (Path(checkpoint.location) / "config.json").is_file():
         raise FileNotFoundError(f"expected {checkpoint.location}/config.json, but there is none; {checkpoint.remedy}")
     try:
-        config = AutoConfig.from_pretrained(checkpoint.location, local_files_only=not checkpoint.allow_download)
+        config = AutoConfig.from_pretrained(
+            checkpoint.location, local_files_only=not checkpoint.allow_download, trust_remote_code=False
+        )
     except OSError as error:
         reason = f"({first_line(error)}); {checkpoint.remedy}"
         raise FileNotFoundError(f"expected the checkpoint {checkpoint.name!r}, but it is not there {reason}") from error
     except (ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"expected a network that is part of transformers, but {checkpoint.name} brings code of its own, which "
+                f"is never run; take a checkpoint without"
+            ) from error
         raise ValueError(
             f"expected a configuration that the installed transformers knows in {checkpoint.name}: {first_line(error)}"
         ) from error
@@ -168,18 +190,42 @@ def pixel_format_of(preprocessor: Mapping[str, Any]) -> PixelFormat:
     """The normalisation that a preprocessor's settings describe; ImageNet's where they say nothing.
 
     A preprocessor multiplies values 0..255 by its rescale factor f, where it rescales, then takes (x − mean) / std,
-    where it normalises. For values in 0..1 that is (x − mean / 255 f) / (std / 255 f).
+    where it normalises. For values in 0..1 that is (x − mean / 255 f) / (std / 255 f). Mean and std may also be one
+    number for all channels.
+
+    Raises:
+        ValueError: a value is no number, or none that a pixel can be divided by, or there are not three of it.
     """
-    factor = 255 * float(preprocessor.get("rescale_factor", 1 / 255)) if preprocessor.get("do_rescale", True) else 255.0
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    factor = 255.0
+    if preprocessor.get("do_rescale", True):
+        factor *= _channels(preprocessor, "rescale_factor", 1 / 255, divides=True)[0]
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     # Preprocessors without the setting are those of networks that are fed plain 0..1.
     if preprocessor.get("do_normalize", "image_mean" in preprocessor or not preprocessor):
-        mean, std = preprocessor.get("image_mean") or IMAGENET_MEAN, preprocessor.get("image_std") or IMAGENET_STD
+        mean = _channels(preprocessor, "image_mean", IMAGENET_MEAN)
+        std = _channels(preprocessor, "image_std", IMAGENET_STD, divides=True)
     return PixelFormat(
-        tuple(float(value) / factor for value in mean),
-        tuple(float(value) / factor for value in std),
+        tuple(value / factor for value in mean),
+        tuple(value / factor for value in std),
         blue_first=bool(preprocessor.get("do_flip_channel_order", False)),
     )
+
+
+def _channels(
+    preprocessor: Mapping[str, Any], name: str, default: float | tuple[float, ...], divides: bool = False
+) -> tuple[float, ...]:
+    """A setting as three finite numbers, none of them 0 where it ``divides``; one number stands for all channels."""
+    given = preprocessor.get(name)
+    value = default if given is None else given
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    numbers = [float(each) for each in values if isinstance(each, int | float) and math.isfinite(each)]
+    if len(numbers) < len(values) or len(numbers) not in (1, 3) or (divides and 0 in numbers):
+        raise ValueError(
+            f"expected one finite number or three{', not 0,' * divides} for {name} in preprocessor_config.json, but "
+            f"got {str(given)[:80]}; correct it to what the network was trained with"
+        )
+    return tuple(numbers * 3 if len(numbers) == 1 else numbers)
 
 
 # --- weights -------------------------------------------------------------------------------------------------------
@@ -196,6 +242,8 @@ def _load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTraine
                 checkpoint.location,
                 config=config,
                 local_files_only=not checkpoint.allow_download,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # told below with the reason
                 use_safetensors=None if checkpoint.allow_pickle else True,
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -203,34 +251,60 @@ def _load_network(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTraine
         except (OSError, SafetensorError) as error:
             raise ValueError(
                 f"expected weights in model.safetensors of {checkpoint.name}, but they cannot be read "
-                f"({first_line(error)}); {checkpoint.remedy}, or, where there is only a pytorch_model.bin that you "
-                f"trust, load it with transformers and write it again with save_pretrained"
+                f"({first_line(error)}); {checkpoint.remedy}, or, where there is only a pytorch_model.bin, of which "
+                f"torch reads tensors alone, allow it with --allow-pickle (parameter allow_pickle)"
             ) from error
         except ImportError as error:
             raise ValueError(f"{config.model_type} needs a package that is missing: {first_line(error)}") from error
         except RuntimeError as error:
             raise ValueError(f"the weights of {checkpoint.name} do not fit its configuration: {error}") from error
+    _check_weights(info, type(network).__name__, checkpoint.name, config)
+    return network
+
+
+def _check_weights(info: Mapping[str, Any], network: str, name: str, config: PreTrainedConfig) -> None:
+    """Raise a ValueError with the reason unless the file had all weights of the network, in the right shapes."""
+    for key, stored, expected in sorted(info["mismatched_keys"]):
+        if stored[0] != expected[0] == config.num_labels and stored[1:] == expected[1:]:
+            raise ValueError(
+                f"expected as many labels in config.json of {name} as its weights have outputs, {stored[0]} by {key}, "
+                f"but got {config.num_labels} in id2label; correct id2label and label2id"
+            )
+        raise ValueError(
+            f"the weights of {name} do not fit its configuration: expected {key} of shape {list(expected)}, but got "
+            f"{list(stored)}; take config.json and weights of one training"
+        )
     missing = sorted(key for key in info["missing_keys"] if "auxiliary" not in key)
+    prefixed = [key for key in info["unexpected_keys"] if key.startswith("module.")]
+    if missing and prefixed:
+        raise ValueError(
+            f"expected the weights of {network}, but those of {name} begin with 'module.', as in {min(prefixed)!r}: "
+            f"they are of a network in DataParallel; save the one inside it: wrapped.module.save_pretrained(FOLDER)"
+        )
     if missing:
         architecture = (config.architectures or ["unnamed"])[0]
         raise ValueError(
-            f"expected all weights of {type(network).__name__}, but {checkpoint.name}, a checkpoint of "
+            f"expected all weights of {network}, but {name}, a checkpoint of "
             f"{architecture}, lacks {len(missing)}, such as {missing[:3]}; take one that was trained to label pixels"
         )
-    return network
 
 
 @contextmanager
 def quiet_unless(shown: bool) -> Iterator[None]:
-    """Without transformers' progress bars, which a download alone is long enough for."""
+    """Without transformers' warnings of weights that do not fit, which end in a message of our own.
+
+    And unless ``shown`` without its progress bars, which a download alone is long enough for.
+    """
     from transformers.utils import logging
 
-    hide = not shown and logging.is_progress_bar_enabled()
+    hide, verbosity = not shown and logging.is_progress_bar_enabled(), logging.get_verbosity()
     if hide:
         logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if hide:
             logging.enable_progress_bar()
 

@@ -38,8 +38,20 @@ def load_model(source: ModelSource) -> SegmentationModel:
             f"expected the model 'camvid', 'espnetv2:<weight file>', 'hf:<id or folder>' or 'ditta:<weight file>', but "
             f"got {source.name!r}"
         )
+    _check_finite(model, source.name)
     if source.classes:
         model.set_classes(ClassMap.between(model.outputs, ClassList.parse(source.classes)))
     # Faster on a CPU: docs/ablations.md#channels-innermost.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     return model.to(device).eval().requires_grad_(False)
+
+
+def _check_finite(model: SegmentationModel, name: str) -> None:
+    """Raise a ValueError where a weight or a statistic is NaN or infinite: every mask would be of one class."""
+    statistics = [each for each in model.named_buffers() if each[0].endswith(("running_mean", "running_var"))]
+    broken = [key for key, value in [*model.named_parameters(), *statistics] if not bool(value.isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"expected finite weights, but {name} has NaN or infinity in {broken[:3]}, {len(broken)} in all; its "
+            f"training diverged, or the file is damaged: take an earlier checkpoint"
+        )

@@ -78,7 +78,7 @@ def load_video_model(checkpoint: str, image_size: int, allow_download: bool) -> 
         ValueError: the model is of another kind, lacks weights, or does not admit the size.
     """
     remedy = "give the folder of a checkpoint, or fetch it once by 'hf download ID' or with allow_download"
-    local = {"local_files_only": not allow_download}
+    local = {"local_files_only": not allow_download, "trust_remote_code": False}
     transformers = import_transformers()
     try:
         with quiet_unless(allow_download):

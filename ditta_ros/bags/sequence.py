@@ -160,6 +160,9 @@ class BagSequence(VideoSequence):
     def classes(self) -> ClassList | None:
         return self._classes if self.ground_truth is not None else None
 
+    def source_paths(self) -> Sequence[Path]:
+        return (self.path,)
+
     def stamp(self, index: int) -> int:
         """Stamp of the header of frame ``index`` in nanoseconds."""
         return self.images.stamps[index]

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_ros.cli.arguments import exit_code
+from ditta_ros.cli.arguments import exit_code, positive
 
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
@@ -32,7 +32,7 @@ def add_bag_parser(commands: Any) -> None:
     add("out", type=Path, metavar="OUT", help="folder of the bag")
     add("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
-    add("--frame-rate", type=float, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
+    add("--frame-rate", type=positive, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")
     compression = "compression of images; labels are never compressed (default: none)"
     add("--compressed", choices=("jpeg", "png", "none"), default="none", help=compression)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ditta_ros.cli.arguments import exit_code, has_ros, size
+from ditta_core.teacher.config import TEACHERS
+from ditta_ros.cli.arguments import exit_code, has_ros, output_folder, positive, size, whole_number
 
 
 def add_demo_parser(commands: Any) -> None:
@@ -27,20 +28,22 @@ def add_demo_parser(commands: Any) -> None:
     add("--model", default="camvid", help="one of those that `ditta models` lists")
     add("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
     ratio = "warm-up in percent of the video's frames"
-    warmup.add_argument("--warmup-ratio", type=int, default=10, metavar="PERCENT", help=ratio)
-    warmup.add_argument("--warmup-frames", type=int, metavar="N", help="warm-up in frames")
+    warmup.add_argument("--warmup-ratio", type=whole_number(1, 99), default=10, metavar="PERCENT", help=ratio)
+    warmup.add_argument("--warmup-frames", type=whole_number(1, 1000), metavar="N", help="warm-up in frames")
     add("--input-size", type=size, metavar="WxH", help="size of the network input")
-    add("--teacher", default="flow", help="one of those that `ditta models` lists")
+    add("--teacher", choices=TEACHERS, default="flow", metavar="NAME", help="one of those that `ditta models` lists")
     add("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
     add("--device", default="cpu", help="torch device, such as cuda:0")
-    add("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder of the report")
+    add("--allow-download", action="store_true", help="fetch models by hub id that are not here yet")
+    add("--allow-pickle", action="store_true", help="read hf: weights that are not in safetensors files")
+    add("--out", type=output_folder, default="runs/demo", metavar="DIR", help="folder of the report")
     add(
         "--pace",
         choices=("realtime", "lockstep"),
         help="send frames at the video's rate, or each after the mask of the last one; default realtime, with --clip "
         "lockstep",
     )
-    add("--timeout", type=float, default=600.0, metavar="S", help="seconds that the adaptation may take")
+    add("--timeout", type=positive, default=600.0, metavar="S", help="seconds that the adaptation may take")
 
 
 def run_demo_command(options: argparse.Namespace) -> int:
@@ -67,6 +70,8 @@ def demo(options: argparse.Namespace) -> None:
             model=options.model,
             classes=options.classes,
             device=options.device,
+            allow_download=options.allow_download,
+            allow_pickle=options.allow_pickle,
             teacher=options.teacher,
             teacher_checkpoint=options.teacher_checkpoint,
             warmup_ratio=options.warmup_ratio,

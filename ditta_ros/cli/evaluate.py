@@ -6,9 +6,22 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ditta_core.adaptation.config import DEFAULT_SEED
+from ditta_core.adaptation.config import DEFAULT_SEED, LARGEST_SEED
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
-from ditta_ros.cli.arguments import exit_code, has_ros, number_list, size, split_list
+from ditta_core.teacher.config import TEACHERS
+from ditta_ros.cli.arguments import (
+    LARGEST_SIDE,
+    exit_code,
+    has_ros,
+    nonnegative,
+    number_list,
+    output_file,
+    output_folder,
+    positive,
+    size,
+    split_list,
+    whole_number,
+)
 from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 
 
@@ -25,23 +38,36 @@ def add_evaluate_parser(commands: Any) -> None:
     add("input", nargs="*", type=Path, help="bag, labelled folder, folder of such, or video file")
     add("--format", default="auto", help="bag, camvid, vspw, cityscapes, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
-    add("--frame-rate", type=float, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
-    add("--max-frames", type=int, metavar="N", help="only the first N frames of every video")
+    add("--frame-rate", type=positive, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
+    add("--max-frames", type=whole_number(1), metavar="N", help="only the first N frames of every video")
     add("--image-topic", metavar="TOPIC", help="topic of the images in a bag (default: the only one)")
     add("--ground-truth-topic", metavar="TOPIC", help="topic of the labels in a bag (default: /ground_truth/semantic)")
-    add("--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ")
+    add(
+        "--slop",
+        type=nonnegative,
+        default=0.0,
+        metavar="S",
+        help="seconds by which stamps of image and labels may differ",
+    )
     add("--model", default="camvid", help="one of those that `ditta models` lists (default: camvid)")
     add("--classes", default="", help="classes to compare in: YAML text, a .yaml file or a packaged list")
     add("--device", default="cpu", help="torch device, such as cuda:0 (default: cpu)")
-    add("--teacher", default="flow", help="one of those that `ditta models` lists (default: flow)")
+    add(
+        "--teacher",
+        choices=TEACHERS,
+        default="flow",
+        metavar="NAME",
+        help="one of those that `ditta models` lists (default: flow)",
+    )
     add("--teacher-checkpoint", default="", metavar="PATH", help="weights of SAM 2")
-    add("--teacher-image-size", type=int, default=1024, metavar="PIXELS", help="input size of SAM 2 (default: 1024)")
+    side = "input size of SAM 2 (default: 1024)"
+    add("--teacher-image-size", type=whole_number(128, 2048), default=1024, metavar="PIXELS", help=side)
     add("--allow-download", action="store_true", help="fetch models by hub id that are not here yet")
     add("--allow-pickle", action="store_true", help="read hf: weights that are not in safetensors files")
     network = what.add_mutually_exclusive_group()
     network.add_argument("--input-size", type=size, metavar="WxH", help="size of the network input")
     long_side = f"longest side of the network input (default: {DEFAULT_LONG_SIDE})"
-    network.add_argument("--long-side", type=int, metavar="PIXELS", help=long_side)
+    network.add_argument("--long-side", type=whole_number(0, LARGEST_SIDE), metavar="PIXELS", help=long_side)
 
     add = parser.add_argument_group("how").add_argument
     methods = "methods to compare, all of which --list-methods lists (default: source,ditta)"
@@ -58,8 +84,15 @@ def add_evaluate_parser(commands: Any) -> None:
         help="fog, low_light, noise, motion_blur, rain, jpeg, contrast with severity 1 to 5, several with commas; "
         "'clean' for none (default)",
     )
-    add("--repeats", type=int, default=1, metavar="N", help="number of runs with successive seeds (default: 1)")
-    add("--seed", type=int, default=DEFAULT_SEED, help=f"of adaptations and corruptions (default: {DEFAULT_SEED})")
+    add(
+        "--repeats",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="number of runs with successive seeds (default: 1)",
+    )
+    seed = f"of adaptations and corruptions (default: {DEFAULT_SEED})"
+    add("--seed", type=whole_number(0, LARGEST_SEED), default=DEFAULT_SEED, help=seed)
     windows = "windows that every evaluation must be able to fill; 0 for none (default: 8,16)"
     add("--vc-windows", type=number_list, default=(8, 16), metavar="8,16", help=windows)
     add(
@@ -70,19 +103,21 @@ def add_evaluate_parser(commands: Any) -> None:
     )
 
     add = parser.add_argument_group("where it runs").add_argument
-    add("--threads", type=int, help="threads of torch per process (default: one per core)")
+    add("--threads", type=whole_number(1), help="threads of torch per process (default: one per core)")
     add("--engine", choices=("here", "ray"), default="here", help="this process, or a Ray cluster")
-    add("--workers", type=int, default=2, metavar="N", help="processes on Ray (default: 2)")
+    add("--workers", type=whole_number(1), default=2, metavar="N", help="processes on Ray (default: 2)")
     add("--ray-address", metavar="ADDRESS", help="address of a running cluster (default: a local one)")
     add("--node", action="store_true", help=f"measure the running node too: replay to it in time, as method '{NODE}'")
-    add("--rate", type=float, default=1.0, help="rate of the replay to the node (default: 1.0, as recorded)")
+    add("--rate", type=positive, default=1.0, help="rate of the replay to the node (default: 1.0, as recorded)")
     add("--lockstep", action="store_true", help="let every frame to the node wait for the mask of the last")
 
     add = parser.add_argument_group("what comes out").add_argument
-    add("--json", type=Path, metavar="FILE", help="file for all numbers")
-    add("--report", type=Path, metavar="DIR", help="folder for report.html, plots, overlay video, results.json")
+    add("--json", type=output_file, metavar="FILE", help="file for all numbers")
+    add(
+        "--report", type=output_folder, metavar="DIR", help="folder for report.html, plots, overlay video, results.json"
+    )
     work = "folder where finished parts wait for the end (default: runs/evaluation)"
-    add("--work", type=Path, default=Path("runs/evaluation"), metavar="DIR", help=work)
+    add("--work", type=output_folder, default="runs/evaluation", metavar="DIR", help=work)
     add("--fresh", action="store_true", help="start over instead of going on with an interrupted evaluation")
 
 

@@ -11,6 +11,7 @@ from ditta_ros.cli.doctor import add_doctor_parser, run_doctor_command
 from ditta_ros.cli.evaluate import add_evaluate_parser, run_evaluate_command
 from ditta_ros.cli.models import add_models_parser, run_models_command
 from ditta_ros.cli.node import add_node_parser, run_node_command
+from ditta_ros.cli.terminal import decoder_lines_counted, write_what_the_terminal_has
 
 COMMANDS = {
     "demo": (add_demo_parser, run_demo_command),
@@ -49,10 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         Exit code: 0 for success, 1 for what did not come to its end, 2 for a wrong argument or a missing package, 130
         after Ctrl-C.
     """
+    write_what_the_terminal_has()
     main_parser = parser()
     options, rest = main_parser.parse_known_args(arguments)
     if rest and options.command != "node":
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     _, run_command = COMMANDS[options.command]
-    return run_command(options)
+    if options.command == "node":  # its log is that of ROS
+        return run_command(options)
+    with decoder_lines_counted(options.command):
+        return run_command(options)

@@ -192,9 +192,18 @@ def check(name: str, chosen: ModelSource) -> CheckResult:
 
 
 def model_commands(source: ModelSource) -> tuple[str, ...]:
-    """The commands that use a model, publishing the same classes."""
+    """The commands that use a model as it was tried: the same classes and device, the same permission."""
     chosen = shlex.join(["--model", source.name, *(["--classes", source.classes] if source.classes else [])])
-    return f"ditta demo {chosen}", f"ditta node {chosen}", f"ditta evaluate {chosen} INPUT"
+    words, parameters = [], []
+    if source.device != "cpu":
+        words.append(shlex.join(["--device", source.device]))
+        parameters.append(f"-p device:={shlex.quote(source.device)}")
+    if source.allow_pickle:
+        words.append("--allow-pickle")
+        parameters.append("-p allow_pickle:=true")
+    options = " ".join([chosen, *words])
+    node = " ".join([chosen, *(["--ros-args", *parameters] if parameters else [])])
+    return f"ditta demo {options}", f"ditta node {node}", f"ditta evaluate {options} INPUT"
 
 
 def teacher_commands(checkpoint: IdentifiedCheckpoint) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ditta_core.adaptation.guard import shows_something
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_video
 from ditta_core.evaluation.measurement import GroundTruth, Measurement
 from ditta_core.evaluation.scores import Scores
+from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.report.demo_page import (
     Accuracy,
     BothStreams,
@@ -56,7 +58,7 @@ class DemoOptions:
         lockstep: Whether a frame is sent only when the mask of the last one is there, so that none is dropped.
         timeout: Seconds that the node has to be adapted.
         frame_rate: Frames per second; None for what the sequence tells.
-        model, classes, device, teacher, teacher_checkpoint: Parameters of the node.
+        model, classes, device, allow_download, allow_pickle, teacher, teacher_checkpoint: Parameters of the node.
         warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None.
         warmup_frames: Length of the warm-up in frames.
         input_size: Network input (width, height); None for the node's default.
@@ -70,6 +72,8 @@ class DemoOptions:
     model: str = "camvid"
     classes: str = ""
     device: str = "cpu"
+    allow_download: bool = False
+    allow_pickle: bool = False
     teacher: str = "flow"
     teacher_checkpoint: str = ""
     warmup_ratio: int = 10
@@ -82,6 +86,8 @@ class DemoOptions:
             "model": self.model,
             "classes": self.classes,
             "device": self.device,
+            "allow_download": self.allow_download,
+            "allow_pickle": self.allow_pickle,
             "teacher": self.teacher,
             "teacher_checkpoint": self.teacher_checkpoint,
             # What the demo is to count is what the node passes over, not what the middleware loses before.
@@ -135,6 +141,7 @@ def run_demo(options: DemoOptions) -> DemoSummary:
             f"expected a warm-up shorter than the video, which has {len(sequence)} frames, but got "
             f"{config.warmup_frames}; choose fewer with --warmup-frames"
         )
+    _require_something_shown(sequence)
     model = load_model(parameters.model_source())
     recording = Recording(options.out / "recording")
     with Processes(options.out / "log") as processes:
@@ -144,6 +151,16 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         with _progress_bar(len(sequence), "playing") as bar:
             _Rounds(stream, options, sequence, bar).play()
     return _write_demo_report(options, sequence, model, config, recording)
+
+
+def _require_something_shown(sequence: VideoSequence) -> None:
+    """Raise a ValueError where the node would wait for ever for a frame that it adapts to."""
+    restorer = ImageRestorer()
+    if not any(shows_something(frame.image) or shows_something(restorer(frame).image) for frame in sequence):
+        raise ValueError(
+            f"expected a video that shows something to adapt to, but all {len(sequence)} frames of {sequence.name} are "
+            f"of one colour or mere noise; give another one, or check how it was recorded"
+        )
 
 
 # --- while it plays ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Defaults of `ditta evaluate` that its arguments and its work share; nothing here imports torch."""
+"""What the arguments of `ditta evaluate` and its work share; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -7,3 +7,7 @@ NODE = "node"
 
 QUICK_FRAMES, QUICK_LONG_SIDE = 50, 320
 """Number of frames of every video, and longest side of the network input in pixels, with --quick."""
+
+
+class NothingAdaptedError(RuntimeError):
+    """Every adaptation of a method failed, so that its numbers are not its own; they were written all the same."""

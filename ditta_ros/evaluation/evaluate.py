@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import shlex
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,22 +20,24 @@ from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.open import open_sequences
 from ditta_core.evaluation.collect import FinishedEvaluation, collect, unfinished
 from ditta_core.evaluation.corruptions import Corruption
+from ditta_core.evaluation.fingerprint import evaluation_fingerprint
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import METHODS
-from ditta_core.evaluation.plan import EvaluationOptions, check_sequences, plan
+from ditta_core.evaluation.plan import EvaluationOptions, PlannedResult, check_sequences, plan
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
-from ditta_core.report.results import results_table, to_json
+from ditta_core.report.results import listed, problem_lines, results_table, to_json, unadapted_methods
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
+from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.bags.files import is_bag
 from ditta_ros.bags.sequence import BagSequence
-from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
+from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
@@ -132,27 +132,36 @@ def _configuration(
     }
 
 
-def _run_key(config: dict[str, Any], sequences: Sequence[VideoSequence], setup: MethodSetup) -> str:
-    """The name of an evaluation by everything that its numbers depend on: one never goes on with parts of another."""
-    digest = hashlib.sha256(json.dumps({**config, "command": "", "inputs": []}, sort_keys=True).encode())
-    for sequence in sequences:
-        digest.update(f"{type(sequence).__name__} {sequence.name} {len(sequence)} {sequence.frame_rate}".encode())
-        digest.update(sequence.image(0).tobytes())
-    for text in (setup.source.name.partition(":")[2], setup.source.classes, setup.teacher.checkpoint):
-        for file in _files_at(text):
-            digest.update(file.read_bytes())
-    for package in ("ditta_core", "ditta_ros"):
-        for file in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+_NOT_IN_THE_NUMBERS = (
+    "command",
+    "input",
+    "list_methods",
+    "rest",
+    "allow_download",
+    "engine",
+    "workers",
+    "ray_address",
+    "json",
+    "report",
+    "work",
+    "fresh",
+)
+"""Options that the numbers do not depend on; the inputs are known by their files."""
 
 
-def _files_at(text: str) -> list[Path]:
-    """The file, or the files of the folder, that an argument names; none where it names neither."""
-    path = Path(text or "none").expanduser()
-    if len(text) > 1000 or not path.exists():  # a class list may also be YAML
-        return []
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+def _claim_store(
+    options: argparse.Namespace, evaluation: EvaluationOptions, sequences: Sequence[VideoSequence]
+) -> TrialStore:
+    """The store of this very evaluation; one of its own where the same one is under way already."""
+    values = {name: value for name, value in vars(options).items() if name not in _NOT_IN_THE_NUMBERS}
+    packages = [Path(__file__).parents[2] / package for package in ("ditta_core", "ditta_ros")]
+    name = evaluation_fingerprint(values, sequences, evaluation.setup, packages)
+    store = TrialStore.claim(options.work, name)
+    if store.folder.name != name:
+        print(f"the same evaluation is under way in {options.work / name}: this one keeps its parts in {store.folder}")
+    if options.fresh:
+        store.clear()
+    return store
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -174,12 +183,27 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     sequences = _open_inputs(options)
     model = load_model(evaluation.setup.source)
     check_sequences(evaluation, sequences, model)
+    if any(name == NODE or METHODS[name].uses_teacher for name in evaluation.methods):
+        build_teacher(evaluation.setup.teacher, model.mean.device)  # what it lacks is told before hours of work
     config = _configuration(options, evaluation, sequences)
-    folder = options.work / _run_key(config, sequences, evaluation.setup)
-    if options.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    store = TrialStore(folder)
+    store = _claim_store(options, evaluation, sequences)
     planned = plan(evaluation, sequences, lambda name: name == NODE or METHODS[name].uses_warmup)
+    try:
+        _run_waiting(options, evaluation, planned, store, model)
+        return collect(evaluation, planned, store, model, config)
+    except BaseException:  # Ctrl-C too: the next run goes on with the store
+        store.close()
+        raise
+
+
+def _run_waiting(
+    options: argparse.Namespace,
+    evaluation: EvaluationOptions,
+    planned: Sequence[PlannedResult],
+    store: TrialStore,
+    model: SegmentationModel,
+) -> None:
+    """Run the trials that have no record yet, with a progress bar."""
     waiting = unfinished(planned, store)
     every = {trial.key: trial for row in planned for repeat in row.trials for trial, _ in repeat}
     if len(waiting) < len(every):
@@ -189,11 +213,11 @@ def evaluate(options: argparse.Namespace) -> FinishedEvaluation:
     # Outside a terminal there is no bar, only a line for each trial that is done.
     with tqdm(total=total, initial=total - done, unit="frame", smoothing=0.05, dynamic_ncols=True, disable=None) as bar:
         begin = time.monotonic()
-        for trial, record in _run_trials(options, evaluation, waiting, model, bar):
+        node_folder = store.folder.with_name(f"{store.folder.name}-{NODE}")
+        for trial, record in _run_trials(options, evaluation, waiting, model, bar, node_folder):
             store.put(trial, record)
             finished += 1
             tqdm.write(f"{finished}/{len(every)}  {trial.key}  after {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    return collect(evaluation, planned, store, model, config)
 
 
 def _run_trials(
@@ -202,6 +226,7 @@ def _run_trials(
     trials: Sequence[Trial],
     model: SegmentationModel,
     bar: Any,
+    node_folder: Path,
 ) -> Iterator[tuple[Trial, TrialRecord]]:
     """Run trials where they were asked to run."""
     threads = evaluation.threads
@@ -214,7 +239,7 @@ def _run_trials(
     if options.node:
         from ditta_ros.evaluation.node_trial import NodeRunner  # needs ROS
 
-        runners[NODE] = NodeRunner(options.work / NODE, threads, options.rate, options.lockstep)
+        runners[NODE] = NodeRunner(node_folder, threads, options.rate, options.lockstep)
 
     def run(trial: Trial, model: SegmentationModel, step: Any) -> TrialRecord:
         bar.set_description(trial.key.replace("/", " "))
@@ -224,15 +249,37 @@ def _run_trials(
 
 
 def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> None:
-    """Print the table, write what was asked for, and forget the parts of the run."""
-    print(f"\n{results_table(finished.result).to_text()}")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(to_json(finished.result), encoding="utf-8")
-    if options.report is not None:
-        sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
-        total = report_steps(finished.result, sequences)
-        with tqdm(total=total, desc="report", dynamic_ncols=True, disable=None) as bar:
-            write_evaluation_report(finished.result, sequences, finished.mask, options.report, bar.update)
-        print(f"report: {options.report / 'report.html'}")
-    finished.store.remove()
+    """Print the table, write what was asked for, and forget the parts of the run.
+
+    Raises:
+        OSError: a file cannot be written; the parts are kept.
+        NothingAdaptedError: every adaptation of a method failed, so that its rows are not its own; all was written.
+    """
+    lines = [results_table(finished.result).to_text(), *(f"! {line}" for line in problem_lines(finished.result))]
+    print("\n" + "\n".join(lines))
+    try:
+        if options.json is not None:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(to_json(finished.result), encoding="utf-8")
+        if options.report is not None:
+            _write_report(options.report, finished)
+        finished.store.remove()
+    finally:
+        finished.store.close()
+    if failed := unadapted_methods(finished.result):
+        raise NothingAdaptedError(f"every adaptation of {listed(failed)} failed; the reasons stand under the table")
+
+
+def _write_report(folder: Path, finished: FinishedEvaluation) -> None:
+    """Write the report, with a progress bar, each of its files whole or not at all."""
+    sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
+    total = report_steps(finished.result, sequences)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished_report,
+        tqdm(total=total, desc="report", dynamic_ncols=True, disable=None) as bar,
+    ):
+        write_evaluation_report(finished.result, sequences, finished.mask, Path(unfinished_report), bar.update)
+        for file in sorted(Path(unfinished_report).iterdir()):
+            file.replace(folder / file.name)
+    print(f"report: {folder / 'report.html'}")

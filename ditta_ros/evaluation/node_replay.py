@@ -135,6 +135,8 @@ class NodeReplayRecording:
         states: First message of each state that the node was in, in order.
         generation: Generation of the model that served at the end, 0 for the base model.
         adaptation_seconds: Seconds of the adaptation as the node measured it; None where no adaptation ended.
+        adaptation_reason: How the last adaptation ended; empty where none did.
+        deployed_share: Share of the way to the trained decoder that it went, 0 for a refused one; None without one.
         failure: Reason why the adaptation failed; empty where it did not.
         dropped: Number of frames that the node passed over for newer ones, as it counts them.
         rejected: Number of frames that the node could not use, as it counts them.
@@ -149,6 +151,8 @@ class NodeReplayRecording:
     states: tuple[ArrivedState, ...]
     generation: int
     adaptation_seconds: float | None
+    adaptation_reason: str
+    deployed_share: float | None
     failure: str
     dropped: int
     rejected: int
@@ -342,6 +346,8 @@ def _read_recording(options: NodeReplayOptions, sequence: VideoSequence, recordi
         states=tuple(played.history.changes),
         generation=end.generation,
         adaptation_seconds=end.adaptation_seconds,
+        adaptation_reason=end.adaptation_reason,
+        deployed_share=end.deployed_share,
         failure=failures[-1] if failures else "",
         dropped=end.dropped,
         rejected=end.rejected,

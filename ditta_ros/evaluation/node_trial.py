@@ -95,9 +95,11 @@ def _record_of(
     latencies = {index: latency for index, latency in enumerate(replayed.latency_ms) if latency is not None}
     report = AdaptationReport(
         succeeded=replayed.adaptation_seconds is not None and not replayed.failure,
-        reason=replayed.failure or f"the node says: {replayed.states[-1].message}",
+        reason=replayed.failure or replayed.adaptation_reason or f"the node says: {replayed.states[-1].message}",
         frames=trial.warmup_frames,
         seconds=replayed.adaptation_seconds or 0.0,
+        deployed_share=replayed.deployed_share,
+        refused=replayed.adaptation_reason if replayed.deployed_share == 0 else "",
     )
     return TrialRecord(
         measure_masks(trial, model, masks, step),

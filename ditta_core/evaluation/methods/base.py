@@ -48,9 +48,11 @@ class Method(ABC):
     Attributes:
         uses_warmup: Whether ``prepare`` does anything. Where it does not, the answers of the method do not depend on
             the length of the warm-up, and ``prepare`` is not called.
+        uses_teacher: Whether it needs the teacher of the setup.
     """
 
     uses_warmup: ClassVar[bool]
+    uses_teacher: ClassVar[bool] = False
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         self.setup = setup
@@ -67,6 +69,10 @@ class Method(ABC):
             How it went, ``seconds`` in any case; None where there is nothing to adapt. An adaptation that failed is
             reported as such, and the unadapted method goes on.
         """
+        return None
+
+    def learned(self) -> AdaptationReport | None:
+        """What came of learning while observing, with the seconds at 0; None where nothing learns after ``prepare``."""
         return None
 
     @abstractmethod

@@ -30,6 +30,7 @@ class DiTTA(StreamMethod):
     """
 
     uses_warmup = True
+    uses_teacher = True
     config = InferenceConfig()
     adaptation: ClassVar[AdaptationConfig] = AdaptationConfig()
 

@@ -82,13 +82,13 @@ class OnlineMethod(Method):
     """A method of one step per frame: frozen after the warm-up, or online where ``uses_warmup`` is off.
 
     Before a warm-up, and after one that failed, it is the unadapted model. Online, it leaves out the steps whose loss
-    is not finite, and its generation is the number of steps made before the frame.
+    is not finite, of which :meth:`learned` tells, and its generation is the number of steps made before the frame.
     """
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         super().__init__(setup, model)
         self.learner: OnlineAdapter | None = None
-        self.generation = 0
+        self.generation, self.left_out, self.first_failure = 0, 0, ""
 
     @abstractmethod
     def new_learner(self) -> OnlineAdapter:
@@ -138,11 +138,28 @@ class OnlineMethod(Method):
             if self.learner is None:
                 self.learner = self.new_learner()
             result = self.learner.learn(frame, input_size)
-        except (NothingToLearnError, NonFiniteLossError):
+        except (NothingToLearnError, NonFiniteLossError) as error:
+            self.left_out += 1
+            self.first_failure = self.first_failure or str(error)
             return self._frozen_outputs(frame, input_size)
         self.generation += 1
         return result.outputs
 
+    def learned(self) -> AdaptationReport | None:
+        if self.uses_warmup:
+            return None
+        frames = self.generation + self.left_out
+        reason = (
+            f"{self.left_out} of {frames} steps were left out: {self.first_failure}" if self.left_out else "adapted"
+        )
+        return AdaptationReport(
+            succeeded=self.generation > 0,
+            reason=reason,
+            frames=frames,
+            steps=self.generation,
+            refused=self.first_failure,
+        )
+
     def reset(self) -> None:
         self.learner = None
-        self.generation = 0
+        self.generation, self.left_out, self.first_failure = 0, 0, ""

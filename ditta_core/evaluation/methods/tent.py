@@ -71,7 +71,10 @@ class TentLearner(OnlineAdapter):
 
     def learn(self, frame: Frame, input_size: tuple[int, int]) -> StepResult:
         outputs = self.outputs(frame, input_size)
-        loss = optimizer_step(torch.special.entr(outputs.softmax(1)).sum(1).mean(), self.optimizer)
+        # From the logarithms: the gradient of p·log p is NaN where p is too small for a float.
+        log_probabilities = outputs.log_softmax(1)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(1)
+        loss = optimizer_step(entropy.mean(), self.optimizer)
         return StepResult(outputs.detach(), loss)
 
     def outputs(self, frame: Frame, input_size: tuple[int, int]) -> Tensor:

@@ -46,6 +46,7 @@ class TrackerRefine(Method):
     """
 
     uses_warmup = False
+    uses_teacher = True
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         super().__init__(setup, model)

@@ -193,11 +193,12 @@ def test_trial_of_a_model() -> None:
     assert trial.input_size == (272, 480) and trial.milliseconds > 0
 
 
-def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "finite weights"), (3e38, "finite logits")])
+def test_weights_that_are_not_finite_or_nearly_so(value: float, message: str, tmp_path: Path) -> None:
     state = espnetv2().state_dict()
-    state["bu_dec_l1.projection_layer.cbr.0.weight"].fill_(float("nan"))
+    state["bu_dec_l1.projection_layer.cbr.0.weight"].fill_(value)
     save_file(state, tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match="finite logits"):
+    with pytest.raises(ValueError, match=message):
         try_model(ModelSource(f"espnetv2:{tmp_path}/weights.safetensors"))
 
 

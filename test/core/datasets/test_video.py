@@ -280,3 +280,16 @@ def test_the_labelled_clip(camvid_clip: Path) -> None:
     assert labels.shape == sequence.image(50).shape[:2]
     assert sequence.classes is not None
     assert set(np.unique(labels)) <= {*range(len(sequence.classes)), 255}
+
+
+def test_a_video_of_one_frame_is_read_again_and_again(tmp_path: Path) -> None:
+    """After the only frame, the container of MPEG-4 has nothing to seek to."""
+    path = tmp_path / "still.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25.0, (96, 64))
+    writer.write(np.full((64, 96, 3), (40, 90, 200), np.uint8))
+    writer.release()
+    video = VideoFile(path)
+    first = video.image(0)
+    assert len(video) == 1
+    for _ in range(3):
+        np.testing.assert_array_equal(video.image(0), first)

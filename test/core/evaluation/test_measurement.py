@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.measurement import GroundTruth, Measurement, VideoMeasurement, measure_video
 from ditta_core.evaluation.metrics import Motion
-from ditta_core.evaluation.scores import MethodRun, Scores, method_result
-from ditta_core.types import UNLABELLED
+from ditta_core.evaluation.scores import AdaptationProblem, MethodRun, Scores, method_result
+from ditta_core.types import UNLABELLED, AdaptationReport
 
 CLASSES = ClassList.of_names(["road", "car", "sky"])
 
@@ -195,3 +196,18 @@ def test_a_row_holds_the_mean_of_the_repeats_and_their_spread() -> None:
     assert result.peak_memory_mb == 103.0
     assert result.dropped is None and result.latency_ms is None
     assert not any(value is not None and math.isnan(value) for value in result.iou.values())
+
+
+def test_a_row_counts_the_adaptations_and_why_they_failed() -> None:
+    adapted, nothing = AdaptationReport(True, "adapted"), AdaptationReport(False, "the frames show nothing")
+    refused = AdaptationReport(True, "the base decoder stays", refused="too many contradictions")
+    measurement = [measured(*random_video(4, 9))]
+    runs = [MethodRun(measurement, 1.0, reports=reports) for reports in ([adapted, nothing], [refused, nothing])]
+    result = method_result("ditta", 10, "w2f", None, CLASSES, runs)
+    assert (result.adaptations, result.failed_adaptations, result.is_unadapted) == (4, 2, False)
+    assert result.problems == (
+        AdaptationProblem("the frames show nothing", 2, failed=True),
+        AdaptationProblem("the base decoder stays", 1, failed=False),
+    )
+    assert method_result("ditta", 10, "w2f", None, CLASSES, [replace(runs[0], reports=[nothing])]).is_unadapted
+    assert not method_result("source", 10, "w2f", None, CLASSES, [replace(runs[0], reports=[])]).is_unadapted

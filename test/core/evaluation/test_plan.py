@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from small_evaluations import SETUP, Street
 
+from ditta_core.adaptation.config import LARGEST_SEED
 from ditta_core.evaluation.plan import EvaluationOptions, check_sequences, plan
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.registry import load_model
 
 
 def test_whole_videos_without_any_warm_up(model: SegmentationModel) -> None:
@@ -47,3 +51,21 @@ def test_a_short_video_without_the_long_window(model: SegmentationModel) -> None
 def test_options_that_make_no_sense(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EvaluationOptions(**{"methods": ("source",), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [(96, 128), (128, 97)])
+def test_the_size_that_the_model_takes_is_named(given: tuple[int, int]) -> None:
+    model = load_model(SETUP.source)
+    options = EvaluationOptions(("source",), replace(SETUP, input_size=given), windows=())
+    model.fixed_input_size = (128, 96)
+    with pytest.raises(ValueError, match=f"network input of 96x128 pixels.* but got {given[1]}x{given[0]}; leave"):
+        check_sequences(options, [Street()], model)
+    model.fixed_input_size = given
+    check_sequences(options, [Street()], model)
+
+
+@pytest.mark.parametrize(("seed", "repeats"), [(-1, 1), (LARGEST_SEED + 1, 1), (LARGEST_SEED - 1, 3)])
+def test_seeds_of_all_repeats_are_in_range(seed: int, repeats: int) -> None:
+    with pytest.raises(ValueError, match=f"expected seeds of 0 to {LARGEST_SEED}"):
+        EvaluationOptions(("source",), replace(SETUP, seed=seed), repeats=repeats)
+    EvaluationOptions(("source",), replace(SETUP, seed=LARGEST_SEED - 2), repeats=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,38 @@ def test_record_survives_the_store(model: SegmentationModel, tmp_path: Path) -> 
     assert (read.report, read.seconds, read.peak_memory_mb) == (record.report, record.seconds, record.peak_memory_mb)
     assert Scores.of(read.measurements) == Scores.of(record.measurements)
     np.testing.assert_array_equal(store.mask(trial, 20), decode_mask(record.masks[20]))
+
+
+def test_a_store_in_use_is_left_alone(tmp_path: Path) -> None:
+    first = TrialStore.claim(tmp_path, "run")
+    second = TrialStore.claim(tmp_path, "run")
+    assert (first.folder.name, second.folder.name) == ("run", "run-2")
+    (first.folder / "street" / "trial").mkdir(parents=True)
+    second.remove()
+    assert (first.folder / "street" / "trial").is_dir()
+    first.close()
+    again = TrialStore.claim(tmp_path, "run")
+    assert again.folder == first.folder
+    assert (again.folder / "street" / "trial").is_dir(), "what was done is kept"
+    again.clear()
+    assert not (again.folder / "street").exists()
+    assert TrialStore.claim(tmp_path, "run").folder.name == "run-2", "cleared, and still in use"
+    again.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["run-2"]
+
+
+def test_stores_claimed_and_removed_at_once(tmp_path: Path) -> None:
+    """Whatever the order, every process has a folder of its own for as long as it holds it."""
+
+    def use(number: int) -> None:
+        for turn in range(40):
+            store = TrialStore.claim(tmp_path, "run")
+            mark = store.folder / "mark"
+            mark.mkdir()
+            (mark / f"{number}-{turn}").touch()
+            assert [path.name for path in mark.iterdir()] == [f"{number}-{turn}"]
+            store.remove()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    assert not any(tmp_path.iterdir())

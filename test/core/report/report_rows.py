@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.scores import EvaluationResult, MethodResult, Scores, VideoResult
+from ditta_core.evaluation.scores import AdaptationProblem, EvaluationResult, MethodResult, Scores, VideoResult
 
 TWO = ClassList.of_names(["road", "sky <clear>"])
 NOTHING = Scores(None, None, None, None, None, None, None)
@@ -66,6 +66,7 @@ def _method_result(value: Mapping[str, Any], classes: int) -> MethodResult:
     attributes = _attributes(MethodResult, value)
     attributes["spread"] = None if value["spread"] is None else Scores(**_attributes(Scores, value["spread"]))
     attributes["confusion"] = np.asarray(value["confusion"], np.int64).reshape(classes, classes + 1)
+    attributes["problems"] = tuple(AdaptationProblem(**problem) for problem in value["problems"])
     attributes["fps"] = math.nan if value["fps"] is None else value["fps"]
     attributes["videos"] = tuple(VideoResult(**_attributes(VideoResult, video)) for video in value["videos"])
     return MethodResult(**attributes)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from report_rows import from_json, result_of, row, scores
 
 from ditta_core.classes import ClassList
-from ditta_core.evaluation.scores import EvaluationResult, MethodResult, Scores, VideoResult
+from ditta_core.evaluation.scores import AdaptationProblem, EvaluationResult, MethodResult, Scores, VideoResult
 from ditta_core.report.results import (
     ADAPTATION,
     FPS,
@@ -25,10 +25,12 @@ from ditta_core.report.results import (
     comparisons,
     featured_methods,
     main_comparisons,
+    problem_lines,
     ranking,
     results_table,
     summary_sentence,
     to_json,
+    unadapted_methods,
 )
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -87,6 +89,8 @@ def evaluations(draw: st.DrawFn) -> EvaluationResult:
         videos=st.lists(video_strategy, max_size=2).map(tuple),
         latency_ms=st.none() | st.fixed_dictionaries({name: st.floats(0, 1e6) for name in ("p50", "p95", "p99")}),
         dropped=st.none() | st.integers(0, 99),
+        adaptations=st.integers(0, 99),
+        problems=st.lists(st.builds(AdaptationProblem, texts, st.integers(1, 9), st.booleans()), max_size=2).map(tuple),
     )
     return EvaluationResult(
         tuple(draw(st.lists(results, max_size=2))),
@@ -257,3 +261,30 @@ def test_the_first_to_look_at_are_the_reference_the_best_and_ditta() -> None:
     assert featured_methods(result) == ("source", "cotta", "ditta", "tent", "auxadapt", "ditta_parity")
     without = result_of(row("tent", 49.0), row("cotta", 54.0))
     assert featured_methods(without) == ("tent", "cotta")
+
+
+def test_failed_adaptations_are_told_and_never_best() -> None:
+    nothing = AdaptationProblem("the frames show nothing", 2, failed=True)
+    refused = AdaptationProblem("the trained decoder was refused", 1, failed=False)
+    failed = row("cotta", 90.0, adaptations=2, failed_adaptations=2, problems=(nothing,))
+    partly = row("ditta", 70.0, adaptations=3, failed_adaptations=0, problems=(refused,), corruption=None)
+    result = result_of(row("source", 60.0), failed, partly)
+    assert problem_lines(result) == (
+        "cotta (10 % warm-up): 2 of 2 adaptations failed, so that the unadapted model was measured: the frames show "
+        "nothing",
+        "ditta (10 % warm-up): 1 of 3 videos were adapted to in part: the trained decoder was refused",
+    )
+    assert unadapted_methods(result) == ("cotta",)
+    assert MIOU.best(result.results) == {2}
+    text = results_table(result).to_text()
+    assert [line.split()[:2] for line in text.splitlines()[2:]] == [["source", "10"], ["cotta", "!"], ["ditta", "!"]]
+    summary = summary_sentence(result)
+    assert summary.startswith("ditta has the highest mean IoU")
+    assert summary.endswith("Every adaptation of cotta failed: these numbers are the unadapted model's.")
+
+
+def test_only_the_most_frequent_reasons_are_listed() -> None:
+    problems = tuple(AdaptationProblem(f"reason {index}", 1, failed=True) for index in range(7))
+    lines = problem_lines(result_of(row("tent", adaptations=9, failed_adaptations=7, problems=problems)))
+    assert len(lines) == 6
+    assert lines[-1] == "tent (10 % warm-up): 2 more reasons, which the JSON holds"

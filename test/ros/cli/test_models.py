@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
+from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TEACHERS
-from ditta_ros.cli.models import add_models_parser, run_models_command
+from ditta_ros.cli.main import parser
+from ditta_ros.cli.models import add_models_parser, model_commands, run_models_command
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -76,6 +78,18 @@ def test_a_checkpoint_that_works(weights: Path, capsys: pytest.CaptureFixture[st
     # The command can be pasted: path and classes arrive as they were.
     used = shlex.split(lines["use"])
     assert used == ["ditta", "demo", "--model", f"espnetv2:{weights}", "--classes", "[road, {moving: [car, bicyclst]}]"]
+
+
+def test_the_commands_use_a_model_as_it_was_tried() -> None:
+    source = ModelSource("hf:a/b", device="cuda:1", allow_pickle=True)
+    demo, node, evaluate = map(shlex.split, model_commands(source))
+    for command in (demo, evaluate):
+        options = parser().parse_args(["x.mp4" if word == "INPUT" else word for word in command[1:]])
+        assert (options.model, options.device, options.allow_pickle) == ("hf:a/b", "cuda:1", True)
+    options, rest = parser().parse_known_args(node[1:])
+    assert options.model == "hf:a/b"
+    assert rest == ["--ros-args", "-p", "device:=cuda:1", "-p", "allow_pickle:=true"]
+    assert model_commands(ModelSource())[1] == "ditta node --model camvid"
 
 
 @pytest.mark.parametrize("arguments", [("--json", "check", "{}"), ("check", "{}", "--json")])

@@ -205,12 +205,17 @@ def test_a_demo_that_ends_early_says_why_and_leaves_no_process_behind(
         (("--video", "nowhere.mp4"), "nowhere.mp4 does not exist"),
         (("--model", "yolo"), "expected the model .* but got 'yolo'"),
         (("--video", "{clip}/images", "--warmup-frames", "16"), "expected a warm-up shorter than the video"),
+        (("--video", "{night}"), "all 9 frames of night are of one colour or mere noise"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(
     clip: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    demo = Demo(tmp_path / "out", *(argument.format(clip=clip) for argument in arguments))
+    night = tmp_path / "night"
+    night.mkdir()
+    for index in range(9):
+        cv2.imwrite(str(night / f"{index}.png"), np.full((64, 96, 3), 7, np.uint8))
+    demo = Demo(tmp_path / "out", *(argument.format(clip=clip, night=night) for argument in arguments))
     code, _, errors = demo.finish()
     assert code == 2
     assert re.search(f"(?m)^ditta demo: .*{message}", errors), errors

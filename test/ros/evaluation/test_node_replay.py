@@ -122,6 +122,7 @@ def test_in_lockstep_the_masks_are_those_of_the_engine(
     assert replayed.behind_ms is None
     assert [state.state.value for state in replayed.states] == ["BASE", "COLLECTING", "ADAPTING", "ADAPTED"]
     assert (replayed.generation, replayed.failure) == (1, "")
+    assert replayed.adaptation_reason and replayed.deployed_share is not None
     assert replayed.adaptation_seconds is not None
     assert replayed.adaptation_seconds > 0
     assert replayed.stamps == tuple(EPOCH + sequence.stamp(index) for index in range(FRAMES))

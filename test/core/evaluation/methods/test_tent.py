@@ -92,3 +92,33 @@ def test_model_without_normalisation_stays_as_it_is() -> None:
         )
         np.testing.assert_array_equal(ours.confidence, expected.confidence)
         assert ours.generation == 0
+
+
+def test_a_model_sure_of_everything_learns_on() -> None:
+    """Probabilities of most outputs are too small for a float: their logarithms still have a gradient."""
+    model = TinyModel()
+    with torch.no_grad():
+        model.classifier.weight.mul_(400)
+    learner = TentLearner(model, FAST)
+    assert (learner.outputs(FRAMES[1], SIZE).softmax(1) == 0).any()
+    before = copied(learner.model)
+    losses = [learner.learn(FRAMES[1], SIZE).loss for _ in range(2)]
+    assert np.isfinite(losses).all()
+    after = learner.model.state_dict()
+    assert "head.1.weight" in changed(before, after)
+    assert all(value.isfinite().all() for value in after.values())
+
+
+def test_online_tells_of_the_steps_that_it_left_out() -> None:
+    online = TentOnline(MethodSetup(long_side=0), TinyModel())
+    online.observe(FRAMES[0])
+    report = online.learned()
+    assert report is not None and report.succeeded and not report.refused
+    online.model = TinyModel("none")
+    online.reset()
+    for frame in FRAMES[:3]:
+        online.observe(frame)
+    report = online.learned()
+    assert report is not None and not report.succeeded and report.steps == 0
+    assert report.reason.startswith("3 of 3 steps were left out: expected a model with normalisation layers")
+    assert Tent(MethodSetup(long_side=0), TinyModel()).learned() is None
