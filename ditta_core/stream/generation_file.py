@@ -26,8 +26,10 @@ from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
 PACKAGE = "ditta_ros"
-FORMAT = "1"  # version of the file's layout; a file of another one is refused
+FORMAT = "2"  # version of the file's layout
+READABLE = ("1", FORMAT)  # files of any other are refused; 1 had no size of the network input
 LONGEST_HEADER = 100_000_000  # bytes, by the specification of safetensors
+LONGEST_SIDE = 8192  # pixels of the network input
 NO_CHECKSUM = "0" * 64  # in the place of the checksum while that is taken, which thus covers every other byte
 STATE, SIGNATURE = "state.", "signature."  # what the names of tensors begin with
 
@@ -112,9 +114,9 @@ def load_generation(path: Path, fingerprint: str) -> Generation:
         raise GenerationError(f"expected a saved generation in {path}, but got: {error.strerror or error}") from error
     if "package" not in metadata:
         raise damaged("it has no header of this package")
-    if (metadata["package"], metadata.get("format")) != (PACKAGE, FORMAT):
+    if metadata["package"] != PACKAGE or metadata.get("format") not in READABLE:
         raise GenerationError(
-            f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
+            f"expected a generation in format {' or '.join(READABLE)} of {PACKAGE}, but {path} has format "
             f"{metadata.get('format')!r} of {metadata['package']!r}; adapt and save again with this version"
         )
     checksum = metadata.get("checksum", "")
@@ -144,6 +146,7 @@ def _to_bytes(generation: Generation, fingerprint: str) -> bytes:
         "checksum": NO_CHECKSUM,
         "number": str(generation.number),
         "temporal_branch": json.dumps(generation.state.temporal_branch),
+        "long_side": json.dumps(generation.state.long_side),
         "report": json.dumps(asdict(generation.report)),
     }
     # In C order, because safetensors 0.8 writes the values of any other array in the order in which they lie in memory.
@@ -177,6 +180,9 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
     temporal_branch, report = json.loads(metadata["temporal_branch"]), json.loads(metadata["report"])
     if not isinstance(temporal_branch, bool) or not isinstance(report, dict):
         raise TypeError(f"expected true or false and a report, but got {temporal_branch!r} and {report!r}")
+    long_side = json.loads(metadata.get("long_side", "null"))
+    if long_side is not None and not (type(long_side) is int and 0 < long_side <= LONGEST_SIDE):
+        raise ValueError(f"expected a longest side of 1 to {LONGEST_SIDE} pixels, but got {long_side!r}")
     report["losses"] = tuple(report["losses"])
     # Copies: safetensors gives read-only views of the file's content, of which torch warns.
     state, parts = (
@@ -188,7 +194,7 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
         mean, spread = signature.mean.shape, signature.spread.shape  # by name: safetensors gives tensors in any order
         if len(mean) != 1 or mean != spread:
             raise ValueError(f"expected mean and spread of one length, but got {mean} and {spread}")
-    adapted = AdaptedState(state, temporal_branch)
+    adapted = AdaptedState(state, temporal_branch, long_side)
     return Generation(int(metadata["number"]), adapted, AdaptationReport(**report), signature)
 
 

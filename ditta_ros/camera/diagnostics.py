@@ -67,6 +67,7 @@ def adaptation_diagnostic(
         "progress": f"{status.progress:.2f}",
         "losses": " ".join(f"{loss:.4g}" for loss in status.losses),
         "remembered generations": status.remembered,
+        "network input": f"{status.input_size[1]}x{status.input_size[0]}",
     }
     for number, refusal in enumerate(refusals, start=1):
         values[f"saved generation left out ({number})"] = refusal
@@ -77,5 +78,7 @@ def adaptation_diagnostic(
             values["statistics share"] = f"{status.report.statistics_share:.2f}"
         if status.report.deployed_share is not None:
             values["deployed share"] = f"{status.report.deployed_share:.2f}"
+        if status.report.size_agreement is not None:
+            values["agreement of the network input"] = f"{status.report.size_agreement:.3f}"
     level = DiagnosticStatus.WARN if status.state is State.FAILED else DiagnosticStatus.OK
     return status_message(level, f"{name}: adaptation", status.message, topic, values)

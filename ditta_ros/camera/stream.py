@@ -57,6 +57,7 @@ class CameraStream:
         base, compiler: Base model, and compiler of the networks; shared by all cameras.
         fingerprint: Fingerprint of the base model, for the saved generations.
         to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
+        cameras: Number of cameras that the inference thread serves.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class CameraStream:
         compiler: Compiler,
         fingerprint: str,
         to_rgb: ToRgb = rgb_image,
+        cameras: int = 1,
     ) -> None:
         self.topics = topics
         self._node = node
         self._parameters = parameters
         self._to_rgb = to_rgb
         self._size_multiple = base.model.size_multiple
+        self._cameras = cameras
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._statistics = StreamStatistics()
         self._silence = ""
@@ -97,7 +100,7 @@ class CameraStream:
             self._logger.info(f"{len(saved.generations)} saved generations read from {parameters.state_dir}")
         self._segmenter = VideoSegmenter(
             parameters.model_source(),
-            parameters.stream_config(self._size_multiple),
+            parameters.stream_config(self._size_multiple, self._cameras),
             adaptation=parameters.adaptation_config(),
             teacher=parameters.teacher_config(),
             runner=runner,
@@ -169,7 +172,7 @@ class CameraStream:
         Raises:
             ValueError: two of them do not go together, or with the model.
         """
-        parameters.stream_config(self._size_multiple)
+        parameters.stream_config(self._size_multiple, self._cameras)
         parameters.adaptation_config()
 
     def take_parameters(self, parameters: NodeParameters) -> None:
@@ -182,7 +185,9 @@ class CameraStream:
         if self._synchronized is not None:
             self._synchronized.points_step = parameters.points_step
         self._segmenter.reconfigure(
-            parameters.stream_config(self._size_multiple), parameters.adaptation_config(), parameters.teacher_config()
+            parameters.stream_config(self._size_multiple, self._cameras),
+            parameters.adaptation_config(),
+            parameters.teacher_config(),
         )
 
     # --- the way of an image ----------------------------------------------------------------------------------------
@@ -327,6 +332,9 @@ def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
         adaptation_reason="" if report is None else report.reason,
         statistics_share=None if report is None else report.statistics_share,
         deployed_share=None if report is None else report.deployed_share,
+        input_width=status.input_size[1],
+        input_height=status.input_size[0],
+        size_agreement=None if report is None else report.size_agreement,
         dropped=counters.dropped,
         received=counters.received,
         published=counters.published,

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from importlib import util
 
+from ditta_core.inference.config import AUTO_LONG_SIDE
 from ditta_ros.doctor.installation import INSTALL_ROS
+from ditta_ros.evaluation.defaults import AUTO
 from ditta_ros.process.children import ReplayError
 
 
@@ -77,3 +79,14 @@ def number_list(text: str) -> tuple[int, ...]:
     if not all(word.isdigit() for word in words):
         raise argparse.ArgumentTypeError(f"expected whole numbers with a comma between them, but got {text!r}")
     return tuple(int(word) for word in words)
+
+
+def long_side(text: str) -> int:
+    """Pixels, or ``auto``.
+
+    >>> long_side("480"), long_side("auto")
+    (480, -1)
+    """
+    if text != AUTO and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number of pixels or {AUTO}, but got {text!r}")
+    return AUTO_LONG_SIDE if text == AUTO else int(text)
