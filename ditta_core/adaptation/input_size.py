@@ -25,7 +25,7 @@ LONG_SIDES = (320, 400, 480, 560, 640, 720, 800, 960)
 SEARCH_FRAMES = 3
 """Largest number of frames, spread evenly over the warm-up, on which they are compared."""
 
-TOLERANCE = 0.005
+TOLERANCE = 0.006
 """Share of the pixels by which a size may agree less than the best to be taken because it is larger."""
 
 LARGEST_NOISINESS = 0.5
