@@ -2,7 +2,7 @@
 
 A size that is too small misses what is thin or far, one that is too large takes apart what the network knows as a
 whole; both say something else than the sizes between them. So every size is compared with the mean of the others, and
-the largest of those that agree with it most is taken: docs/ablations.md#size-of-the-input.
+the largest of those that agree with it most is taken: docs/ablations.md#choice-of-the-size.
 """
 
 from __future__ import annotations

@@ -19,13 +19,15 @@ RECENT_FRAMES = 15
 """Number of frames that the estimate is made of; what ran before them, and other programs, count no more."""
 FEWEST_FRAMES = 3
 """Number of frames without which there is no estimate: the first ones of a network allocate."""
+MARGIN = 1.1
+"""Factor on what another size would take by its pixels, which is up to as much less than what it does take:
+docs/ablations.md#time-of-a-size."""
 
 
 class FrameTimes:
     """Times of the recent frames of a stream, apart from how large the network input was.
 
-    All that a frame takes is held to grow with the pixels of the network input, which overestimates what larger inputs
-    take by a tenth at most: docs/ablations.md#time-of-a-size.
+    All that a frame takes is held to grow with the pixels of the network input, and by ``MARGIN`` for another size.
     """
 
     def __init__(self) -> None:
@@ -48,10 +50,10 @@ class FrameTimes:
             self._seconds_per_pixel.append(seconds / (input_size[0] * input_size[1]))
 
     def seconds(self, input_size: tuple[int, int]) -> float | None:
-        """What a frame would take with a network input (height, width); None where too few were seen."""
+        """What a frame would take at most with a network input (height, width); None where too few were seen."""
         if len(self._seconds_per_pixel) < FEWEST_FRAMES:
             return None
-        return statistics.median(self._seconds_per_pixel) * input_size[0] * input_size[1]
+        return MARGIN * statistics.median(self._seconds_per_pixel) * input_size[0] * input_size[1]
 
 
 class StreamInputSize:
