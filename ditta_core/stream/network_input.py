@@ -19,6 +19,8 @@ RECENT_FRAMES = 15
 """Number of frames that the estimate is made of; what ran before them, and other programs, count no more."""
 FEWEST_FRAMES = 3
 """Number of frames without which there is no estimate: the first ones of a network allocate."""
+LONGEST_WAIT = 100
+"""Number of frames for which the estimate is waited for: torch.compile may take minutes on a GPU."""
 MARGIN = 1.1
 """Factor on what another size would take by its pixels, which is up to as much less than what it does take:
 docs/ablations.md#time-of-a-size."""
@@ -68,6 +70,7 @@ class StreamInputSize:
 
     def __init__(self, model: SegmentationModel) -> None:
         self._model = model
+        self._waited = 0
         self.times = FrameTimes()
 
     def serving(
@@ -81,8 +84,14 @@ class StreamInputSize:
         return self._model.input_size(frame_size, side)
 
     def waits(self, config: StreamConfig) -> bool:
-        """Whether the rate bounds a choice, and it is not known yet what a frame takes."""
-        return config.inference.finds_input_size and config.target_rate > 0 and self.times.seconds((1, 1)) is None
+        """Whether a choice has to wait for a frame more: the rate bounds it, and what a frame takes is not known yet.
+
+        After ``LONGEST_WAIT`` answers of yes it does not wait any longer, and there is no choice.
+        """
+        bounded = config.inference.finds_input_size and config.target_rate > 0
+        waits = bounded and self.times.seconds((1, 1)) is None and self._waited < LONGEST_WAIT
+        self._waited = self._waited + 1 if waits else 0
+        return waits
 
     def largest(self, frame_size: tuple[int, int], config: StreamConfig, noisiness: float) -> int | None:
         """Longest side in pixels up to which an adaptation may choose; None where there is no choice.

@@ -21,7 +21,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.stream.generation_file import GenerationError, load_generation, save_generation
 from ditta_core.stream.generations import Generation
-from ditta_core.stream.network_input import FEWEST_FRAMES, MARGIN, FrameTimes, StreamInputSize
+from ditta_core.stream.network_input import FEWEST_FRAMES, LONGEST_WAIT, MARGIN, FrameTimes, StreamInputSize
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, State
@@ -97,6 +97,15 @@ def test_the_times_of_another_runtime_do_not_count() -> None:
     for _ in range(FEWEST_FRAMES):
         times.add(0.04, (360, 480), COMPILED)
     assert times.seconds((360, 480)) == pytest.approx(MARGIN * 0.04)
+
+
+def test_no_estimate_is_waited_for_forever() -> None:
+    sizes = StreamInputSize(SizedModel(640))
+    answers = [sizes.waits(StreamConfig()) for _ in range(LONGEST_WAIT + 1)]
+    assert answers == [True] * LONGEST_WAIT + [False]
+    assert sizes.largest(IMAGE_SIZE, StreamConfig(), noisiness=0.0) is None
+    assert not sizes.waits(StreamConfig(target_rate=0.0))
+    assert sizes.largest(IMAGE_SIZE, StreamConfig(target_rate=0.0), noisiness=0.0) == 960
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
