@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
@@ -83,7 +83,7 @@ class RuntimeStatus:
     runtime: str
     reason: str = ""
     precision: str = "float32"
-    compiling: bool = False
+    compiling: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.runtime} ({self.reason or self.precision})"
