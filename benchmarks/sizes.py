@@ -110,7 +110,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             if method == METHODS[-1]:
                 for row in given:
                     axes.annotate(str(row["long_side"]), (row["ms"], row["miou"]), (0, 8), textcoords="offset points")
-        axes.set(title=model, xlabel="ms a frame, one core", ylabel="mIoU, %", xscale="log")
+        axes.set(title=model, xlabel="ms a frame, one core", ylabel="mIoU, %")
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
     figure.savefig(path, dpi=110)
