@@ -102,7 +102,7 @@ class AdaptationReport:
         reason: One sentence: "adapted", why it did not succeed, or what serves where the trained decoder was refused.
         frames: Number of warm-up frames.
         steps: Number of optimiser steps made.
-        seconds: Wall time of targets and optimisation together.
+        seconds: Wall time of the search for the input size, of the targets and of the optimisation together.
         target_seconds: Wall time of the targets alone.
         losses: Mean total loss of every pass, in order.
         objects: Number of tracked objects in the targets (0 for dense targets).
@@ -111,6 +111,9 @@ class AdaptationReport:
         deployed_share: How far the decoder that serves lies from the base decoder (0, also where the trained one was
             refused) to the trained one (1); None where the method does not choose.
         refused: Why the trained decoder was refused; empty where it was not.
+        long_side: Longest side of the network input in pixels that the adaptation found; None where it was given.
+        size_agreement: Share (0..1) of the pixels in which that size gives the class of the mean of the other sizes;
+            None where none were compared.
     """
 
     succeeded: bool
@@ -124,6 +127,8 @@ class AdaptationReport:
     statistics_share: float | None = None
     deployed_share: float | None = None
     refused: str = ""
+    long_side: int | None = None
+    size_agreement: float | None = None
 
 
 class AdaptationFailed(Exception):

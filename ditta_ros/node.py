@@ -183,7 +183,8 @@ class DittaNode(LifecycleNode):
         self._compiler = Compiler(parameters.runtime_config())
         for each in topics:
             runner = ProcessRunner(self._worker)
-            camera = CameraStream(self, each, parameters, base, runner, self._compiler, identity, to_rgb)
+            compiler, count = self._compiler, len(topics)
+            camera = CameraStream(self, each, parameters, base, runner, compiler, identity, to_rgb, count)
             self._cameras[each.name] = camera
             if each.name:
                 self._adaptation.serve(self._answers(each.name, partial(self._only_if_active, camera)))

@@ -16,7 +16,7 @@ from typing import Any, cast
 from rclpy.node import Node
 
 from ditta_core.adaptation.config import AdaptationConfig, warmup_length
-from ditta_core.inference.config import PRECISIONS, InferenceConfig, Runtime, RuntimeConfig
+from ditta_core.inference.config import AUTO_LONG_SIDE, PRECISIONS, InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
@@ -105,7 +105,16 @@ class NodeParameters:
         MODEL.allow_pickle, "Whether hf: models may have weights in pickle files, of which torch reads tensors alone."
     )
     long_side: int = parameter(
-        INFERENCE.long_side, "Longest side of the network input in pixels. 0: that of the image.", range=(0, 8192)
+        INFERENCE.long_side,
+        "Longest side of the network input in pixels. -1: every adaptation finds it on its warm-up, and 480 serves "
+        "until then (in parity mode: 480). 0: that of the image.",
+        range=(AUTO_LONG_SIDE, 8192),
+    )
+    target_rate: float = changeable(
+        STREAM.target_rate,
+        "Masks per second that the network input must leave possible where an adaptation finds its size; 480 is taken "
+        "in any case. Several cameras share the time. 0: no bound, the size depends on the images alone.",
+        range=(0, 1000),
     )
     input_width: int = parameter(
         0, "Width of the network input in pixels, together with input_height. 0: by long_side.", range=(0, 8192)
@@ -278,11 +287,12 @@ class NodeParameters:
         for spec in PARAMETERS:
             spec.check(getattr(self, spec.name))
 
-    def stream_config(self, size_multiple: int = 1) -> StreamConfig:
+    def stream_config(self, size_multiple: int = 1, cameras: int = 1) -> StreamConfig:
         """How the stream is segmented and adapted to.
 
         Args:
             size_multiple: of which the sides of the model's input must be multiples.
+            cameras: that are segmented one after the other.
 
         Raises:
             ValueError: two parameters do not go together, or with the model.
@@ -306,6 +316,7 @@ class NodeParameters:
             warmup_frames=frames,
             warmup_seconds=self.warmup_seconds,
             warmup_on=WarmupTrigger(self.warmup_on),
+            target_rate=self.target_rate * cameras,
             update_seconds=self.update_seconds,
             scene=SceneConfig(self.scene_sensitivity, self.scene_confirmation, self.scene_cooldown),
             remembered_scenes=self.remembered_scenes,
@@ -315,10 +326,11 @@ class NodeParameters:
     def inference_config(self) -> InferenceConfig:
         """How one frame is segmented."""
         everywhere: dict[str, Any] = {
-            "long_side": self.long_side,
             "input_size": (self.input_height, self.input_width) if self.input_height else None,
             "max_fusion_gap": self.max_fusion_gap,
         }
+        if self.mode != "parity" or self.long_side != AUTO_LONG_SIDE:
+            everywhere["long_side"] = self.long_side
         if self.mode == "parity":
             return InferenceConfig.parity(**everywhere)
         return InferenceConfig(

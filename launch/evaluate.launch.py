@@ -22,7 +22,7 @@ OPTIONS = {
     "teacher": ("flow", "What the warm-up learns from."),
     "method": ("source,ditta", "Methods to compare the running node with; `ditta evaluate --list-methods` has them."),
     "warmup_ratio": ("", "Percent of the frames that are the warm-up; empty: 10."),
-    "input_size": ("", "WIDTHxHEIGHT of the network input; empty: by the longest side, 480."),
+    "input_size": ("", "WIDTHxHEIGHT of the network input; empty: auto, found for each video."),
     "max_frames": ("", "Only the first frames of the bag; empty: all."),
     "image_topic": ("", "Topic of the images in the bag; empty: the only one."),
     "ground_truth_topic": ("", "Topic of the labels in the bag; empty: /ground_truth/semantic."),

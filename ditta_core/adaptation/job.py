@@ -20,10 +20,12 @@ class AdaptationJob:
 
     Attributes:
         clip: Warm-up frames in time order, RGB uint8 [n, H, W, 3].
-        input_size: Network input (height, width).
+        input_size: Network input (height, width), also where none is found.
         model: Base model.
         teacher: Teacher that builds the targets.
         adaptation: Settings of the training.
+        largest_side: Where it is given, the adaptation finds the longest side of the network input by itself, and takes
+            none that is longer than these pixels.
     """
 
     clip: NDArray[np.uint8]
@@ -31,6 +33,7 @@ class AdaptationJob:
     model: ModelSource = field(default_factory=ModelSource)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    largest_side: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ditta_core.adaptation.adapt import adapt
-from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
+from ditta_core.adaptation.guard import require_something_shown
+from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side
+from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, Cancelled
 from ditta_core.adaptation.state import AdaptedState, changed_tensors
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.teacher.build import build_teacher
 from ditta_core.types import AdaptationFailed, AdaptationReport
@@ -35,7 +39,15 @@ def run_job(
         base = TemporalSegmenter(load_model(job.model))
         adapted = copy.deepcopy(base)
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
-        report = adapt(adapted, job.clip, job.input_size, teacher, job.adaptation, progress, cancelled)
+        search_start = time.perf_counter()
+        choice, input_size = _input_size(job, base.model, cancelled), job.input_size
+        search_seconds = time.perf_counter() - search_start
+        if choice is not None:
+            input_size = base.model.input_size((job.clip.shape[1], job.clip.shape[2]), choice.long_side)
+        report = adapt(adapted, job.clip, input_size, teacher, job.adaptation, progress, cancelled)
+        report = replace(report, seconds=search_seconds + report.seconds)
+        if choice is not None:
+            report = replace(report, long_side=choice.long_side, size_agreement=choice.agreement)
         tensors = dict(changed_tensors(adapted, base))
         broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
     except AdaptationFailed as failure:
@@ -45,4 +57,23 @@ def run_job(
     if broken:
         return failed(f"expected finite weights, but got NaN or infinity in {broken[:3]}")
     trained_branch = job.adaptation.temporal_branch and len(job.clip) > 1 and bool(report.deployed_share)
-    return AdaptationResult(AdaptedState(tensors, trained_branch), report)
+    return AdaptationResult(AdaptedState(tensors, trained_branch, report.long_side), report)
+
+
+def _input_size(job: AdaptationJob, model: SegmentationModel, cancelled: Callable[[], bool]) -> InputSizeChoice | None:
+    """The size of the network input that is found for a job; None where its own is taken.
+
+    Raises:
+        Cancelled: ``cancelled`` said so.
+        NothingShownError: most of the frames show nothing.
+    """
+
+    def step() -> None:
+        if cancelled():
+            raise Cancelled("the adaptation was cancelled")
+
+    if job.largest_side is None:
+        return None
+    if job.adaptation.guarded:
+        require_something_shown(job.clip)
+    return find_long_side(model, job.clip, job.largest_side, step)

@@ -21,10 +21,12 @@ class AdaptedState:
     Attributes:
         tensors: Changed tensors by name: parameters of decoder and add-on, BatchNorm statistics.
         temporal_branch: Whether the add-on was trained; an untrained one is random and must not be blended in.
+        long_side: Longest side in pixels of the network input that was found for it; None where the size was given.
     """
 
     tensors: dict[str, NDArray[np.float32]]
     temporal_branch: bool
+    long_side: int | None = None
 
     def apply(self, base: TemporalSegmenter) -> TemporalSegmenter:
         """``base`` with these tensors; it keeps its own, and all that did not change are shared with it.
@@ -56,7 +58,7 @@ class AdaptedState:
         """The weighted mean of two states of one base model, tensor by tensor.
 
         Statistics and decoders of several adaptations from one base may be averaged, as they lie in one basin of the
-        loss (Wortsman et al., "Model soups", ICML 2022).
+        loss (Wortsman et al., "Model soups", ICML 2022). The size of the network input stays this state's.
 
         Args:
             share: of the other state, 0..1.
@@ -77,7 +79,7 @@ class AdaptedState:
         mean = {
             name: np.asarray((1 - share) * value(self, name) + share * value(other, name), np.float32) for name in names
         }
-        return AdaptedState(mean, self.temporal_branch and other.temporal_branch)
+        return AdaptedState(mean, self.temporal_branch and other.temporal_branch, self.long_side)
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -77,5 +77,6 @@ def _run_of(records: Sequence[tuple[TrialRecord, Trial, int]]) -> MethodRun:
         reports=[record.report for record, _, _ in records if record.report is not None],
         peak_memory_mb=max(memory, default=None),
         latencies=latencies if of_node else None,
+        input_sizes={trial.sequence.name: (record.input_size, record.size_agreement) for record, trial, _ in records},
         dropped=sum(len(trial.sequence) - first for _, trial, first in of_node) - len(latencies) if of_node else None,
     )

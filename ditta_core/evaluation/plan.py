@@ -96,7 +96,8 @@ def plan(
         firsts = {first} if warms else {options.first_measured(frames, each) for each in options.warmup_ratios}
         warmup = warmup_length(frames, ratio) if warms and ratio is not None else 0
         setup = replace(options.setup, seed=options.setup.seed + repeat)
-        return Trial(sequence, method, setup, warmup, tuple(sorted(firsts)), corruption, setup.seed), first
+        sizing = warmup_length(frames, min(options.warmup_ratios))
+        return Trial(sequence, method, setup, warmup, tuple(sorted(firsts)), corruption, setup.seed, sizing), first
 
     return [
         PlannedResult(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from ditta_core.evaluation.input_sizes import InputSizes
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
 from ditta_core.segmentation.base import SegmentationModel
@@ -22,11 +23,11 @@ def run_here(
     step: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Trial, TrialRecord]]:
     """Run trials one after the other in this process."""
-    before = torch.get_num_threads()
+    before, sizes = torch.get_num_threads(), InputSizes()
     torch.set_num_threads(threads)
     try:
         for trial in trials:
-            yield trial, run(trial, model, step)
+            yield trial, run(sizes.settle(trial, model), model, step)
     finally:
         torch.set_num_threads(before)
 
@@ -37,10 +38,11 @@ class _TrialWorker:
     def __init__(self, setup: MethodSetup, threads: int) -> None:
         torch.set_num_threads(threads)
         self.model = load_model(setup.source)
+        self.sizes = InputSizes()
 
     def run(self, number: int, trial: Trial) -> tuple[int, TrialRecord]:
         """Run a trial; its number comes back with the record, as trials end in any order."""
-        return number, run_trial(trial, self.model)
+        return number, run_trial(self.sizes.settle(trial, self.model), self.model)
 
 
 def run_on_ray(

@@ -89,6 +89,9 @@ class VideoResult:
         frame_miou: Mean IoU of each measured frame alone in percent; None for one without labels.
         frame_consistency: Consistency of each measured frame with the one before in percent, warped by the flow; None
             for the first one and across cuts.
+        input_size: Network input (height, width); None where it is not known.
+        size_agreement: Share (0..1) of the pixels in which the size that was found gives the class of the mean of the
+            other sizes; None where none was found.
     """
 
     video: str
@@ -97,12 +100,17 @@ class VideoResult:
     scores: Scores
     frame_miou: tuple[float | None, ...]
     frame_consistency: tuple[float | None, ...]
+    input_size: tuple[int, int] | None = None
+    size_agreement: float | None = None
 
     @classmethod
-    def of(cls, measured: Measurement) -> VideoResult:
+    def of(
+        cls, measured: Measurement, input_size: tuple[int, int] | None = None, size_agreement: float | None = None
+    ) -> VideoResult:
         """The result of a measurement."""
         series = tuple(measured.frame_miou), tuple(measured.frame_consistency)
-        return cls(measured.video, measured.frames, measured.first, Scores.of([measured]), *series)
+        scores = Scores.of([measured])
+        return cls(measured.video, measured.frames, measured.first, scores, *series, input_size, size_agreement)
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,8 @@ class MethodRun:
         peak_memory_mb: Highest memory of all videos.
         latencies: Milliseconds of each mask; of the node only.
         dropped: Number of frames without a mask; of the node only.
+        input_sizes: Network input (height, width) and its agreement by the name of the video, see
+            :class:`VideoResult`.
     """
 
     measurements: Sequence[Measurement]
@@ -210,6 +220,7 @@ class MethodRun:
     peak_memory_mb: float | None = None
     latencies: Sequence[float] | None = None
     dropped: int | None = None
+    input_sizes: Mapping[str, tuple[tuple[int, int] | None, float | None]] = field(default_factory=dict)
 
 
 def method_result(
@@ -244,7 +255,9 @@ def method_result(
         adaptation_seconds=float(np.mean(adaptation_seconds)) if adaptation_seconds else None,
         failed_adaptations=sum(not report.succeeded for report in reports),
         peak_memory_mb=max((run.peak_memory_mb for run in repeats if run.peak_memory_mb is not None), default=None),
-        videos=tuple(map(VideoResult.of, first.measurements)),
+        videos=tuple(
+            VideoResult.of(measured, *first.input_sizes.get(measured.video, ())) for measured in first.measurements
+        ),
         latency_ms=quantiles,
         dropped=None if first.dropped is None else sum(run.dropped or 0 for run in repeats),
         adaptations=len(reports),

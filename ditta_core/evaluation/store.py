@@ -118,7 +118,7 @@ class TrialStore:
     def get(self, trial: Trial) -> TrialRecord:
         """The record of a trial that is done, without its masks."""
         values = json.loads((self.folder / trial.key / _RECORD).read_text(encoding="utf-8"))
-        report, latencies = values["report"], values["latencies"]
+        report, latencies, input_size = values["report"], values["latencies"], values["input_size"]
         return TrialRecord(
             measurements=tuple(map(_measurement, values["measurements"])),
             seconds=_by_index(values["seconds"]),
@@ -126,6 +126,8 @@ class TrialStore:
             report=None if report is None else AdaptationReport(**{**report, "losses": tuple(report["losses"])}),
             peak_memory_mb=values["peak_memory_mb"],
             latencies=None if latencies is None else _by_index(latencies),
+            input_size=None if input_size is None else (input_size[0], input_size[1]),
+            size_agreement=values["size_agreement"],
         )
 
     def mask(self, trial: Trial, index: int) -> NDArray[Any] | None:

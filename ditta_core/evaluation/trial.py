@@ -37,6 +37,8 @@ class Trial:
         firsts: Beginnings of the measured frames; several where one run serves several warm-up ratios.
         corruption: Corruption of the frames that the method sees; None for the clean video.
         corruption_seed: Seed of the corruption of this repeat.
+        sizing_frames: Number of first frames on which the size of the network input is found where the setup has none.
+        size_agreement: Agreement of the size that was found, see :class:`~ditta_core.types.AdaptationReport`.
     """
 
     sequence: VideoSequence
@@ -46,6 +48,8 @@ class Trial:
     firsts: tuple[int, ...]
     corruption: Corruption | None
     corruption_seed: int
+    sizing_frames: int = 1
+    size_agreement: float | None = None
 
     @property
     def seen(self) -> VideoSequence:
@@ -78,6 +82,8 @@ class TrialRecord:
         report: Report of the adaptation, or of learning while observing; None without either.
         peak_memory_mb: Highest memory of the process, or on CUDA of the device; None where it cannot be known.
         latencies: Milliseconds from the publication of a frame to the arrival of its mask, by index; of the node only.
+        input_size: Network input (height, width).
+        size_agreement: As in :class:`Trial`.
     """
 
     measurements: tuple[Measurement, ...]
@@ -86,6 +92,8 @@ class TrialRecord:
     report: AdaptationReport | None = None
     peak_memory_mb: float | None = None
     latencies: Mapping[int, float] | None = None
+    input_size: tuple[int, int] | None = None
+    size_agreement: float | None = None
 
 
 TrialRunner = Callable[[Trial, SegmentationModel, Callable[[], object]], TrialRecord]
@@ -170,7 +178,11 @@ def run_trial(
             observe(0, len(seen))
             report = method.learned()
     measurements = measure_masks(trial, model, masks, step)
-    return TrialRecord(measurements, seconds, masks, report, memory.megabytes)
+    input_size = method.input_size(seen.frame(0))
+    agreement = trial.size_agreement
+    return TrialRecord(
+        measurements, seconds, masks, report, memory.megabytes, input_size=input_size, size_agreement=agreement
+    )
 
 
 def measure_masks(

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
@@ -77,11 +77,13 @@ class RuntimeStatus:
         runtime: "torch", "openvino" or "compile".
         reason: Reason why it is not what was asked for; empty where it is.
         precision: Precision of its arithmetic, "float32" or "bfloat16".
+        compiling: Whether another one is on its way.
     """
 
     runtime: str
     reason: str = ""
     precision: str = "float32"
+    compiling: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.runtime} ({self.reason or self.precision})"
@@ -197,7 +199,7 @@ class ServingNetwork:
             if tuple(pixels.shape) == self._size:
                 return
             self._size, self.compiled = tuple(pixels.shape), None
-            self.status = RuntimeStatus("torch", f"{self._runtime.value} is being compiled")
+            self.status = RuntimeStatus("torch", f"{self._runtime.value} is being compiled", compiling=True)
         job = self._background(partial(self._compile, pixels))
         if self._config.wait:
             job.result()

@@ -7,7 +7,10 @@ from enum import Enum
 from typing import Any
 
 DEFAULT_LONG_SIDE = 480
-"""Longest side of the network input in pixels, where nothing else is asked for."""
+"""Longest side of the network input in pixels, where nothing else is asked for or found."""
+
+AUTO_LONG_SIDE = -1
+"""In the place of a longest side: the adaptation finds it, see :mod:`ditta_core.adaptation.input_size`."""
 
 DEFAULT_SEED = 5123
 """Seed of everything random, where nothing else is asked for."""
@@ -23,7 +26,8 @@ class InferenceConfig:
     """How one frame is segmented.
 
     Attributes:
-        long_side: Longest side of the network input in pixels; 0 takes the image's own size.
+        long_side: Longest side of the network input in pixels; 0 takes the image's own size. With ``AUTO_LONG_SIDE``
+            an adaptation finds it, and ``DEFAULT_LONG_SIDE`` serves until then.
         input_size: Network input (height, width) exactly, instead of ``long_side``.
         reliability_threshold: Reliability τ in 0..1 below which the temporal branch helps a pixel; 0 switches the
             temporal branch off.
@@ -39,7 +43,7 @@ class InferenceConfig:
             Off, they are blended at their own size, which differs at class borders only and is several times faster.
     """
 
-    long_side: int = DEFAULT_LONG_SIDE
+    long_side: int = AUTO_LONG_SIDE
     input_size: tuple[int, int] | None = None
     reliability_threshold: float = 0.0
     smoothing: float = 0.93
@@ -51,11 +55,27 @@ class InferenceConfig:
         for name in ("reliability_threshold", "smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
+        if self.long_side < 0 and self.long_side != AUTO_LONG_SIDE:
+            raise ValueError(
+                f"expected a longest side in pixels, 0 (the image's own) or {AUTO_LONG_SIDE} (found by the "
+                f"adaptation), but got {self.long_side}"
+            )
+
+    @property
+    def finds_input_size(self) -> bool:
+        """Whether the adaptation finds the size of the network input."""
+        return self.input_size is None and self.long_side == AUTO_LONG_SIDE
 
     @classmethod
     def parity(cls, **settings: Any) -> InferenceConfig:
-        """The published inference, with ``settings`` of one's own."""
-        published = cls(reliability_threshold=PUBLISHED_THRESHOLD, smoothing=0.0, restoration=False, exact=True)
+        """The published inference, at one size of the network input, with ``settings`` of one's own."""
+        published = cls(
+            long_side=DEFAULT_LONG_SIDE,
+            reliability_threshold=PUBLISHED_THRESHOLD,
+            smoothing=0.0,
+            restoration=False,
+            exact=True,
+        )
         return replace(published, **settings)
 
 

@@ -33,12 +33,14 @@ class StreamMemory:
         probabilities: Published probabilities, float [1, C, h, w].
         image: Frame in grey at the size of the probabilities, for the optical flow, uint8 [h, w]; None without it.
         stamp: Capture time in nanoseconds.
+        input_size: Network input (height, width) that it was made with.
     """
 
     temporal: TemporalMemory | None
     probabilities: Tensor
     image: NDArray[np.uint8] | None
     stamp: int
+    input_size: tuple[int, int]
 
 
 @torch.inference_mode()
@@ -111,6 +113,8 @@ class FrameSegmenter:
         model, memory = self.segmenter.model, self.memory
         if memory is not None and frame.stamp - memory.stamp > self.config.max_fusion_gap * 1e9:
             memory = None  # too long ago to carry anything over
+        if memory is not None and memory.input_size != input_size:
+            memory = None  # maps of another size
         carrying = None
         if self.config.smoothing > 0 and memory is not None and memory.image is not None:
             carrying = self.smoother.begin(frame.image, memory.image, memory.probabilities)
@@ -141,7 +145,7 @@ class FrameSegmenter:
                 probabilities = self.smoother.smooth(probabilities, carried, self.config.smoothing)
             else:
                 image = self.smoother.grey(frame.image, size)
-        self.memory = StreamMemory(output.memory, probabilities, image, frame.stamp)
+        self.memory = StreamMemory(output.memory, probabilities, image, frame.stamp, input_size)
         clock.stop("fuse")
         class_ids, confidence = label_frame(model, probabilities, frame.size)
         clock.stop("label")

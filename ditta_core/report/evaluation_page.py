@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,10 @@ def write_evaluation_report(
         of_node=any(row.latency_ms is not None or row.dropped is not None for row in result.results),
         repeated=any(row.spread is not None for row in result.results),
         command=result.config.get("command"),
-        configuration={name: _shown_value(value) for name, value in result.config.items() if name != "command"},
+        configuration={
+            **{name: _shown_value(value) for name, value in result.config.items() if name != "command"},
+            **_network_inputs(mains),
+        },
         versions=result.versions,
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -150,6 +153,17 @@ def _subtitle(result: EvaluationResult) -> str:
     if corruptions != ["clean"]:
         parts.append(listed(corruptions))
     return " · ".join(parts)
+
+
+def _network_inputs(groups: Sequence[MethodComparison]) -> dict[str, str]:
+    """The sizes of the network input by the name of the video; none where they are not known."""
+    texts: dict[str, dict[str, None]] = {}
+    for video in (video for group in groups for row in group.results for video in row.videos):
+        if video.input_size is not None:
+            height, width = video.input_size
+            found = "" if video.size_agreement is None else f" (found, agreement {video.size_agreement:.3f})"
+            texts.setdefault(f"network input, {video.video}", {})[f"{width}×{height}{found}"] = None
+    return {name: ", ".join(sizes) for name, sizes in texts.items()}
 
 
 def _shown_value(value: Any) -> str:

@@ -36,6 +36,9 @@ class StreamConfig:
             still; then it ends with the frames it has, if they are ``SMALLEST_CLIP`` or all. 0 takes the first frames
             as they come.
         warmup_on: Event that begins a warm-up without a request.
+        target_rate: Frames per second that the size of the network input must leave possible where an adaptation finds
+            it (``long_side``); ``DEFAULT_LONG_SIDE`` is taken in any case. 0 sets no bound, so that the size depends on
+            the images alone and not on the machine.
         update_seconds: Seconds a generation serves before the base model is adapted again to what is seen then, and
             ``UPDATE_SHARE`` of the outcome is averaged into what serves; 0 never updates.
         scene: How readily a change of scene is believed.
@@ -49,6 +52,7 @@ class StreamConfig:
     warmup_frames: int = 10
     warmup_seconds: float = 0.0
     warmup_on: WarmupTrigger = WarmupTrigger.SCENE_CHANGE
+    target_rate: float = 10.0
     update_seconds: float = 0.0
     scene: SceneConfig = field(default_factory=SceneConfig)
     remembered_scenes: int = 4
@@ -57,8 +61,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.warmup_frames < 1:
             raise ValueError(f"expected at least one warm-up frame, but got {self.warmup_frames}")
-        for name in ("warmup_seconds", "update_seconds"):
+        for name, unit in (("warmup_seconds", "seconds"), ("update_seconds", "seconds"), ("target_rate", "hertz")):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"expected {name} in seconds, 0 or more, but got {getattr(self, name)}")
+                raise ValueError(f"expected {name} in {unit}, 0 or more, but got {getattr(self, name)}")
         if self.remembered_scenes < 0:
             raise ValueError(f"expected remembered_scenes >= 0, but got {self.remembered_scenes}")

@@ -32,11 +32,13 @@ from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
 PACKAGE = "ditta_ros"
-FORMAT = "1"  # version of the file's layout; a file of another one is refused
+FORMAT = "2"  # version of the file's layout
+READABLE = ("1", FORMAT)  # files of any other are refused; 1 had no size of the network input
 LONGEST_HEADER = 4 * 2**20  # bytes; a model of a thousand tensors needs a twentieth
 LARGEST_SIGNATURE = 2**20  # bytes, of 131,072 channels
 LONGEST_TEXT = 2000  # characters of a report, which is published every second
 LONGEST_QUOTE = 200  # characters of a file's own content in a message
+LONGEST_SIDE = 8192  # pixels of the network input
 MOST_LOSSES = 1000
 NO_CHECKSUM = "0" * 64  # in the place of the checksum while that is taken, which thus covers every other byte
 STATE, SIGNATURE = "state.", "signature."  # what the names of tensors begin with
@@ -161,9 +163,9 @@ def _read_checked(file: BinaryIO, path: Path, fingerprint: str, largest: int) ->
     metadata = _metadata(data[8:])
     if "package" not in metadata:
         raise _damaged(path, "it has no header of this package")
-    if (metadata["package"], metadata.get("format")) != (PACKAGE, FORMAT):
+    if metadata["package"] != PACKAGE or metadata.get("format") not in READABLE:
         raise GenerationError(
-            f"expected a generation in format {FORMAT} of {PACKAGE}, but {path} has format "
+            f"expected a generation in format {' or '.join(READABLE)} of {PACKAGE}, but {path} has format "
             f"{_quoted(repr(metadata.get('format')))} of {_quoted(repr(metadata['package']))}; adapt and save again "
             f"with this version"
         )
@@ -196,6 +198,7 @@ def _to_bytes(generation: Generation, fingerprint: str) -> bytes:
         "checksum": NO_CHECKSUM,
         "number": str(generation.number),
         "temporal_branch": json.dumps(generation.state.temporal_branch),
+        "long_side": json.dumps(generation.state.long_side),
         "report": json.dumps(asdict(generation.report)),
     }
     # In C order, because safetensors 0.8 writes the values of any other array in the order in which they lie in memory.
@@ -229,6 +232,9 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
     temporal_branch, report = json.loads(metadata["temporal_branch"]), json.loads(metadata["report"])
     if not isinstance(temporal_branch, bool) or not isinstance(report, dict):
         raise TypeError(f"expected true or false and a report, but got {temporal_branch!r} and {report!r}")
+    long_side = json.loads(metadata.get("long_side", "null"))
+    if long_side is not None and not (type(long_side) is int and 0 < long_side <= LONGEST_SIDE):
+        raise ValueError(f"expected a longest side of 1 to {LONGEST_SIDE} pixels, but got {str(long_side)[:80]!r}")
     # Copies: safetensors gives read-only views of the file's content, of which torch warns.
     state, parts = (
         {name.removeprefix(kind): value.copy() for name, value in tensors.items() if name.startswith(kind)}
@@ -242,7 +248,7 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
     number = int(metadata["number"])
     if not 0 < number < 2**31:
         raise ValueError(f"expected a number from 1 to {2**31 - 1}, but got {number}")
-    return Generation(number, AdaptedState(state, temporal_branch), _report_of(report), signature)
+    return Generation(number, AdaptedState(state, temporal_branch, long_side), _report_of(report), signature)
 
 
 def _report_of(values: dict[str, Any]) -> AdaptationReport:
@@ -266,9 +272,9 @@ def _checked(name: str, kind: str, value: Any) -> Any:
         value.encode()  # half a surrogate pair can be in no message
         return value
     if (
-        (kind == "int" and number and isinstance(value, int) and 0 <= value < 2**63)
+        (kind.startswith("int") and number and isinstance(value, int) and 0 <= value < 2**63)
         or (kind == "bool" and isinstance(value, bool))
-        or (kind == "float | None" and value is None)
+        or (kind.endswith("| None") and value is None)
         or not kind
     ):
         return value

@@ -21,6 +21,7 @@ class StreamStatus:
         report: Report of the last adaptation that ended.
         message: Last noteworthy event, one sentence for people; nothing is decided by it.
         remembered: Number of generations that are kept for the scenes they were adapted to.
+        input_size: Network input (height, width) of the last frame; (0, 0) before the first.
     """
 
     state: State = State.BASE
@@ -32,6 +33,7 @@ class StreamStatus:
     report: AdaptationReport | None = None
     message: str = ""
     remembered: int = 0
+    input_size: tuple[int, int] = (0, 0)
 
 
 class FrameRejected(ValueError):

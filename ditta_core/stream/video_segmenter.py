@@ -9,6 +9,7 @@ A frame is encoded once. The stream never waits for an adaptation: its result is
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
+from ditta_core.stream.network_input import StreamInputSize
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
@@ -86,6 +88,7 @@ class VideoSegmenter:
         self._last: Frame | None = None
         self._certainty: float | None = None
         self._warmup: WarmupClip | None = None
+        self._sizes = StreamInputSize(self.model)
         self._served_since: int | None = None  # stamp of the first frame that the generation served
         self._serve(None)
         self._status = StreamStatus(warmup_frames=config.warmup_frames, remembered=len(self._store))
@@ -131,8 +134,12 @@ class VideoSegmenter:
             self._maybe_update(frame)
             # The scene is watched on the camera's own image: what sets the thresholds there is the change of the light
             # itself, and a cut has to be known before anything of the last shot is averaged into this frame.
+            start, input_size = time.perf_counter(), self._input_size(frame)
             seen = self._restorer(frame) if self._config.inference.restoration else frame
-            segmentation = self._serving.segment(seen, self._input_size(seen), self._status.generation)
+            segmentation = self._serving.segment(seen, input_size, self._status.generation)
+            self._sizes.times.add(time.perf_counter() - start, input_size, self._serving.runtime)
+            if input_size != self._status.input_size:
+                self._status = replace(self._status, input_size=input_size)
             self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
             # Only now: the scene is watched by how sure the model is, also of what belongs to no class.
             segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
@@ -224,8 +231,7 @@ class VideoSegmenter:
 
     def _input_size(self, frame: Frame) -> tuple[int, int]:
         """Network input (height, width) for a frame."""
-        inference = self._config.inference
-        return inference.input_size or self.model.input_size(frame.size, inference.long_side)
+        return self._sizes.serving(frame.size, self._config, self._generation)
 
     # --- does this frame follow the last one? ------------------------------------------------------------------------
 
@@ -307,7 +313,8 @@ class VideoSegmenter:
         blank = self._adaptation.guarded and not shows_something(frame.image)
         if blank and not clip.seen:
             self._set_status("waiting for frames that show something: now they are of one colour or mere noise")
-        clip.offer(frame.image, frame.stamp, self._config, blank)
+        if not clip.full(self._config):
+            clip.offer(frame.image, frame.stamp, self._config, blank)
         self._status = replace(self._status, collected=len(clip))
         signature = self._monitor.signature
         if signature is not None and clip.recognisable(self._config):
@@ -316,10 +323,10 @@ class VideoSegmenter:
             if known is not None:
                 self._restore(known, "back in a scene seen before")
                 return
-        if clip.full(self._config):
-            self._adapt(clip, signature, self._input_size(frame))
+        if clip.full(self._config) and not self._sizes.waits(self._config):
+            self._adapt(clip, signature)
 
-    def _adapt(self, clip: WarmupClip, signature: SceneSignature | None, input_size: tuple[int, int]) -> None:
+    def _adapt(self, clip: WarmupClip, signature: SceneSignature | None) -> None:
         """Submit the clip to the runner."""
         images, wanted = clip.take(), self._config.warmup_frames
         clip.signature = signature
@@ -327,8 +334,13 @@ class VideoSegmenter:
             self._monitor.settle(signature)
         of = "" if len(images) >= wanted else f" of {wanted}: the camera stood still"
         self._set_status(f"adapting to {len(images)} frames{of}", state=State.ADAPTING)
-        adaptation = self._adaptation.after_restoration(self._restorer.noisiness)
-        self._runner.submit(AdaptationJob(images, input_size, self._source, self._teacher, adaptation))
+        noisiness = self._restorer.noisiness
+        adaptation = self._adaptation.after_restoration(noisiness)
+        size = images.shape[1], images.shape[2]
+        input_size = self._sizes.serving(size, self._config, clip.updates)
+        # The mean of two adaptations serves at one size: an update keeps that of the generation.
+        largest = self._sizes.largest(size, self._config, noisiness) if clip.updates is None else None
+        self._runner.submit(AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest))
         self._poll_runner()
 
     def _poll_runner(self) -> None:
@@ -361,6 +373,8 @@ class VideoSegmenter:
         self._store.replace(updated, generation)
         verb = "adapted" if updated is None else f"generation {updated.number} updated"
         note = f"; {report.reason}" if report.refused else ""
+        if report.long_side is not None:
+            note = f" at {report.long_side} pixels{note}"
         self._on_serving(f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}", **_outcome(report))
 
     def _fail(self, report: AdaptationReport, reason: str) -> None:

@@ -75,6 +75,7 @@ def adaptation_diagnostic(
         "progress": f"{status.progress:.2f}",
         "losses": " ".join(f"{loss:.4g}" for loss in status.losses),
         "remembered generations": status.remembered,
+        "network input": f"{status.input_size[1]}x{status.input_size[0]}",
     }
     for number, refusal in enumerate(refusals, start=1):
         values[f"saved generation left out ({number})"] = refusal
@@ -85,6 +86,8 @@ def adaptation_diagnostic(
             values["statistics share"] = f"{status.report.statistics_share:.2f}"
         if status.report.deployed_share is not None:
             values["deployed share"] = f"{status.report.deployed_share:.2f}"
+        if status.report.size_agreement is not None:
+            values["agreement of the network input"] = f"{status.report.size_agreement:.3f}"
     level, message = DiagnosticStatus.OK, status.message
     if status.state is State.FAILED:
         level = DiagnosticStatus.WARN

@@ -73,6 +73,7 @@ class CameraStream:
         base, compiler: Base model, and compiler of the networks; shared by all cameras.
         fingerprint: Fingerprint of the base model, for the saved generations.
         to_rgb: What makes RGB uint8 [H, W, 3] of an image that is not compressed.
+        cameras: Number of cameras that the inference thread serves.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class CameraStream:
         compiler: Compiler,
         fingerprint: str,
         to_rgb: ToRgb = rgb_image,
+        cameras: int = 1,
     ) -> None:
         self.topics = topics
         self._node = node
@@ -93,6 +95,7 @@ class CameraStream:
         self._runner = runner
         self._size_multiple = base.model.size_multiple
         self._input_topic = resolved_topic(node, topics.input(parameters))
+        self._cameras = cameras
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
@@ -117,7 +120,7 @@ class CameraStream:
             self._logger.info(f"{len(saved.generations)} saved generations read from {parameters.state_dir}")
         self._segmenter = VideoSegmenter(
             parameters.model_source(),
-            parameters.stream_config(self._size_multiple),
+            parameters.stream_config(self._size_multiple, self._cameras),
             adaptation=parameters.adaptation_config(),
             teacher=parameters.teacher_config(),
             runner=runner,
@@ -189,7 +192,7 @@ class CameraStream:
         Raises:
             ValueError: two of them do not go together, or with the model.
         """
-        parameters.stream_config(self._size_multiple)
+        parameters.stream_config(self._size_multiple, self._cameras)
         parameters.adaptation_config()
 
     def take_parameters(self, parameters: NodeParameters) -> None:
@@ -202,7 +205,9 @@ class CameraStream:
         if self._synchronized is not None:
             self._synchronized.points_step = parameters.points_step
         self._segmenter.reconfigure(
-            parameters.stream_config(self._size_multiple), parameters.adaptation_config(), parameters.teacher_config()
+            parameters.stream_config(self._size_multiple, self._cameras),
+            parameters.adaptation_config(),
+            parameters.teacher_config(),
         )
 
     # --- the way of an image ----------------------------------------------------------------------------------------
@@ -354,6 +359,9 @@ def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
         adaptation_reason="" if report is None else report.reason,
         statistics_share=None if report is None else report.statistics_share,
         deployed_share=None if report is None else report.deployed_share,
+        input_width=status.input_size[1],
+        input_height=status.input_size[0],
+        size_agreement=None if report is None else report.size_agreement,
         dropped=counters.dropped,
         received=counters.received,
         published=counters.published,

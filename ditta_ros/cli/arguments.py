@@ -15,8 +15,9 @@ from importlib import util
 from pathlib import Path
 from typing import TextIO
 
+from ditta_core.inference.config import AUTO_LONG_SIDE
 from ditta_ros.doctor.installation import INSTALL_ROS
-from ditta_ros.evaluation.defaults import NothingAdaptedError
+from ditta_ros.evaluation.defaults import AUTO, NothingAdaptedError
 from ditta_ros.process.children import ReplayError
 
 LARGEST_SIDE = 8192
@@ -184,3 +185,12 @@ def output_file(text: str) -> Path:
     elif not os.access(path, os.W_OK):
         raise argparse.ArgumentTypeError(f"expected a file to write, but {path} is not writable; choose another")
     return path
+
+
+def long_side(text: str) -> int:
+    """Pixels, or ``auto``.
+
+    >>> long_side("480"), long_side("auto")
+    (480, -1)
+    """
+    return AUTO_LONG_SIDE if text == AUTO else whole_number(0, LARGEST_SIDE)(text)

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ditta_core.adaptation.config import DEFAULT_SEED, LARGEST_SEED
-from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.teacher.config import TEACHERS
 from ditta_ros.cli.arguments import (
-    LARGEST_SIDE,
     exit_code,
     has_ros,
+    long_side,
     nonnegative,
     number_list,
     output_file,
@@ -22,7 +21,7 @@ from ditta_ros.cli.arguments import (
     split_list,
     whole_number,
 )
-from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE
+from ditta_ros.evaluation.defaults import AUTO, NODE, QUICK_FRAMES, QUICK_LONG_SIDE
 
 
 def add_evaluate_parser(commands: Any) -> None:
@@ -66,8 +65,9 @@ def add_evaluate_parser(commands: Any) -> None:
     add("--allow-pickle", action="store_true", help="read hf: weights that are not in safetensors files")
     network = what.add_mutually_exclusive_group()
     network.add_argument("--input-size", type=size, metavar="WxH", help="size of the network input")
-    long_side = f"longest side of the network input (default: {DEFAULT_LONG_SIDE})"
-    network.add_argument("--long-side", type=whole_number(0, LARGEST_SIDE), metavar="PIXELS", help=long_side)
+    side = f"longest side of the network input; {AUTO} (default) finds it on the warm-up frames of each video, for all "
+    side += "methods alike"
+    network.add_argument("--long-side", type=long_side, metavar="PIXELS", help=side)
 
     add = parser.add_argument_group("how").add_argument
     methods = "methods to compare, all of which --list-methods lists (default: source,ditta)"

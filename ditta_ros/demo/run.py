@@ -259,8 +259,8 @@ def _write_demo_report(
     compared = [frame for frame in last_round if frame.index >= config.warmup_frames and answered(frame)]
     if not compared:
         raise ReplayError("expected masks for the last pass, but none of its frames after the warm-up was answered")
-    height, width = sequence.image(0).shape[:2]
-    input_size = config.inference.input_size or model.input_size((height, width), config.inference.long_side)
+    end = played.messages[-1]
+    input_size = end.input_height, end.input_width
     source = FrameByFrame(sequence, model, input_size)
     ground_truth, note = None, ""
     try:

@@ -27,7 +27,7 @@ from ditta_core.evaluation.plan import EvaluationOptions, PlannedResult, check_s
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
-from ditta_core.inference.config import DEFAULT_LONG_SIDE
+from ditta_core.inference.config import AUTO_LONG_SIDE
 from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
 from ditta_core.report.results import listed, problem_lines, results_table, to_json, unadapted_methods
 from ditta_core.segmentation.base import SegmentationModel
@@ -37,7 +37,7 @@ from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.bags.files import is_bag
 from ditta_ros.bags.sequence import BagSequence
-from ditta_ros.evaluation.defaults import NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
+from ditta_ros.evaluation.defaults import AUTO, NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
 
 # --- from arguments to what is evaluated ---------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ def _fill_in(options: argparse.Namespace) -> None:
     if options.max_frames is None and options.quick:
         options.max_frames = QUICK_FRAMES
     if options.long_side is None:
-        options.long_side = QUICK_LONG_SIDE if options.quick else DEFAULT_LONG_SIDE
+        options.long_side = QUICK_LONG_SIDE if options.quick else AUTO_LONG_SIDE
     if options.threads is None:
         options.threads = os.cpu_count() or 1
 
@@ -125,11 +125,15 @@ def _configuration(
         "device": setup.source.device,
         "teacher": asdict(setup.teacher),
         "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
-        "long_side": None if setup.input_size is not None else setup.long_side,
+        "long_side": None if setup.input_size is not None else _shown_side(setup.long_side),
         "quick": options.quick,
         "threads": evaluation.threads,
         "node": {"rate": options.rate, "lockstep": options.lockstep} if options.node else None,
     }
+
+
+def _shown_side(long_side: int) -> int | str:
+    return AUTO if long_side == AUTO_LONG_SIDE else long_side
 
 
 _NOT_IN_THE_NUMBERS = (

@@ -74,6 +74,7 @@ class NodeRunner:
             "teacher_checkpoint": setup.teacher.checkpoint,
             "teacher_image_size": setup.teacher.image_size,
             "long_side": setup.long_side,
+            "target_rate": 0.0,
             "input_width": width,
             "input_height": height,
             "seed": setup.seed,
@@ -112,4 +113,6 @@ def _record_of(
         masks,
         report,
         latencies=latencies,
+        input_size=trial.setup.network_input(model, trial.sequence.frame(0).size),
+        size_agreement=trial.size_agreement,
     )

@@ -31,6 +31,10 @@ class StreamState:
         adaptation_reason: Sentence on how the last adaptation ended; empty before.
         statistics_share: Share of the clip's BatchNorm statistics that the last adaptation took; None before.
         deployed_share: Share of the way to the trained decoder that the last adaptation went; None before.
+        input_width: Width of the network input in pixels; 0 before the first image.
+        input_height: Its height.
+        size_agreement: Share of the pixels in which the size of the network input that the last adaptation found gives
+            the class of the mean of the other sizes; None where none was found.
         remembered: Number of generations that are kept.
         dropped: Number of images that a newer one replaced before they were segmented.
         received: Number of images that arrived.
@@ -49,6 +53,9 @@ class StreamState:
     adaptation_reason: str = ""
     statistics_share: float | None = None
     deployed_share: float | None = None
+    input_width: int = 0
+    input_height: int = 0
+    size_agreement: float | None = None
     remembered: int = 0
     dropped: int = 0
     received: int = 0

@@ -315,3 +315,20 @@ def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: Sta
     wait_until(compiled, lambda: f"the adapted network compiled; torch serves: {runtime()}", 60)
     probe.wait_for_masks()
     assert probe.state["rejected"] == 0
+
+
+@pytest.mark.slow
+def test_the_adaptation_finds_the_size_of_the_network_input(probe: Probe, start_node: StartNode) -> None:
+    """By default; a rate that leaves time for every size does not bound it."""
+    start_node(long_side=-1, target_rate=0.001, passes=1)
+    probe.film()
+    probe.wait_for_masks()
+    first = probe.state
+    assert max(first["input_width"], first["input_height"]) in (0, 480)
+    probe.wait_for_state("ADAPTED", timeout=240)
+    mark = len(probe.masks)
+    wait_until(lambda: len(probe.masks) > mark + 1, "masks of the generation")
+    wait_until(lambda: probe.state["input_width"] >= 480 and probe.state["size_agreement"] is not None, "its size")
+    diagnostics = values(diagnostic(probe, ADAPTATION, "adapted to 4 frames"))
+    assert diagnostics["network input"] == f"{probe.state['input_width']}x{probe.state['input_height']}"
+    assert 0 < float(diagnostics["agreement of the network input"]) <= 1

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ditta_core.adaptation.config import AdaptationConfig
-from ditta_core.inference.config import InferenceConfig
+from ditta_core.inference.config import DEFAULT_LONG_SIDE, InferenceConfig
 from ditta_core.stream.config import WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_ros.parameters import (
@@ -168,6 +168,16 @@ def test_parameters_for_live_mode_alone_do_not_count_in_parity() -> None:
     parameters = NodeParameters(mode="parity", **others)
     assert parameters.adaptation_config() == AdaptationConfig.parity()
     assert parameters.inference_config() == InferenceConfig.parity()
+
+
+def test_the_size_of_the_input_is_found_by_default() -> None:
+    default = NodeParameters()
+    assert default.inference_config().finds_input_size and default.stream_config().target_rate == 10
+    assert default.stream_config(cameras=3).target_rate == 30, "they share the time"
+    assert not NodeParameters(long_side=480).inference_config().finds_input_size
+    assert not NodeParameters(input_width=640, input_height=480).inference_config().finds_input_size
+    assert NodeParameters(mode="parity").inference_config().long_side == DEFAULT_LONG_SIDE
+    assert NodeParameters(mode="parity", long_side=320).inference_config() == InferenceConfig.parity(long_side=320)
 
 
 def test_warmup_by_ratio_is_the_papers() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ditta_core.adaptation.config import DEFAULT_SEED
-from ditta_core.inference.config import DEFAULT_LONG_SIDE
+from ditta_core.inference.config import AUTO_LONG_SIDE, DEFAULT_LONG_SIDE
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
@@ -23,7 +23,9 @@ class MethodSetup:
         source: Image model, its classes and its device.
         teacher: Teacher of DiTTA's warm-up; its tracker is also the one of ``tracker_refine``.
         input_size: Network input (height, width); None for ``long_side``.
-        long_side: Longest side of the network input in pixels, 0 for the image's own.
+        long_side: Longest side of the network input in pixels, 0 for the image's own. ``AUTO_LONG_SIDE`` has the
+            evaluation find it, see :class:`~ditta_core.evaluation.input_sizes.InputSizes`; a method by itself takes
+            ``DEFAULT_LONG_SIDE`` for it.
         seed: Seed of everything random in the method.
     """
 
@@ -32,6 +34,11 @@ class MethodSetup:
     input_size: tuple[int, int] | None = None
     long_side: int = DEFAULT_LONG_SIDE
     seed: int = DEFAULT_SEED
+
+    def network_input(self, model: SegmentationModel, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Network input (height, width) for a frame of a size (H, W)."""
+        side = DEFAULT_LONG_SIDE if self.long_side == AUTO_LONG_SIDE else self.long_side
+        return self.input_size or model.input_size(frame_size, side)
 
 
 class Method(ABC):
@@ -49,10 +56,12 @@ class Method(ABC):
         uses_warmup: Whether ``prepare`` does anything. Where it does not, the answers of the method do not depend on
             the length of the warm-up, and ``prepare`` is not called.
         uses_teacher: Whether it needs the teacher of the setup.
+        own_input_size: Whether it keeps its own size of the network input where one is found for the others.
     """
 
     uses_warmup: ClassVar[bool]
     uses_teacher: ClassVar[bool] = False
+    own_input_size: ClassVar[bool] = False
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         self.setup = setup
@@ -60,7 +69,7 @@ class Method(ABC):
 
     def input_size(self, frame: Frame) -> tuple[int, int]:
         """Network input (height, width) for a frame."""
-        return self.setup.input_size or self.model.input_size(frame.size, self.setup.long_side)
+        return self.setup.network_input(self.model, frame.size)
 
     def prepare(self, warmup: Sequence[Frame]) -> AdaptationReport | None:
         """Adapt to the warm-up frames, at least one, in time order.

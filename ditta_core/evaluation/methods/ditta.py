@@ -53,6 +53,7 @@ class DiTTAParity(DiTTA):
     last warm-up frame in its temporal memory.
     """
 
+    own_input_size = True
     config = InferenceConfig.parity()
     adaptation = AdaptationConfig.parity()
 

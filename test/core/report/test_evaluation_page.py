@@ -17,8 +17,9 @@ from report_rows import NOTHING, result_of, row, scores
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.evaluation.scores import Scores, VideoResult
-from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
+from ditta_core.report.evaluation_page import _network_inputs, report_steps, write_evaluation_report
 from ditta_core.report.footage import Masks
+from ditta_core.report.results import main_comparisons
 
 
 class PageReader(HTMLParser):
@@ -238,3 +239,10 @@ def test_a_node_that_answered_no_frame(tmp_path: Path) -> None:
 def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected results to report, but got none"):
         write_evaluation_report(result_of(), {}, constant_masks(0), tmp_path)
+
+
+def test_the_page_says_the_size_of_the_network_input() -> None:
+    video = replace(row("source", 50.0).videos[0], input_size=(480, 640), size_agreement=0.9564)
+    result = result_of(row("source", 50.0, videos=(video,)), config={"model": "camvid"})
+    assert _network_inputs(main_comparisons(result)) == {"network input, street": "640×480 (found, agreement 0.956)"}
+    assert _network_inputs(main_comparisons(result_of(row("source", 50.0)))) == {}

@@ -101,3 +101,10 @@ def test_what_was_taken_of_the_last_adaptation_is_told() -> None:
     diagnostic = adaptation_diagnostic("ditta", "/camera", StreamStatus(State.ADAPTED, 1, report=report))
     values = {each.key: each.value for each in diagnostic.values}
     assert (values["statistics share"], values["deployed share"]) == ("0.25", "0.00")
+
+
+def test_the_size_of_the_network_input_is_told() -> None:
+    report = AdaptationReport(True, "adapted", long_side=640, size_agreement=0.9564)
+    status = StreamStatus(State.ADAPTED, 1, report=report, input_size=(480, 640))
+    values = {each.key: each.value for each in adaptation_diagnostic("ditta", "/camera", status).values}
+    assert (values["network input"], values["agreement of the network input"]) == ("640x480", "0.956")
