@@ -108,9 +108,9 @@ class AdaptationReport:
         objects: Number of tracked objects in the targets (0 for dense targets).
         statistics_share: Share (0..1) of the warm-up's normalisation statistics in those that serve; None where the
             method blends nothing.
-        deployed_share: How far the decoder that serves lies from the base decoder (0, also where the trained one was
-            refused) to the trained one (1); None where the method does not choose.
-        refused: Why the trained decoder was refused; empty where it was not.
+        deployed_share: How far the decoder that serves lies from the base decoder (0, also where none was trained or
+            the trained one was refused) to the trained one (1); None where the method does not choose.
+        refused: Why the decoder was not trained, or the trained one refused; empty where it serves.
         long_side: Longest side of the network input in pixels that the adaptation found; None where it was given.
         size_agreement: Share (0..1) of the pixels in which that size gives the class of the mean of the other sizes;
             None where none were compared.
@@ -135,7 +135,7 @@ class AdaptationFailed(Exception):
     """No adapted model came of an adaptation; the message is the report's reason. All of its ends derive from this.
 
     Attributes:
-        refused: Why the trained decoder was refused; empty where something else went wrong.
+        refused: Why the decoder was not trained, or the trained one refused; empty where something else went wrong.
     """
 
     refused: str = ""

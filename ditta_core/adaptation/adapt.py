@@ -25,6 +25,7 @@ from ditta_core.adaptation.guard import (
     Limits,
     RefusedError,
     guard_against_collapse,
+    objection_to_targets,
     require_something_shown,
 )
 from ditta_core.adaptation.job import AdaptationProgress
@@ -77,21 +78,76 @@ def teach(
     return anchored, WEIGHTED_LIMITS if anchored is target else ANCHORED_LIMITS
 
 
-@torch.no_grad()
-def check(base: Tensor, adapted: Tensor, limits: Limits, guarded: bool) -> str:
-    """Compare the probabilities before and after the training, float [n, C, h, w].
+class Distillation:
+    """The training of a decoder in place, and what is done with the result.
 
-    Returns:
-        Why the trained decoder is refused; empty where it is not.
-
-    Raises:
-        CollapseError: the adapted model lost most of the classes.
+    Args:
+        segmenter: with blended statistics, in evaluation mode.
+        resize: sizes of the losses, see :class:`DistillationTrainer`.
+        probabilities: of the model before the training, float [n, C, h, w].
+        target: of the same frames.
     """
-    objection = DecoderCheck.of(base, adapted, limits).objection if guarded else ""
-    if objection:
+
+    def __init__(
+        self,
+        segmenter: TemporalSegmenter,
+        config: AdaptationConfig,
+        resize: Sequence[tuple[int, int]],
+        probabilities: Tensor,
+        target: DistillationTarget,
+    ) -> None:
+        self.segmenter = segmenter
+        self.config = config
+        self.resize = resize
+        self.probabilities = probabilities
+        self.target = target
+        self.trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
+        self.untrained = [parameter.detach().clone() for parameter in self.trainer.parameters]
+
+    def train(
+        self,
+        encoded: EncodedClip,
+        clip: NDArray[np.uint8],
+        input_size: tuple[int, int],
+        progress: Callable[[AdaptationProgress], None],
+        cancelled: Callable[[], bool],
+    ) -> tuple[float, ...]:
+        """Train on the clip and its views, deploy a share of it, and keep what every class had; the losses by pass."""
+        config, segmenter = self.config, self.segmenter
+        views: list[EncodedView] = []
+        if config.trains_frames_apart:
+            count = min(config.views, config.passes * len(clip))
+            views = encode_views(segmenter.model, clip, self.target, input_size, count, config.seed)
+        losses = self.trainer.train(encoded, self.target, progress, cancelled, views)
+        segmenter.eval().requires_grad_(False)
+        with torch.no_grad():
+            for trained, before in zip(segmenter.model.decoder_parameters(), self.untrained, strict=False):
+                trained.copy_(before.lerp(trained, config.deployed_share))
+            if config.kept_share and losses and config.deployed_share:
+                logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
+                add_offsets(segmenter.model, class_offsets(self.probabilities, logits, config.kept_share))
+        return losses
+
+    @torch.no_grad()
+    def check(self, encoded: EncodedClip, limits: Limits) -> str:
+        """Compare the probabilities before and after the training, and undo it where it is refused.
+
+        Returns:
+            Why the trained decoder is refused; empty where it is not.
+
+        Raises:
+            CollapseError: the adapted model lost most of the classes.
+        """
+        if self.config.train_mode:  # the statistics of the encoder moved
+            encoded = EncodedClip.of(self.segmenter.model, encoded.pixels)
+        adapted = predict(self.segmenter, encoded, self.resize)
+        objection = DecoderCheck.of(self.probabilities, adapted, limits).objection if self.config.guarded else ""
+        if not objection:
+            guard_against_collapse(self.probabilities.argmax(1), adapted.argmax(1))
+            return ""
+        for trained, before in zip(self.trainer.parameters, self.untrained, strict=True):
+            trained.copy_(before)
         return f"on the warm-up frames, {objection}"
-    guard_against_collapse(base.argmax(1), adapted.argmax(1))
-    return ""
 
 
 def adapt(
@@ -117,7 +173,7 @@ def adapt(
         Cancelled: ``cancelled`` said so.
         CollapseError: the adapted model lost most of the classes.
         NothingShownError: most of the frames show nothing.
-        RefusedError: the trained decoder was refused, and the statistics stayed as they were, too.
+        RefusedError: the decoder was not trained or refused, and the statistics stayed as they were, too.
     """
     start = time.perf_counter()
     if config.guarded:
@@ -131,41 +187,24 @@ def adapt(
     target, limits = teach(teacher, clip, probabilities, config)
     target_seconds = time.perf_counter() - start
 
-    trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
-    untrained = [parameter.detach().clone() for parameter in trainer.parameters]
-    views: list[EncodedView] = []
-    if config.trains_frames_apart:
-        count = min(config.views, config.passes * len(clip))
-        views = encode_views(segmenter.model, clip, target, input_size, count, config.seed)
-    losses = trainer.train(encoded, target, progress, cancelled, views)
-    segmenter.eval().requires_grad_(False)
-    with torch.no_grad():
-        for trained, before in zip(segmenter.model.decoder_parameters(), untrained, strict=False):
-            trained.copy_(before.lerp(trained, config.deployed_share))
-        if config.train_mode:  # the statistics of the encoder moved
-            encoded = EncodedClip.of(segmenter.model, encoded.pixels)
-    if config.kept_share and losses:
-        with torch.no_grad():
-            logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
-        add_offsets(segmenter.model, class_offsets(probabilities, logits, config.kept_share))
-
-    refused = check(probabilities, predict(segmenter, encoded, resize), limits, config.guarded)
-    reason = "adapted"
+    losses: tuple[float, ...] = ()
+    refused = objection_to_targets(probabilities, target) if config.guarded and config.passes else ""
+    if refused:
+        reason = f"the decoder was not trained: {refused}"
+    else:
+        decoder = Distillation(segmenter, config, resize, probabilities, target)
+        losses = decoder.train(encoded, clip, input_size, progress, cancelled)
+        refused = decoder.check(encoded, limits)
+        reason = f"the trained decoder was refused: {refused}" if refused else "adapted"
     if refused:
         if statistics_share == 0:
-            raise RefusedError(refused)
-        reason = (
-            f"the trained decoder was refused: {refused}; the base decoder stays, with {statistics_share:.0%} of the "
-            f"warm-up's statistics"
-        )
-        with torch.no_grad():
-            for trained, before in zip(trainer.parameters, untrained, strict=True):
-                trained.copy_(before)
+            raise RefusedError(reason, refused)
+        reason += f"; the base decoder stays, with {statistics_share:.0%} of the warm-up's statistics"
     return AdaptationReport(
         succeeded=True,
         reason=reason,
         frames=len(clip),
-        steps=config.passes * len(clip),
+        steps=len(losses) * len(clip),
         seconds=time.perf_counter() - start,
         target_seconds=target_seconds,
         losses=losses,

@@ -1,8 +1,8 @@
 """Whether what a warm-up learned may serve; judged without labels, on what the adaptation computes anyway.
 
-Do the frames show anything? Did the training keep the classes that the base model is sure of, and the model about as
-decided as it was? A warm-up that shows nothing is not adapted to; a decoder that fails the other two questions is
-refused as a whole, while the blended statistics, which were not trained, stay.
+Do the frames show anything? Do the targets ask for more certainty than there is? Did the training keep the classes that
+the base model is sure of, and the model about as decided as it was? A warm-up that shows nothing is not adapted to;
+where another question is answered badly, the decoder stays as it was, while the blended statistics serve.
 
 How the limits were measured, and which signs are not asked for: docs/ablations.md#limits-of-the-guard.
 """
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import AdaptationFailed
 
 SMALLEST_DEVIATION = 3.0
@@ -51,6 +52,9 @@ LARGEST_ENTROPY_RATIO = 1.25
 SMALLEST_ENTROPY = 1e-3
 """Mean entropy, in nats, below which the base model's is not divided by."""
 
+LARGEST_SHARPENING = 0.05
+"""Mean gain in confidence, 0..1, that targets may ask of the model: docs/ablations.md#when-training-pays."""
+
 COLLAPSE = 1 / 3
 """An adapted model may keep no less than this share of the base model's effective number of classes."""
 
@@ -64,14 +68,15 @@ class CollapseError(AdaptationFailed):
 
 
 class RefusedError(AdaptationFailed):
-    """The trained decoder was refused and nothing else was adapted; the base model stays.
+    """The decoder was not trained, or refused, and nothing else was adapted; the base model stays.
 
     Args:
-        refused: why.
+        reason: what happened, and why.
+        refused: why alone.
     """
 
-    def __init__(self, refused: str) -> None:
-        super().__init__(f"the trained decoder was refused: {refused}; the base model stays")
+    def __init__(self, reason: str, refused: str) -> None:
+        super().__init__(f"{reason}; the base model stays")
         self.refused = refused
 
 
@@ -101,6 +106,27 @@ def require_something_shown(clip: NDArray[np.uint8]) -> None:
             f"expected warm-up frames that show something, but {blank} of {len(clip)} are of one colour or mere noise; "
             f"uncover the lens or check the camera, then adapt again"
         )
+
+
+def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
+    """Why not to train towards soft targets at all; empty where nothing speaks against it, and for hard ones.
+
+    A model that is unsure of much, in the mean of all pixels, has its reasons: it is at home and well calibrated, or it
+    sees little. Training makes it sure of its guesses then, and what it guesses rarely is lost.
+
+    Args:
+        prediction: probabilities before the training, float [n, C, h, w].
+        target: of the same pixels.
+    """
+    if target.probabilities is None or target.weights is not None:
+        return ""
+    sharpening = float(target.probabilities.max(1).mean()) - float(prediction.max(1).values.mean())
+    if sharpening <= LARGEST_SHARPENING:
+        return ""
+    return (
+        f"the model is unsure of much here, and training would make it surer by {sharpening:.3f} in the mean (at most "
+        f"{LARGEST_SHARPENING}), which costs more than it gives"
+    )
 
 
 @dataclass(frozen=True)

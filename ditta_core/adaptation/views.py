@@ -65,7 +65,10 @@ class View:
     ) -> NDArray[np.float32]:
         """The view of maps [C, h, w] of a frame of a size (H, W); 0 beyond the frame."""
         height, width = maps.shape[-2:]
-        resize = np.diag([width / frame_size[1], height / frame_size[0], 1.0])
+        across, down = width / frame_size[1], height / frame_size[0]
+        resize = np.array(
+            [[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]]
+        )  # pixels by their centres
         matrix = (resize @ self.matrix @ np.linalg.inv(resize))[:2]
         flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
         return np.stack([cv2.warpAffine(each, matrix, (width, height), flags=flags) for each in maps])
