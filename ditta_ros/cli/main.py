@@ -11,7 +11,7 @@ from ditta_ros.cli.doctor import add_doctor_parser, run_doctor_command
 from ditta_ros.cli.evaluate import add_evaluate_parser, run_evaluate_command
 from ditta_ros.cli.models import add_models_parser, run_models_command
 from ditta_ros.cli.node import add_node_parser, run_node_command
-from ditta_ros.cli.terminal import decoder_lines_counted, write_what_the_terminal_has
+from ditta_ros.cli.terminal import write_what_the_terminal_has
 
 COMMANDS = {
     "demo": (add_demo_parser, run_demo_command),
@@ -57,7 +57,4 @@ def main(arguments: list[str] | None = None) -> int:
         main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     _, run_command = COMMANDS[options.command]
-    if options.command == "node":  # its log is that of ROS
-        return run_command(options)
-    with decoder_lines_counted(options.command):
-        return run_command(options)
+    return run_command(options)
