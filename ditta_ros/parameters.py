@@ -212,7 +212,9 @@ class NodeParameters:
         range=(0, 1),
     )
     passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))
-    learning_rate: float = changeable(ADAPTATION.learning_rate, "Learning rate of the adaptation.", range=(1e-8, 1))
+    learning_rate: float = changeable(
+        0.0, f"Learning rate of the adaptation. 0: {ADAPTATION.learning_rate:g}, in parity 0.001.", range=(0, 1)
+    )
     seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
     guarded: bool = changeable(
         ADAPTATION.guarded,
@@ -342,7 +344,9 @@ class NodeParameters:
 
     def adaptation_config(self) -> AdaptationConfig:
         """How the decoder is trained."""
-        optimiser: dict[str, Any] = {"passes": self.passes, "learning_rate": self.learning_rate, "seed": self.seed}
+        optimiser: dict[str, Any] = {"passes": self.passes, "seed": self.seed}
+        if self.learning_rate:
+            optimiser["learning_rate"] = self.learning_rate
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
         temporal_branch = self.reliability_threshold > 0

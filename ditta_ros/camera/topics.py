@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,15 @@ def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
     return tuple(camera_of(name, entry, example) for name, entry in entries.items())
 
 
+def _may_be_topic(topic: Any) -> bool:
+    """Whether ROS takes it for a topic's name: no part begins with a digit. An optional one may be empty."""
+    return (
+        isinstance(topic, str)
+        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic) is not None
+        and not re.search(r"(^|/)\d", topic)
+    )
+
+
 def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
     """One entry of the parameter ``cameras``.
 
@@ -90,7 +100,7 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
         )
     topics = {"image": entry} if isinstance(entry, str) else entry
     known = isinstance(topics, Mapping) and set(topics) <= set(KEYS)
-    if not known or not topics.get("image") or not all(isinstance(topic, str) for topic in topics.values()):
+    if not known or not topics.get("image") or not all(map(_may_be_topic, topics.values())):
         raise ValueError(
             f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
             f"there, as in {example}, but got {quoted(entry)}"

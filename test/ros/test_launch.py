@@ -98,7 +98,7 @@ def test_starts_the_executable_that_setup_installs() -> None:
     options = {each.arg: each.value.value for each in node.keywords if isinstance(each.value, ast.Constant)}
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     assert f'PACKAGE = "{options["package"]}"' in setup
-    assert f'"{options["executable"]} = ditta_ros.node:main"' in setup
+    assert f'"{options["executable"]} = ditta_ros.cli.node:start"' in setup
     assert f"scripts/{options['executable']}" in setup
     assert (ROOT / "scripts" / str(options["executable"])).is_file()
 

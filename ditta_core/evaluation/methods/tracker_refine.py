@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ditta_core.evaluation.methods.base import Method, MethodSetup
 from ditta_core.evaluation.methods.outputs import enlarge_to_frame, network_input
-from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.reliability import reliability
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.base import NoTargetError
@@ -24,7 +23,7 @@ from ditta_core.types import Frame, Segmentation
 WINDOW = 4
 """Frames that vote on a mask, the newest included. Every frame pays for tracking through all of them, both ways."""
 
-LARGEST_GAP = InferenceConfig().max_fusion_gap
+LARGEST_GAP = 0.5
 """Seconds between two frames above which the window starts over."""
 
 

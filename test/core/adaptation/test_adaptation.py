@@ -15,6 +15,7 @@ from core_models import REFERENCE, golden_features, golden_name, golden_segmente
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation import guard
 from ditta_core.adaptation.adapt import adapt
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import CollapseError, NothingShownError, RefusedError
@@ -204,7 +205,7 @@ def test_adaptation_that_collapses_is_refused(city_weights: Path, camvid_clip: P
     segmenter = TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}")))
     sequence = CamVidSequence(camvid_clip)
     clip = np.stack([sequence.image(index) for index in range(2)])
-    config = AdaptationConfig(passes=40, learning_rate=0.01, guarded=False)
+    config = AdaptationConfig(passes=40, learning_rate=0.01, deployed_share=1.0, kept_share=0.0, guarded=False)
     with pytest.raises(CollapseError):
         adapt(segmenter, clip, (96, 128), OneClass(), config)
 
@@ -220,10 +221,28 @@ def street(city_weights: Path, camvid_clip: Path) -> tuple[TemporalSegmenter, ND
 BAD = AdaptationConfig(passes=5, learning_rate=0.01)
 
 
-def test_a_good_teacher_passes_the_guard(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:
+def test_a_good_teacher_passes_the_guard(
+    street: tuple[TemporalSegmenter, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LARGEST_SHARPENING", 1.0)  # at this size the model is unsure of much
     report = adapt(copy.deepcopy(street[0]), street[1], (96, 128), DenseFlow(), AdaptationConfig(passes=2))
     assert report.succeeded and report.reason == "adapted" and report.refused == "" and report.deployed_share == 0.5
     assert report.statistics_share is not None and 0 < report.statistics_share <= 0.3
+
+
+def test_an_unsure_model_is_not_trained_and_the_report_says_why(
+    street: tuple[TemporalSegmenter, NDArray[np.uint8]],
+) -> None:
+    base, adapted = street[0], copy.deepcopy(street[0])
+    report = adapt(adapted, street[1], (96, 128), DenseFlow(), AdaptationConfig(passes=2))
+    assert report.succeeded and report.deployed_share == 0 and report.losses == () and report.steps == 0
+    assert "unsure of much" in report.refused and report.refused in report.reason
+    assert report.reason.startswith("the decoder was not trained: ") and "the base decoder stays" in report.reason
+    for ours, before in zip(adapted.model.decoder_parameters(), base.model.decoder_parameters(), strict=True):
+        assert torch.equal(ours, before)
+    with pytest.raises(RefusedError, match="the decoder was not trained: .*; the base model stays") as failure:
+        adapt(copy.deepcopy(base), street[1], (96, 128), DenseFlow(), AdaptationConfig(statistics_share=0.0))
+    assert "unsure of much" in failure.value.refused
 
 
 def test_a_bad_teacher_is_refused_and_the_statistics_stay(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:

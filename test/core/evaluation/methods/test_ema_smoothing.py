@@ -51,8 +51,12 @@ def test_equals_a_plain_reimplementation() -> None:
             unexplained = np.pad(grey - np.rint(bilinear(last[None].astype(np.float32), *there)[0]), 1, "reflect")
             boxes = np.lib.stride_tricks.sliding_window_view(unexplained, (3, 3))
             residual = np.abs(boxes.mean((2, 3)))
-            share = SMOOTHING * trusted * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
-            expected = ((1 - share) * single + share * bilinear(average, *there)).astype(np.float32)
+            share = (
+                SMOOTHING * trusted * trusted.mean() ** 2 * np.exp(-((residual / (6 * np.median(residual) + 1)) ** 2))
+            )
+            carried = bilinear(average, *there)
+            share *= np.sqrt(single * carried).sum(0)
+            expected = ((1 - share) * single + share * carried).astype(np.float32)
             gained += float(trusted.mean())
         average, last = expected, grey
         full = torch.nn.functional.interpolate(torch.from_numpy(expected)[None], frame.size, mode="bilinear")[0]
@@ -66,7 +70,7 @@ def test_equals_a_plain_reimplementation() -> None:
 
 def test_wide_gap_starts_anew() -> None:
     frames, model = moving_frames(2), TinyModel()
-    late = Frame(frames[1].image, frames[0].stamp + 600_000_000)
+    late = Frame(frames[1].image, frames[0].stamp + 2_100_000_000)
     method, alone = EMASmoothing(MethodSetup(long_side=0), model), EMASmoothing(MethodSetup(long_side=0), model)
     method.observe(frames[0])
     np.testing.assert_array_equal(method.observe(late).confidence, alone.observe(late).confidence)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scenes import Image
 
-from ditta_core.datasets.images import image_files, read_image
+from ditta_core.datasets.images import read_image
+from ditta_core.datasets.names import image_files
 from ditta_core.datasets.video import VideoFile
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
