@@ -120,10 +120,11 @@ class Distillation:
             views = encode_views(segmenter.model, clip, self.target, input_size, count, config.seed)
         losses = self.trainer.train(encoded, self.target, progress, cancelled, views)
         segmenter.eval().requires_grad_(False)
+        deployed = config.deployed_after(len(clip))
         with torch.no_grad():
             for trained, before in zip(segmenter.model.decoder_parameters(), self.untrained, strict=False):
-                trained.copy_(before.lerp(trained, config.deployed_share))
-            if config.kept_share and losses and config.deployed_share:
+                trained.copy_(before.lerp(trained, deployed))
+            if config.kept_share and losses and deployed:
                 logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
                 add_offsets(segmenter.model, class_offsets(self.probabilities, logits, config.kept_share))
         return losses
@@ -210,6 +211,6 @@ def adapt(
         losses=losses,
         objects=target.objects,
         statistics_share=statistics_share,
-        deployed_share=config.deployed_share if losses and not refused else 0.0,
+        deployed_share=config.deployed_after(len(clip)) if losses and not refused else 0.0,
         refused=refused,
     )
