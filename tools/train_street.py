@@ -314,8 +314,8 @@ def main() -> None:
         if not frozen and trainer.step >= FROZEN_FROM * trainer.steps:
             frozen = True
             freeze_statistics(model, MOMENTUM, frozen)
-        if trainer.step % 20 == 0 and losses:
-            trainer.steps = min(arguments.steps, int(trainer.step * arguments.minutes / minutes + 1) if minutes else 1)
+        if losses and (trainer.step % 20 == 0 or trainer.step == trainer.steps):
+            trainer.steps = int(min(arguments.steps, trainer.step * arguments.minutes / minutes + 1))
             print(f"step {trainer.step}/{trainer.steps} loss {np.mean(losses):.4f} {minutes:.1f} min", flush=True)
             losses.clear()
         if trainer.step >= trainer.steps or time.monotonic() - last > 240:
