@@ -105,6 +105,7 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
         other = package or _no_weights("no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
     return [
         Option("camvid", "packaged: ESPNetv2 trained on CamVid, 11 classes"),
+        Option("street", "packaged: ESPNetv2 for streets, the 19 classes of Cityscapes"),
         Option("espnetv2:FILE", "weights of ESPNetv2 s=2.0 (EdgeNets)", problem=espnetv2),
         *found,
         Option("hf:FOLDER or hf:ID", "any *ForSemanticSegmentation of transformers", problem=other),

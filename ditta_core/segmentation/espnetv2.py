@@ -296,7 +296,7 @@ def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPN
     if classifier is None or classifier.ndim != 4:
         raise ValueError(
             f"expected an ESPNetv2 s=2.0 segmentation checkpoint with the key 'bu_dec_l4.merge_layer.3.weight', but "
-            f"{path} has none; give a file of the EdgeNets release or one made by tools/train_camvid.py"
+            f"{path} has none; give a file of the EdgeNets release or one made by a trainer in tools/"
         )
     outputs, pyramid_width = classifier.shape[:2]
     if class_list is None:

@@ -11,7 +11,7 @@ from ditta_core.segmentation.base import SegmentationModel, available_device
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
-from ditta_core.segmentation.source import ModelSource
+from ditta_core.segmentation.source import PACKAGED, ModelSource
 
 
 def load_model(source: ModelSource) -> SegmentationModel:
@@ -24,8 +24,8 @@ def load_model(source: ModelSource) -> SegmentationModel:
     """
     device = available_device(source.device)
     kind, _, argument = source.name.partition(":")
-    if source.name == "camvid":
-        with resources.as_file(resources.files("ditta_core") / "weights" / "camvid.safetensors") as path:
+    if source.name in PACKAGED:
+        with resources.as_file(resources.files("ditta_core") / "weights" / f"{source.name}.safetensors") as path:
             model: SegmentationModel = load_espnetv2(path)
     elif kind == "espnetv2" and argument:
         model = load_espnetv2(argument)
@@ -35,8 +35,8 @@ def load_model(source: ModelSource) -> SegmentationModel:
         model = load_ditta_segformer(argument)
     else:
         raise ValueError(
-            f"expected the model 'camvid', 'espnetv2:<weight file>', 'hf:<id or folder>' or 'ditta:<weight file>', but "
-            f"got {source.name!r}"
+            f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'hf:<id or folder>' or "
+            f"'ditta:<weight file>', but got {source.name!r}"
         )
     _check_finite(model, source.name)
     if source.classes:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_core.segmentation.source import ModelSource
+from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TeacherConfig
 
 if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
     from ditta_core.catalog.checkpoints import IdentifiedCheckpoint, ModelTrial, TeacherTrial
 
-MODEL_KINDS = ("camvid", "espnetv2", "hf", "ditta")
+MODEL_KINDS = (*PACKAGED, "espnetv2", "hf", "ditta")
 """What the name of a model begins with, as opposed to a path."""
 
 MARKS = {None: "✓", "weights": "·", "package": "✗"}

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
-from ditta_core.segmentation.source import ModelSource
+from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TEACHERS
 from ditta_ros.cli.main import parser
 from ditta_ros.cli.models import add_models_parser, model_commands, run_models_command
@@ -40,7 +40,7 @@ def weights(tmp_path: Path) -> Path:
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "✓ camvid" in [line[:8] for line in lines]
+    assert {"✓ camvid", "✓ street"} <= {line[:8] for line in lines}
     for name in (*TEACHERS, "espnetv2:FILE", "ditta:FILE", "navigation", "ade20k150"):
         assert any(name in line.split() for line in lines), name
     assert max(map(len, lines)) <= 200
@@ -100,8 +100,9 @@ def test_a_checkpoint_as_json(arguments: tuple[str, ...], weights: Path, capsys:
     assert result["trial"]["published"][0] == ["sky", ["sky"]]
 
 
-def test_a_model_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("check", "camvid", "--classes", "navigation") == 0
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_model_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", name, "--classes", "navigation") == 0
     assert "drivable: road" in capsys.readouterr().out
 
 
