@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.segformer_head import SegFormerHead
+from ditta_core.teacher.base import DistillationTarget, TargetBuilder
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
@@ -56,3 +58,17 @@ def golden_segmenter(archive: np.lib.npyio.NpzFile, prefix: str, classes: int, r
 def golden_features(archive: np.lib.npyio.NpzFile, prefix: str) -> list[Tensor]:
     """The four feature levels of a clip, finest first."""
     return [torch.from_numpy(archive[f"{prefix}{level}"]) for level in (1, 2, 3, 4)]
+
+
+class OwnLabels(TargetBuilder):
+    """The model's own predictions as targets, with two halves of the frame as objects: the smallest real teacher."""
+
+    def build(
+        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
+    ) -> DistillationTarget:
+        assert probabilities.shape[0] == len(clip) and probabilities.shape[2:] == reliabilities.shape[1:]
+        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
+        labels = probabilities.argmax(1)
+        ids = np.ones(labels.shape, np.int64)
+        ids[:, :, labels.shape[2] // 2 :] = 2
+        return DistillationTarget(labels, object_ids=ids, objects=2)

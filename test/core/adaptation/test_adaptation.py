@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from core_models import REFERENCE, golden_features, golden_name, golden_segmenter
+from core_models import REFERENCE, OwnLabels, golden_features, golden_name, golden_segmenter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,20 +74,6 @@ def test_moving_average_after_one_step() -> None:
 
 
 # --- the three stages on a real (random) network ---
-
-
-class OwnLabels(TargetBuilder):
-    """The model's own predictions as targets, with two halves of the frame as objects: the smallest real teacher."""
-
-    def build(
-        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
-    ) -> DistillationTarget:
-        assert probabilities.shape[0] == len(clip) and probabilities.shape[2:] == reliabilities.shape[1:]
-        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
-        labels = probabilities.argmax(1)
-        ids = np.ones(labels.shape, np.int64)
-        ids[:, :, labels.shape[2] // 2 :] = 2
-        return DistillationTarget(labels, object_ids=ids, objects=2)
 
 
 class NoTargets(TargetBuilder):

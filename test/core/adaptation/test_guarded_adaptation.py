@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from core_models import OwnLabels
 from numpy.typing import NDArray
 
 from ditta_core.adaptation import guard
@@ -21,20 +22,6 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.base import DistillationTarget, TargetBuilder
 from ditta_core.teacher.dense_flow import DenseFlow
-
-
-class OwnLabels(TargetBuilder):
-    """The model's own predictions as targets, with two halves of the frame as objects: the smallest real teacher."""
-
-    def build(
-        self, clip: NDArray[np.uint8], probabilities: NDArray[np.float32], reliabilities: NDArray[np.float32]
-    ) -> DistillationTarget:
-        assert probabilities.shape[0] == len(clip) and probabilities.shape[2:] == reliabilities.shape[1:]
-        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
-        labels = probabilities.argmax(1)
-        ids = np.ones(labels.shape, np.int64)
-        ids[:, :, labels.shape[2] // 2 :] = 2
-        return DistillationTarget(labels, object_ids=ids, objects=2)
 
 
 class OneClass(TargetBuilder):
