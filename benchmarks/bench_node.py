@@ -32,7 +32,7 @@ def test_camera_to_mask(results: Any, video: VideoSequence) -> None:
     size = (360, 480)
     images = images_of(video, size)
     # An adaptation that does not end within the time: so many passes nobody needs.
-    parameters = {"warmup_on": "service", "passes": 1000}
+    parameters = {"warmup_on": "service", "passes": 1000, "guarded": False}
     load = Load(size, 30.0, STEADY + 2 * SECONDS, parameters, adapt_at=[STEADY + SECONDS])
     measured = run_load(load, images)
     idle = masks_per_second(measured, STEADY, STEADY + SECONDS)
@@ -48,7 +48,7 @@ def test_camera_to_mask(results: Any, video: VideoSequence) -> None:
 def test_memory_of_an_adaptation(results: Any, video: VideoSequence) -> None:
     """What the two processes hold at most while adapting, above what they hold while serving."""
     size = (360, 480)
-    load = Load(size, 15.0, 50.0, {"warmup_on": "service", "passes": 2}, adapt_at=[STEADY])
+    load = Load(size, 15.0, 50.0, {"warmup_on": "service", "passes": 2, "guarded": False}, adapt_at=[STEADY])
     measured = run_load(load, images_of(video, size))
     assert measured.states[-1][1]["generation"] == 1, measured.states[-1]
     begin, end = measured.when("ADAPTING")

@@ -330,6 +330,7 @@ def main() -> int:
             "long_side": max(width, height),
             "warmup_frames": 5,  # short adaptations, so that there is time for many faults
             "passes": 2,
+            "guarded": False,  # else nothing may be trained, and there is nothing to kill
             "state_dir": f"{folder}/states",
         }
         load = Load((height, width), options.rate, options.seconds, parameters)

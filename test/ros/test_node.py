@@ -329,6 +329,11 @@ def test_the_adaptation_finds_the_size_of_the_network_input(probe: Probe, start_
     mark = len(probe.masks)
     wait_until(lambda: len(probe.masks) > mark + 1, "masks of the generation")
     wait_until(lambda: probe.state["input_width"] >= 480 and probe.state["size_agreement"] is not None, "its size")
-    diagnostics = values(diagnostic(probe, ADAPTATION, "adapted to 4 frames"))
-    assert diagnostics["network input"] == f"{probe.state['input_width']}x{probe.state['input_height']}"
+
+    def reported() -> dict[str, str]:
+        return values(diagnostic(probe, ADAPTATION, "adapted to 4 frames"))
+
+    size = f"{probe.state['input_width']}x{probe.state['input_height']}"
+    wait_until(lambda: reported()["network input"] == size, "diagnostics of that size")  # they come once a second
+    diagnostics = reported()
     assert 0 < float(diagnostics["agreement of the network input"]) <= 1
