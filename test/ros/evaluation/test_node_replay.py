@@ -250,7 +250,11 @@ def test_a_replay_that_ends_early_says_why_and_leaves_no_process_behind(
     [
         ({"model": "espnetv2:/nowhere.pth"}, {}, "the node cannot run: could not configure: .*nowhere.pth"),
         ({}, {"ready_seconds": 0.1}, r"the node was not ready within 0\.1 s; the end of .*node\.log:"),
-        ({"passes": 1000}, {"adaptation_timeout": 0.1}, r"(?s)did not finish within 0\.1 s: the node is ADAPTING, "),
+        (
+            {"passes": 1000, "guarded": False},
+            {"adaptation_timeout": 0.1},
+            r"(?s)did not finish within 0\.1 s: the node is ADAPTING, ",
+        ),
     ],
     ids=["wrong model", "not ready in time", "not adapted in time"],
 )
