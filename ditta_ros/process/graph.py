@@ -17,8 +17,14 @@ def describe_qos(qos: QoSProfile) -> str:
     return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
 
 
+UNNAMED = "a node whose name is not known yet"
+"""What an endpoint is called that was discovered before its node was, which ROS calls _NODE_NAME_UNKNOWN_."""
+
+
 def endpoint_name(endpoint: TopicEndpointInfo) -> str:
-    """The full name of the node that an endpoint belongs to."""
+    """The full name of the node that an endpoint belongs to, or ``UNNAMED``."""
+    if "UNKNOWN_" in endpoint.node_name:
+        return UNNAMED
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
