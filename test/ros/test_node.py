@@ -117,6 +117,7 @@ def old(probe: Probe) -> Header:
     return header
 
 
+@pytest.mark.slow
 def test_bad_images_are_named_and_the_stream_goes_on(probe: Probe, start_node: StartNode) -> None:
     node = start_node(warmup_on="service")
     probe.film()

@@ -142,6 +142,7 @@ def test_in_lockstep_the_masks_are_those_of_the_engine(
     assert any((mask != other).any() for mask, other in zip(expected[WARMUP:], unadapted[WARMUP:], strict=True))
 
 
+@pytest.mark.slow
 def test_in_time_nothing_is_held_and_every_dropped_frame_is_counted(
     sequence: VideoSequence, options: Callable[..., NodeReplayOptions]
 ) -> None:
