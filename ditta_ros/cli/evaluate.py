@@ -104,6 +104,8 @@ def add_evaluate_parser(commands: Any) -> None:
 
     add = parser.add_argument_group("where it runs").add_argument
     add("--threads", type=whole_number(1), help="threads of torch per process (default: one per core)")
+    eager = "run all networks by eager torch; else OpenVINO runs those that are frozen, where it is installed, on a CPU"
+    add("--eager", action="store_true", help=eager)
     add("--engine", choices=("here", "ray"), default="here", help="this process, or a Ray cluster")
     add("--workers", type=whole_number(1), default=2, metavar="N", help="processes on Ray (default: 2)")
     add("--ray-address", metavar="ADDRESS", help="address of a running cluster (default: a local one)")

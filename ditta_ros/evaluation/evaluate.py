@@ -27,7 +27,7 @@ from ditta_core.evaluation.plan import EvaluationOptions, PlannedResult, check_s
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
-from ditta_core.inference.config import AUTO_LONG_SIDE
+from ditta_core.inference.config import AUTO_LONG_SIDE, Runtime
 from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
 from ditta_core.report.results import listed, problem_lines, results_table, to_json, unadapted_methods
 from ditta_core.segmentation.base import SegmentationModel
@@ -95,6 +95,7 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
             input_size=None if options.input_size is None else options.input_size[::-1],
             long_side=options.long_side,
             seed=options.seed,
+            runtime=Runtime.TORCH if options.eager else Runtime.OPENVINO,
         ),
         warmup_ratios=options.warmup_ratio,
         whole_video=options.whole_video,
@@ -127,6 +128,7 @@ def _configuration(
         "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
         "long_side": None if setup.input_size is not None else _shown_side(setup.long_side),
         "quick": options.quick,
+        "eager": setup.runtime is Runtime.TORCH,
         "threads": evaluation.threads,
         "node": {"rate": options.rate, "lockstep": options.lockstep} if options.node else None,
     }

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ditta_core.adaptation.config import DEFAULT_SEED
-from ditta_core.inference.config import AUTO_LONG_SIDE, DEFAULT_LONG_SIDE
+from ditta_core.inference.compiled_network import Compiler
+from ditta_core.inference.config import AUTO_LONG_SIDE, DEFAULT_LONG_SIDE, Runtime, RuntimeConfig
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
@@ -27,6 +28,7 @@ class MethodSetup:
             evaluation find it, see :class:`~ditta_core.evaluation.input_sizes.InputSizes`; a method by itself takes
             ``DEFAULT_LONG_SIDE`` for it.
         seed: Seed of everything random in the method.
+        runtime: What runs networks whose weights do not change from frame to frame, in float32.
     """
 
     source: ModelSource = field(default_factory=ModelSource)
@@ -34,6 +36,7 @@ class MethodSetup:
     input_size: tuple[int, int] | None = None
     long_side: int = DEFAULT_LONG_SIDE
     seed: int = DEFAULT_SEED
+    runtime: Runtime = Runtime.TORCH
 
     def network_input(self, model: SegmentationModel, frame_size: tuple[int, int]) -> tuple[int, int]:
         """Network input (height, width) for a frame of a size (H, W)."""
@@ -53,6 +56,7 @@ class Method(ABC):
         model: Loaded model that ``setup.source`` describes; shared, never to be changed in place.
 
     Attributes:
+        compiler: Compiles the networks that do not change from frame to frame; None where eager torch runs them.
         uses_warmup: Whether ``prepare`` does anything. Where it does not, the answers of the method do not depend on
             the length of the warm-up, and ``prepare`` is not called.
         uses_teacher: Whether it needs the teacher of the setup.
@@ -66,6 +70,9 @@ class Method(ABC):
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:
         self.setup = setup
         self.model = model
+        # Every frame of a size is answered by the same network; float32, as other precisions change numbers.
+        frozen = RuntimeConfig(setup.runtime, precision="float32", wait=True)
+        self.compiler = None if setup.runtime is Runtime.TORCH else Compiler(frozen)
 
     def input_size(self, frame: Frame) -> tuple[int, int]:
         """Network input (height, width) for a frame."""

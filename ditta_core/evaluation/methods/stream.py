@@ -30,7 +30,7 @@ class StreamMethod(Method):
 
     def serve(self, segmenter: TemporalSegmenter, temporal_branch: bool = False, generation: int = 0) -> None:
         """Go on with this model from the next frame on, with nothing left of earlier frames."""
-        self.stream = FrameSegmenter(segmenter, self.config, temporal_branch)
+        self.stream = FrameSegmenter(segmenter, self.config, temporal_branch, self.compiler)
         self.generation = generation
 
     def restored(self, frame: Frame) -> Frame:
