@@ -159,7 +159,11 @@ class NodeParameters:
         "Whether a running adaptation is cancelled when the node is deactivated. Otherwise it goes on, and serves when "
         "the node is active again.",
     )
-    warmup_frames: int = changeable(STREAM.warmup_frames, "Number of frames of a warm-up.", range=(1, 1000))
+    warmup_frames: int = changeable(
+        STREAM.warmup_frames,
+        "Number of frames of a warm-up. From 20 on, a teacher that tracks no objects has the decoder trained, too.",
+        range=(1, 1000),
+    )
     warmup_ratio: int = changeable(
         0,
         "Length of a warm-up in percent of expected_frames, as in the paper, instead of warmup_frames. 0: unused.",

@@ -120,7 +120,7 @@ class Distillation:
             views = encode_views(segmenter.model, clip, self.target, input_size, count, config.seed)
         losses = self.trainer.train(encoded, self.target, progress, cancelled, views)
         segmenter.eval().requires_grad_(False)
-        deployed = config.deployed_after(len(clip))
+        deployed = config.deployed_share
         with torch.no_grad():
             for trained, before in zip(segmenter.model.decoder_parameters(), self.untrained, strict=False):
                 trained.copy_(before.lerp(trained, deployed))
@@ -211,6 +211,6 @@ def adapt(
         losses=losses,
         objects=target.objects,
         statistics_share=statistics_share,
-        deployed_share=config.deployed_after(len(clip)) if losses and not refused else 0.0,
+        deployed_share=config.deployed_share if losses and not refused else 0.0,
         refused=refused,
     )

@@ -39,8 +39,6 @@ class AdaptationConfig:
             docs/ablations.md#deployed-share-and-crops.
         deployed_share: Position of the decoder that serves between the base model's (0) and the trained one's (1), see
             docs/ablations.md#deployed-share-and-crops.
-        full_clip: Number of warm-up frames from which on all of ``deployed_share`` is deployed, 0: always; below it a
-            part that falls with the square of their number, see docs/ablations.md#when-training-pays.
         kept_share: Part of its mean probability on the warm-up, 0..1, that every class keeps through the training, by
             the bias of the last layer, see docs/ablations.md#classes-that-are-kept. 0 keeps nothing.
         anchor_targets: Whether uncertain pixels are trained towards what the model predicts for them already, and
@@ -67,8 +65,7 @@ class AdaptationConfig:
     weight_decay: float = 0.01
     momentum: float = 0.99
     crop: float = 0.25
-    deployed_share: float = 0.5
-    full_clip: int = 10
+    deployed_share: float = 0.25
     kept_share: float = 0.85
     anchor_targets: bool = True
     guarded: bool = True
@@ -87,8 +84,8 @@ class AdaptationConfig:
             raise ValueError("expected past_gradients with train_mode, which takes its statistics from both frames")
         if not 0 < self.crop <= 1:
             raise ValueError(f"expected a crop of more than 0 and at most 1 of the area, but got {self.crop}")
-        if self.views < 0 or self.full_clip < 0:
-            raise ValueError(f"expected views and full_clip >= 0, but got {self.views} and {self.full_clip}")
+        if self.views < 0:
+            raise ValueError(f"expected views >= 0, but got {self.views}")
         for name in ("statistics_share", "deployed_share", "kept_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
@@ -107,10 +104,6 @@ class AdaptationConfig:
         """Whether steps take a part of the frame."""
         return self.crop < 1 and self.trains_frames_apart
 
-    def deployed_after(self, frames: int) -> float:
-        """Position of the decoder that serves after a warm-up of that many frames, see ``deployed_share``."""
-        return self.deployed_share * min(1.0, frames / max(self.full_clip, 1)) ** 2
-
     def after_restoration(self, noisiness: float) -> AdaptationConfig:
         """The settings for a clip of which noise of a strength of 0..1 was taken out.
 
@@ -126,7 +119,6 @@ class AdaptationConfig:
             "train_mode": True,
             "learning_rate": 1e-3,
             "views": 0,
-            "full_clip": 0,
             "kept_share": 0.0,
             "probability_loss": True,
             "full_resolution": True,

@@ -54,6 +54,8 @@ SMALLEST_ENTROPY = 1e-3
 
 LARGEST_SHARPENING = 0.05
 """Mean gain in confidence, 0..1, that targets may ask of the model: docs/ablations.md#when-training-pays."""
+SMALLEST_LESSON = 20
+"""Number of warm-up frames from which on soft targets are trained towards: docs/ablations.md#when-training-pays."""
 
 COLLAPSE = 1 / 3
 """An adapted model may keep no less than this share of the base model's effective number of classes."""
@@ -111,8 +113,9 @@ def require_something_shown(clip: NDArray[np.uint8]) -> None:
 def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
     """Why not to train towards soft targets at all; empty where nothing speaks against it, and for hard ones.
 
-    A model that is unsure of much, in the mean of all pixels, has its reasons: it is at home and well calibrated, or it
-    sees little. Training makes it sure of its guesses then, and what it guesses rarely is lost.
+    A few frames show too little: what is learned of them steadies the masks, but makes them no better. And a model that
+    is unsure of much, in the mean of all pixels, has its reasons: it is at home and well calibrated, or it sees little.
+    Training makes it sure of its guesses then, and what it guesses rarely is lost.
 
     Args:
         prediction: probabilities before the training, float [n, C, h, w].
@@ -120,6 +123,11 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
     """
     if target.probabilities is None or target.weights is not None:
         return ""
+    if len(prediction) < SMALLEST_LESSON:
+        return (
+            f"{len(prediction)} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} costs as "
+            f"often as it gives (warmup_frames)"
+        )
     sharpening = float(target.probabilities.max(1).mean()) - float(prediction.max(1).values.mean())
     if sharpening <= LARGEST_SHARPENING:
         return ""

@@ -365,7 +365,7 @@ def test_deployed_decoder_lies_between_base_and_trained() -> None:
             clip_of(2),
             SIZE,
             OwnLabels(),
-            AdaptationConfig(passes=2, deployed_share=share, full_clip=2, kept_share=0.0),
+            AdaptationConfig(passes=2, deployed_share=share, kept_share=0.0),
         )
         states[share] = [parameter.clone() for parameter in adapted.model.decoder_parameters()]
     for before, none, half, whole in zip(base.model.decoder_parameters(), *states.values(), strict=True):

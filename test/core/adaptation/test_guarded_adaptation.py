@@ -50,7 +50,7 @@ def street(city_weights: Path, camvid_clip: Path) -> tuple[TemporalSegmenter, ND
     return TemporalSegmenter(load_model(ModelSource(f"espnetv2:{city_weights}"))), clip
 
 
-BAD = AdaptationConfig(passes=5, learning_rate=0.01, full_clip=1)
+BAD = AdaptationConfig(passes=5, learning_rate=0.01)
 
 
 def test_a_good_teacher_passes_the_guard(
@@ -62,7 +62,7 @@ def test_a_good_teacher_passes_the_guard(
         report.succeeded
         and report.reason == "adapted"
         and report.refused == ""
-        and report.deployed_share == 0.5 * 0.3**2
+        and report.deployed_share == AdaptationConfig.deployed_share
     )
     assert report.statistics_share is not None and 0 < report.statistics_share <= 0.3
 
@@ -80,6 +80,19 @@ def test_an_unsure_model_is_not_trained_and_the_report_says_why(
     with pytest.raises(RefusedError, match=r"the decoder was not trained: .*; the base model stays") as failure:
         adapt(copy.deepcopy(base), street[1], (96, 128), DenseFlow(), AdaptationConfig(statistics_share=0.0))
     assert "unsure of much" in failure.value.refused
+
+
+def test_soft_targets_of_a_few_frames_are_not_trained_towards(
+    street: tuple[TemporalSegmenter, NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LARGEST_SHARPENING", 1.0)
+    monkeypatch.setattr(guard, "SMALLEST_LESSON", len(street[1]) + 1)
+    report = adapt(copy.deepcopy(street[0]), street[1], (96, 128), DenseFlow(), AdaptationConfig(passes=1))
+    assert report.succeeded and report.steps == 0 and report.statistics_share
+    assert report.refused.startswith("3 frames are enough for the statistics") and "fewer than 4" in report.refused
+    # A class for every tracked object is another teaching, as published for a few frames.
+    hard = adapt(copy.deepcopy(street[0]), street[1], (96, 128), OwnLabels(), AdaptationConfig(passes=1))
+    assert hard.steps == 3
 
 
 def test_a_bad_teacher_is_refused_and_the_statistics_stay(street: tuple[TemporalSegmenter, NDArray[np.uint8]]) -> None:

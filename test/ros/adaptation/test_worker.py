@@ -34,7 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_job(weights: Path, passes: int = 2) -> AdaptationJob:
     clip = np.stack([texture(index) for index in range(3)])
     source = ModelSource(f"espnetv2:{weights}")
-    return AdaptationJob(clip, (64, 96), source, adaptation=AdaptationConfig(passes=passes))
+    return AdaptationJob(clip, (64, 96), source, adaptation=AdaptationConfig(passes=passes, guarded=False))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_memory_goes_back_to_the_system(runner: ProcessRunner, weights: Path) ->
     clip = np.stack([np.tile(texture(index), (4, 4, 1)) for index in range(4)])
     size = clip.shape[1] // 32 * 32, clip.shape[2] // 32 * 32
     source = ModelSource(f"espnetv2:{weights}")
-    runner.submit(AdaptationJob(clip, size, source, adaptation=AdaptationConfig(passes=1)))
+    runner.submit(AdaptationJob(clip, size, source, adaptation=AdaptationConfig(passes=1, guarded=False)))
     assert result_of(runner).state is not None
     wait_until(lambda: megabytes("VmRSS") < megabytes("VmHWM") - 100, "memory to be given back")
 
