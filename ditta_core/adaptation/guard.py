@@ -125,8 +125,8 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
         return ""
     if len(prediction) < SMALLEST_LESSON:
         return (
-            f"{len(prediction)} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} costs as "
-            f"often as it gives (warmup_frames)"
+            f"{len(prediction)} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} "
+            f"costs as often as it gives (warmup_frames)"
         )
     sharpening = float(target.probabilities.max(1).mean()) - float(prediction.max(1).values.mean())
     if sharpening <= LARGEST_SHARPENING:
