@@ -8,6 +8,7 @@ import torch
 
 from ditta_core.classes import ClassList, ClassMap
 from ditta_core.segmentation.base import SegmentationModel, available_device
+from ditta_core.segmentation.dicenet import load_dicenet
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
@@ -29,14 +30,16 @@ def load_model(source: ModelSource) -> SegmentationModel:
             model: SegmentationModel = load_espnetv2(path)
     elif kind == "espnetv2" and argument:
         model = load_espnetv2(argument)
+    elif kind == "dicenet" and argument:
+        model = load_dicenet(argument)
     elif kind == "hf" and argument:
         model = load_huggingface(argument, source.allow_download, source.allow_pickle)
     elif kind == "ditta" and argument:
         model = load_ditta_segformer(argument)
     else:
         raise ValueError(
-            f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'hf:<id or folder>' or "
-            f"'ditta:<weight file>', but got {source.name!r}"
+            f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'dicenet:<weight file>', "
+            f"'hf:<id or folder>' or 'ditta:<weight file>', but got {source.name!r}"
         )
     _check_finite(model, source.name)
     if source.classes:
