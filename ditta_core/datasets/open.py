@@ -61,8 +61,8 @@ def open_sequences(
         format = _detect_format(path)
     if split is not None and (format not in ("vspw", "cityscapes", "viper") or _is_one_vspw_video(path)):
         raise ValueError(
-            f"expected a split only of a copy of VSPW, Cityscapes or VIPER, but got {split!r} for {path}, which was read "
-            f"as {format}; leave it out"
+            f"expected a split only of a copy of VSPW, Cityscapes or VIPER, but got {split!r} for {path}, which was "
+            f"read as {format}; leave it out"
         )
     sequences: Sequence[VideoSequence]
     if format == "camvid":
@@ -121,8 +121,8 @@ def _detect_format(path: Path) -> Format:
         return "images"
     raise ValueError(
         f"expected in {path} the folders images/ and labels/, or folders that hold both (camvid), data/<video>/origin/ "
-        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), <split>/img/<drive>/ (viper), RGB/ and GT/ (synthia), "
-        f"or images ({', '.join(IMAGE_SUFFIXES)}), but got none"
+        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), <split>/img/<drive>/ (viper), RGB/ and GT/ "
+        f"(synthia), or images ({', '.join(IMAGE_SUFFIXES)}), but got none"
     )
 
 
