@@ -65,12 +65,14 @@ class Batch:
         target: Clip of the unlabelled drives.
         source: Labelled clip of the source; None for recipes that need none.
         step: Number of steps made before this one.
+        done: Share of the schedule that is done, 0..1; :func:`poly` of it is the factor on learning rates.
         random: Of whatever the recipe draws; it depends on seed, step and place in the batch alone.
     """
 
     target: Clip
     source: Clip | None
     step: int
+    done: float
     random: np.random.Generator
 
 
@@ -116,12 +118,15 @@ class Recipe(nn.Module, ABC):
             ones.
         rounds: Number of times that pseudo-labels are made, evenly spread over the schedule.
         recolours: Whether the student's images are to be seen in another light.
+        stronger_view: Whether labels come from the best size of the network input in any case, see
+            :attr:`OfflineConfig.stronger_view`.
     """
 
     needs_source: ClassVar[bool] = False
     frames: ClassVar[int] = 1
     rounds: ClassVar[int] = 1
     recolours: ClassVar[bool] = True
+    stronger_view: ClassVar[bool] = False
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -193,9 +198,40 @@ class Recipe(nn.Module, ABC):
             return self.model.decode(features)
         return self.model.decode(self.model.encode(pixels))
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of :meth:`scores`: the published classes, and one for outputs that belong to none."""
+        return self.model.class_map.channels
+
     def scores(self, embedding: Tensor, size: Sequence[int]) -> Tensor:
         """Embedding -> logits of the published classes, float [N, C, *size]; for label maps of that size."""
         return resized(self.model.classify(embedding), size)
+
+
+@torch.no_grad()
+def draw_weights_(module: nn.Module, generator: torch.Generator) -> None:
+    """Initial weights of convolutions, as torch's own, but from a generator: uniform within 1/√inputs."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            bound = layer.weight[0].numel() ** -0.5
+            for parameter in layer.parameters(recurse=False):
+                parameter.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
+
+
+def projection_head(channels: int, generator: torch.Generator, width: int = 128) -> nn.Module:
+    """What features are contrasted behind: 1×1, ReLU, 1×1, float [N, channels, h, w] -> [N, width, h, w]."""
+    head = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, width, 1))
+    draw_weights_(head, generator)
+    return head
+
+
+def poly(done: float) -> float:
+    """Factor on the learning rate after a share of the schedule, 0..1: (1 − share)^0.9, as published.
+
+    >>> round(2.5e-4 * poly(20_000 / 250_000), 10), round(2.5e-4 * poly(40_000 / 250_000), 10)
+    (0.0002319258, 0.0002136935)
+    """
+    return float((1 - min(done, 1.0)) ** 0.9)
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
