@@ -6,10 +6,11 @@ Vu et al., "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,8 +19,6 @@ SMALLEST_SIDE = 32
 """Pixels of a side that five layers of stride two leave one of."""
 LEARNING_RATE = 1e-4
 BETAS = (0.9, 0.99)
-DECAY = 0.9
-"""Power with which the learning rate falls to 0."""
 LARGEST_GRADIENT = 1.0
 """Norm to which the gradient of a discriminator is reduced."""
 SOURCE, TARGET = 0.0, 1.0
@@ -89,34 +88,28 @@ class LearningReport:
     accuracy: float
 
 
-@dataclass
 class Adversaries:
-    """Discriminators with their optimiser.
+    """Discriminators with their optimiser, whose learning rate follows the driver's schedule.
 
-    Attributes:
-        discriminators: Discriminators that learn together.
-        steps: Number of steps of the schedule, over which the learning rate falls to 0.
-        optimizer: Optimiser of all of them.
+    Args:
+        discriminators: learn together.
     """
 
-    discriminators: nn.ModuleList
-    steps: int
-    optimizer: torch.optim.Adam = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(self.discriminators.parameters(), LEARNING_RATE, BETAS)
+    def __init__(self, discriminators: nn.ModuleList) -> None:
+        self.discriminators = discriminators
+        self.optimizer = torch.optim.Adam(discriminators.parameters(), LEARNING_RATE, BETAS)
 
     def learn(
         self,
         examples: Iterable[tuple[nn.Module, Examples]],
-        step: int,
+        factor: float,
         penalty: Callable[[], Tensor] | None = None,
     ) -> list[LearningReport]:
         """One step: ½ BCE(source) + ½ BCE(target) for every discriminator that there are examples for.
 
         Args:
             examples: discriminators of these, and what they see.
-            step: number of steps before this one.
+            factor: on the learning rate, see :func:`~ditta_core.domain.recipe.poly`.
             penalty: what is added to the losses, such as :func:`weight_alignment` of two discriminators.
 
         Returns:
@@ -136,13 +129,23 @@ class Adversaries:
             if penalty is not None:
                 losses.append(penalty())
             torch.stack(losses).sum().backward()
+            share_gradients(self.discriminators.parameters())
             for discriminator in self.discriminators:
                 nn.utils.clip_grad_norm_(discriminator.parameters(), LARGEST_GRADIENT)
-            rate = LEARNING_RATE * max(0.0, 1 - step / max(self.steps, 1)) ** DECAY
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = LEARNING_RATE * factor
             self.optimizer.step()
         finally:
             self.optimizer.zero_grad()
             self.discriminators.requires_grad_(False)
         return reports
+
+
+def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """The mean of the gradients over the processes of torch.distributed, where there are several."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= torch.distributed.get_world_size()

@@ -33,6 +33,7 @@ class OfflineConfig:
         deployed_share: Position of the deployed weights between those before (0) and after (1) the training.
         guarded: Whether an adaptation that contradicts the model on frames kept out of it is refused.
         most_frames: Largest number of frames that are taken of all drives, in continuous stretches.
+        published: Whether faults of the published code that can matter are kept: see the recipes that name it.
         seed: Seed of everything random.
 
     Raises:
@@ -55,6 +56,7 @@ class OfflineConfig:
     deployed_share: float = 1.0
     guarded: bool = True
     most_frames: int = 300
+    published: bool = False
     seed: int = DEFAULT_SEED
 
     def __post_init__(self) -> None:

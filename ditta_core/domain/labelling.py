@@ -137,13 +137,16 @@ def spread_pieces(drive: DriveFrames, frames: int = THRESHOLD_FRAMES) -> list[ra
 
 
 @torch.no_grad()
-def label_drive(drive: DriveFrames, predictor: Predictor, portion: float, by_margin: bool) -> PseudoLabels:
+def label_drive(
+    drive: DriveFrames, predictor: Predictor, portion: float, by_margin: bool, cap: float = 1.0
+) -> PseudoLabels:
     """Labels of all frames, as large a portion of every class.
 
     Args:
         portion: Share of every class that is labelled, 0..1.
         by_margin: Whether the label is the class of the largest margin over its threshold, see
             :func:`~ditta_core.domain.thresholds.balanced_labels`, rather than the likeliest.
+        cap: Confidence from which a pixel is labelled in any case, 0..1.
 
     Raises:
         NothingLabelledError: no pixel is labelled.
@@ -154,7 +157,7 @@ def label_drive(drive: DriveFrames, predictor: Predictor, portion: float, by_mar
             confidences = confidences or ClassConfidences(prediction.probabilities.shape[1])
             confidences.add(prediction.probabilities)
     assert confidences is not None
-    thresholds = confidences.thresholds(portion)
+    thresholds = confidences.thresholds(portion, cap)
     labels = np.full((len(drive), *drive.map_size), UNLABELLED, np.uint8)
     keep = balanced_labels if by_margin else confident_labels
     for stretch in drive.stretches:

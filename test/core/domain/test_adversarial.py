@@ -63,8 +63,8 @@ def test_a_step_is_that_of_torch_and_touches_nothing_else() -> None:
     learner, idle = Discriminator(3, generator()), Discriminator(3, generator(1))
     before = [parameter.clone() for parameter in learner.parameters()]
     source, target = (torch.rand(1, 3, 32, 32, generator=generator(seed), requires_grad=True) for seed in (2, 3))
-    adversaries = Adversaries(nn.ModuleList([learner, idle]), steps=10)
-    (report,) = adversaries.learn([(learner, Examples(source, target))], step=5)
+    adversaries = Adversaries(nn.ModuleList([learner, idle]))
+    (report,) = adversaries.learn([(learner, Examples(source, target))], factor=0.5)
     assert source.grad is None and target.grad is None
     copies = [parameter.clone().requires_grad_() for parameter in before]
     logits = [
@@ -78,7 +78,7 @@ def test_a_step_is_that_of_torch_and_touches_nothing_else() -> None:
     for copied, gradient in zip(copies, torch.autograd.grad(loss, copies), strict=True):
         copied.grad = gradient
     nn.utils.clip_grad_norm_(copies, 1.0)
-    torch.optim.Adam(copies, 1e-4 * 0.5**0.9, (0.9, 0.99)).step()
+    torch.optim.Adam(copies, 1e-4 * 0.5, (0.9, 0.99)).step()
     for ours, expected in zip(learner.parameters(), copies, strict=True):
         torch.testing.assert_close(ours, expected.detach())
     assert torch.equal(idle[0].weight, Discriminator(3, generator(1))[0].weight)
@@ -109,7 +109,7 @@ def test_two_colours(weight: float) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(8, 2, 3, padding=1))
     discriminator = Discriminator(2, generator())
-    adversaries = Adversaries(nn.ModuleList([discriminator]), steps=200)
+    adversaries = Adversaries(nn.ModuleList([discriminator]))
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     colours, accuracies = TwoColours(), []
     for step in range(90):
@@ -120,7 +120,7 @@ def test_two_colours(weight: float) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        (report,) = adversaries.learn([(discriminator, Examples(*maps))], step)
+        (report,) = adversaries.learn([(discriminator, Examples(*maps))], 1 - step / 200)
         accuracies.append(report.accuracy)
     told = sum(accuracies[-20:]) / 20
     found = [(network(pictures).argmax(1) == truth).float().mean() for pictures, truth in (colours.draw(8, False),)]
