@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def read_first_channel(path: Path) -> NDArray[np.uint8]:
     return np.asarray(first, np.uint8)
 
 
-def _read_png(path: Path) -> tuple[NDArray[np.uint8 | np.uint16], int]:
+def _read_png(path: Path) -> tuple[NDArray[Any], int]:
     """A PNG file as it is, positions in the palette in place of colours, and by what its values are too large then."""
     content = path.read_bytes()
     if not content.startswith(_PNG_SIGNATURE):

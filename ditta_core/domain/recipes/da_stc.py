@@ -56,7 +56,8 @@ def mean_discrepancy(one: Tensor, other: Tensor) -> Tensor:
     Their bandwidths double from a quarter of the mean squared distance on.
     """
     count = len(one)
-    distances = torch.cdist(*[torch.cat([one, other])[None]] * 2)[0].square()
+    both = torch.cat([one, other])
+    distances = (both[:, None] - both).square().sum(-1)
     bandwidth = distances.detach().sum() / (2 * count * (2 * count - 1)) / 2 ** (KERNELS // 2)
     kernels = sum((-distances / (bandwidth.clamp_min(1e-12) * 2**power)).exp() for power in range(KERNELS))
     own, others = kernels[:count, :count] + kernels[count:, count:], kernels[:count, count:] + kernels[count:, :count]
