@@ -90,7 +90,8 @@ class NodeParameters:
     model: str = parameter(
         MODEL.name,
         "Segmentation model: camvid or street (packaged), espnetv2:<weight file> or dicenet:<weight file> (EdgeNets), "
-        "hf:<folder or hub id> (transformers) or ditta:<weight file> (SegFormer with the published decode head).",
+        "hf:<folder or hub id> (transformers), ditta:<weight file> (SegFormer with the published decode head) or "
+        "adapted:<file> (what ditta adapt wrote).",
     )
     classes: str = parameter(
         MODEL.classes,

@@ -100,6 +100,7 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
     espnetv2 = _no_weights("you give the weights, for example those for Cityscapes", f"curl -LO {_ESPNETV2_WEIGHTS}")
     dicenet = _no_weights("you give the weights, for example those for Cityscapes", f"curl -LO {_DICENET_WEIGHTS}")
     ditta = _no_weights("you give the weights: the authors' checkpoint, converted", _DITTA_CONVERSION)
+    adapted = _no_weights("a model and drives of your own make it", "ditta adapt DRIVE --model camvid --out FILE")
     other = package
     if all(option.problem for option in found):
         other = package or _no_weights("no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
@@ -110,6 +111,7 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
         Option("dicenet:FILE", "weights of DiCENet of any width (EdgeNets)", problem=dicenet),
         *found,
         Option("hf:FOLDER or hf:ID", "any *ForSemanticSegmentation of transformers", problem=other),
+        Option("adapted:FILE", "one of these after `ditta adapt`", problem=adapted),
         Option("ditta:FILE", "SegFormer with DiTTA's decode head", problem=package or ditta),
     ]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.inference.frame_segmenter import segment_frame
+from ditta_core.segmentation.adapted import base_of_adapted
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import METADATA, convert, read_released, save_ditta_segformer
 from ditta_core.segmentation.edgenet import CLASSIFIER
@@ -50,6 +51,7 @@ class CheckpointKind(Enum):
     RELEASED_DITTA = "SegFormer with DiTTA's decode head, as released"
     DITTA = "SegFormer with DiTTA's decode head, converted"
     HUGGING_FACE = "model folder of Hugging Face"
+    ADAPTED = "model adapted to recorded drives"
     SAM2 = "weights of SAM 2"
     VIDEO_TRACKER = "video tracker folder of Hugging Face"
 
@@ -66,6 +68,7 @@ _MODELS = {
     CheckpointKind.RELEASED_DITTA: "ditta",
     CheckpointKind.DITTA: "ditta",
     CheckpointKind.HUGGING_FACE: "hf",
+    CheckpointKind.ADAPTED: "adapted",
 }
 """What stands before the path in the name of a model."""
 
@@ -77,7 +80,8 @@ class IdentifiedCheckpoint:
     Attributes:
         path: Path of the file or folder.
         kind: Kind of its content.
-        architecture: Class of the model in a folder; size or number of outputs of the one in a file.
+        architecture: Class of the model in a folder; size or number of outputs of the one in a file; base of an adapted
+            one.
         parameters: Number of parameters, statistics of normalisation included.
     """
 
@@ -169,6 +173,11 @@ def read_configuration(file: Path) -> Configuration:
 def identify_file(path: Path) -> IdentifiedCheckpoint:
     """A weight file, ``.safetensors`` or ``torch.save``d; a ValueError where it is none of a network known here."""
     tensors = _tensors_without_values(path)
+    base = base_of_adapted(path)
+    if base is not None:
+        return IdentifiedCheckpoint(
+            path, CheckpointKind.ADAPTED, base, sum(value.numel() for value in tensors.values())
+        )
     kind, architecture = _kind_of_tensors(path, tensors)
     return IdentifiedCheckpoint(path, kind, architecture, sum(tensor.numel() for tensor in tensors.values()))
 

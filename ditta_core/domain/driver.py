@@ -126,7 +126,8 @@ def adapt_offline(
     Args:
         base: in evaluation mode; not changed.
         source: labelled frames, for recipes that need them.
-        state_file: where a training under way is kept, and gone on with; removed at the end. None keeps nothing.
+        state_file: where a training under way is kept, and gone on with; for whoever has written the result to remove.
+            None keeps nothing.
         progress: told after every step; may be called often.
         cancelled: asked before every step.
 
@@ -373,8 +374,6 @@ class _Adaptation:
             contradicted=None if check is None else check.contradicted,
             entropy_ratio=None if check is None else check.entropy_ratio,
         )
-        if self.state_file is not None and self.processes.first:
-            self.state_file.unlink(missing_ok=True)
         return OfflineResult(tensors, report)
 
     def _check(self) -> tuple[str, DecoderCheck]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,24 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+
+@contextlib.contextmanager
+def joined_group(batch: int) -> Iterator[Processes]:
+    """The processes that ``torchrun`` started together, as a group that ends with the block; one alone otherwise.
+
+    Args:
+        batch: Number of windows of a step, over all processes.
+    """
+    begins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
+    if begins:
+        # Both, as clocks and signals are agreed on by tensors of the CPU.
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Processes.of_group(batch)
+    finally:
+        if begins:
+            torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)

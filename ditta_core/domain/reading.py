@@ -44,6 +44,7 @@ def read_drives(
     most: int,
     stored_size: tuple[int, int] | None = None,
     classes: ClassList | None = None,
+    fewest: int = FEWEST,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> DriveFrames:
     """Read frames of drives: all, or as many as are asked for and fit into memory.
@@ -57,6 +58,7 @@ def read_drives(
         stored_size: size (height, width) at which frames are kept; that of the network input by default.
         classes: Classes of the labels, for a labelled source, whose drives have some of them by name; its frames
             without labels are left out, and none is held out. None for targets.
+        fewest: Number of frames below which there are too few.
         progress: told after every frame how many of how many were read.
 
     Raises:
@@ -94,8 +96,8 @@ def read_drives(
                 labels.append(truth)
         kept.append(images)
     count = sum(map(len, kept))
-    if count < FEWEST:
-        raise DrivesError(_too_few(count, total, blank, classes))
+    if count < max(fewest, 1):
+        raise DrivesError(_too_few(count, total, blank, fewest, classes))
     held_out = [] if classes is not None else _hold_out(kept)
     frames = [image for images in kept for image in images]
     ends = np.cumsum([len(images) for images in kept]).tolist()
@@ -182,10 +184,10 @@ def _hold_out(kept: list[list[NDArray[np.uint8]]]) -> list[NDArray[np.uint8]]:
     return held[::-1]
 
 
-def _too_few(count: int, total: int, blank: int, classes: ClassList | None) -> str:
+def _too_few(count: int, total: int, blank: int, fewest: int, classes: ClassList | None) -> str:
     if classes is not None:
         return (
-            f"expected a source of at least {FEWEST} frames with labels of the classes {list(classes.names)}, but got "
+            f"expected a source of at least {fewest} frames with labels of the classes {list(classes.names)}, but got "
             f"{count} of {total}; give --classes that the labels have, by name"
         )
     if 2 * blank > total:
@@ -194,6 +196,6 @@ def _too_few(count: int, total: int, blank: int, classes: ClassList | None) -> s
             f"check the camera"
         )
     return (
-        f"expected at least {FEWEST} frames that differ, but got {count} of {total}; record longer drives in which the "
+        f"expected at least {fewest} frames that differ, but got {count} of {total}; record longer drives in which the "
         f"camera moves"
     )

