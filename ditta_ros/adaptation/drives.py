@@ -31,7 +31,11 @@ ENDLESS = 10**9
 
 
 def open_drives(
-    paths: list[Path], image_topic: str | None, label_topic: str | None, frame_rate: float | None
+    paths: list[Path],
+    image_topic: str | None,
+    label_topic: str | None,
+    frame_rate: float | None,
+    split: str | None = None,
 ) -> list[VideoSequence]:
     """The videos of bags, folders and files; labels are only looked at in sources.
 
@@ -44,7 +48,7 @@ def open_drives(
         if is_bag(path):
             drives.append(BagSequence(path, image_topic, label_topic))
         else:
-            drives += open_sequences(path, frame_rate=frame_rate)
+            drives += open_sequences(path, frame_rate=frame_rate, split=split)
     return drives
 
 
@@ -78,7 +82,9 @@ def adapt_drives(options: argparse.Namespace) -> None:
         KeyboardInterrupt: what was reached is kept for the next run.
     """
     drives = open_drives(options.drive, options.image_topic, None, options.frame_rate)
-    source = open_drives(options.source, options.image_topic, options.ground_truth_topic, options.frame_rate)
+    source = open_drives(
+        options.source, options.image_topic, options.ground_truth_topic, options.frame_rate, options.source_split
+    )
     state_file = options.out.with_name(f"{options.out.name}.training")
     if options.fresh:
         state_file.unlink(missing_ok=True)
@@ -109,6 +115,7 @@ def _job(options: argparse.Namespace) -> DrivesJob:
         train=options.train,
         rounds=options.rounds,
         stronger_view=options.stronger_view,
+        published=options.published,
         most_frames=options.max_frames,
         seed=options.seed,
         **({} if options.learning_rate is None else {"learning_rate": options.learning_rate}),

@@ -11,7 +11,10 @@ from ditta_core.domain.config import TRAINED, OfflineConfig
 from ditta_core.inference.config import DEFAULT_LONG_SIDE, DEFAULT_SEED
 from ditta_ros.cli.arguments import LARGEST_SIDE, exit_code, output_file, output_folder, positive, size, whole_number
 
-METHODS = "ur (default), vst, stpl, hcl, self_training or stronger_view: docs/adapt.md tells which one when"
+METHODS = (
+    "ur (default), vst, stpl, hcl, self_training or stronger_view; with --source also source_only, tps, fda, pixmatch, "
+    "da_vsn, vat, rda or da_stc: docs/adapt.md tells which one when"
+)
 
 
 def add_adapt_parser(commands: Any) -> None:
@@ -33,6 +36,7 @@ def add_adapt_parser(commands: Any) -> None:
     add(
         "--source", action="append", type=Path, default=[], metavar="PATH", help="labelled drives, for methods with one"
     )
+    add("--source-split", metavar="NAME", help="split of a source that has several, such as train (default: val)")
     add("--image-topic", metavar="TOPIC", help="topic of the images in a bag (default: the only one)")
     add("--ground-truth-topic", metavar="TOPIC", help="topic of a source's labels in a bag")
     add("--frame-rate", type=positive, metavar="HZ", help="frame rate (default: what the files tell)")
@@ -55,6 +59,7 @@ def add_adapt_parser(commands: Any) -> None:
     add("--minutes", type=positive, metavar="M", help="minutes after which the training ends")
     add("--train", choices=TRAINED, default=defaults.train, help="the whole network (all, default) or its decoder")
     add("--stronger-view", action="store_true", help="take labels from the best input size and the mirrored image")
+    add("--published", action="store_true", help="keep faults of the published code, to compare (tps, da_vsn, rda)")
     add("--rounds", type=whole_number(1), metavar="N", help="times that labels are made (default: the method's)")
     add("--batch", type=whole_number(1), default=defaults.batch, metavar="N", help="windows of a step (default: 1)")
     add("--learning-rate", type=positive, metavar="RATE", help=f"of Adam (default: {defaults.learning_rate:g})")
