@@ -33,7 +33,7 @@ class VST(SelfTraining):
 
     def label(self, drive: DriveFrames, number: int) -> PseudoLabels | None:
         portion = min(self.config.portion + number * self.config.portion_step, 1.0)
-        return label_drive(drive, TimePredictor(ViewPredictor(self.model)), portion, by_margin=False)
+        return label_drive(drive, TimePredictor(ViewPredictor(self.model)), portion, by_margin=True)
 
 
 class STPL(VST):
