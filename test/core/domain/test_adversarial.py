@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 import torch.nn.functional as F
 from domain_waves import P, wave
 from torch import Tensor, nn
@@ -82,6 +85,34 @@ def test_a_step_is_that_of_torch_and_touches_nothing_else() -> None:
     for ours, expected in zip(learner.parameters(), copies, strict=True):
         torch.testing.assert_close(ours, expected.detach())
     assert torch.equal(idle[0].weight, Discriminator(3, generator(1))[0].weight)
+
+
+def learn_in_a_group(rank: int, folder: str) -> None:
+    """One of two processes, with an example of its own; what came of it goes to a file."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    discriminator = Discriminator(3, generator(), widths=(4, 4, 4, 4))
+    maps = [torch.rand(1, 3, 32, 32, generator=generator(seed)) for seed in (2 + rank, 12 + rank)]
+    Adversaries(nn.ModuleList([discriminator])).learn([(discriminator, Examples(*maps))], 1.0)
+    torch.save(discriminator.state_dict(), f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_discriminators_of_several_processes_stay_one(tmp_path: Path) -> None:
+    """Each learns from what all see: as one process with both examples, whose mean gradient is the same."""
+    torch.multiprocessing.spawn(learn_in_a_group, (str(tmp_path),), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
+    alone = Discriminator(3, generator(), widths=(4, 4, 4, 4))
+    both = [
+        Examples(*(torch.rand(1, 3, 32, 32, generator=generator(seed)) for seed in (2 + rank, 12 + rank)))
+        for rank in (0, 1)
+    ]
+    merged = Examples(*(torch.cat([getattr(each, name) for each in both]) for name in ("source", "target")))
+    Adversaries(nn.ModuleList([alone])).learn([(alone, merged)], 1.0)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(one[name], other[name])
+        torch.testing.assert_close(one[name], value, atol=1e-6, rtol=1e-4)
 
 
 class TwoColours:
