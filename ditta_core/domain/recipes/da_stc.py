@@ -23,7 +23,7 @@ from ditta_core.domain.recipes.tps import TPS, followed
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import UNLABELLED
 
-MIXED_WEIGHT, ALIGNMENT_WEIGHT = 1.0, 0.01
+ALIGNMENT_WEIGHT = 0.01
 DRAWN = 2
 """Number of classes that are drawn to be pasted, besides the rare ones."""
 RARE = ("fence", "pole", "light", "sign", "terrain", "rider", "motorcycle", "bicycle", "bicyclist")
@@ -71,6 +71,7 @@ class DASTC(TPS):
     """
 
     rounds = 5
+    target_weight = 0.2
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__(model, config, generator)
@@ -130,8 +131,8 @@ class DASTC(TPS):
         own = self.predict(source.plain[-1], source)
         right = source.labels[-1:].where(own.argmax(1) == source.labels[-1:], UNLABELLED)
         return {
-            "mixed target": MIXED_WEIGHT * self.fused_loss(target_mixed),
-            "mixed source": MIXED_WEIGHT * self.fused_loss(source_mixed),
+            "mixed target": self.target_weight * self.fused_loss(target_mixed),
+            "mixed source": self.fused_loss(source_mixed),
             "alignment": ALIGNMENT_WEIGHT * self.alignment((own, right), (current, before), target.labels),
         }
 
