@@ -19,7 +19,7 @@ EXTRAS := ros,demo,evaluate,openvino,ray,test
 CONSTRAINTS := constraints.txt
 endif
 
-.PHONY: help demo test test-all lint bench soak study study-scenes sam2 clean
+.PHONY: help demo test test-all lint bench soak study study-scenes study-domain sam2 clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, i
 
 study-scenes: $(VENV)/installed ## does it pay in other scenes? Into benchmarks/results/scene_study.md (hours; ARGS="--count 30")
 	$(RUN) benchmarks/scene_study.py $(ARGS)
+
+study-domain: $(VENV)/installed ## what is labelled source data worth? Into benchmarks/results/source_study.md (ARGS="--quick": 20 minutes)
+	$(RUN) benchmarks/source_study.py $(ARGS)
 
 soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and docs/benchmarks.md
 ifneq ($(FAULTS),)

@@ -26,14 +26,14 @@ import torch
 from goals import ROOT
 from notes import write_notes
 from numpy.typing import NDArray
-from scenes import Cell, frames_of, model_source, object_ids, sample
+from scenes import CITY_MODELS, Cell, frames_of, model_source, object_ids, sample
 from torch import Tensor
 
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.evaluation.metrics import ConfusionMatrix, VideoConsistency
 from ditta_core.segmentation.base import SegmentationModel
-from ditta_core.segmentation.espnetv2 import ESPNetv2
+from ditta_core.segmentation.edgenet import EdgeNet
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import UNLABELLED, Frame
 
@@ -47,9 +47,9 @@ LONG_SIDE = 480
 def cached_features() -> Iterator[None]:
     """Encoder features of a frame are computed once for all methods whose encoders are alike."""
     known: dict[tuple[bytes, bytes], tuple[Tensor, ...]] = {}
-    encode = ESPNetv2.encode
+    encode = EdgeNet.encode
 
-    def cached(self: ESPNetv2, pixels: Tensor) -> tuple[Tensor, ...]:
+    def cached(self: EdgeNet, pixels: Tensor) -> tuple[Tensor, ...]:
         if len(pixels) != 1 or any(module.training for module in self.encoder.modules()):
             return encode(self, pixels)
         # Of an encoder only the statistics ever change here.
@@ -59,7 +59,7 @@ def cached_features() -> Iterator[None]:
             known[key] = tuple(features.clone() for features in encode(self, pixels))
         return tuple(features.clone() for features in known[key])
 
-    with mock.patch.object(ESPNetv2, "encode", cached):
+    with mock.patch.object(EdgeNet, "encode", cached):
         yield
 
 
@@ -132,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300, help="number of cells (default: 300)")
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B")
+    parser.add_argument("--city", choices=CITY_MODELS, default="city", help="the model with Cityscapes weights")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -141,7 +142,7 @@ def main() -> None:
     methods = options.methods.split(",")
     path = RESULTS / "scene_study.json"
     noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not options.fresh else {}
-    for cell in sample(options.count, SEED):
+    for cell in sample(options.count, SEED, options.city):
         row = noted.setdefault(cell.key, {"cell": asdict(cell), "methods": {}})
         missing = [method for method in methods if method not in row["methods"]]
         if not missing:

@@ -45,6 +45,12 @@ STREETS = ("bmx-trees", "car-roundabout", "car-shadow", "kite-surf", "parkour")
 """Sequences whose objects the street models know."""
 ALIKE = {"person": ("person", "pedestrian", "rider", "bicyclist"), "bicycle": ("bicycle", "bicyclist")}
 """Names of a class in the lists of street models."""
+CITY_MODELS = {
+    "city": "espnetv2:espnetv2_s_2.0_city_1024x512.pth",
+    "city_small": "espnetv2:espnetv2_s_1.0_city_1024x512.pth",
+    "dicenet": "dicenet:dicenet_s_1.75_city_1024x512.pth",
+}
+"""Models with Cityscapes weights: the kind and the file under ``$DITTA_SHARED/weights``."""
 CORRUPTIONS = ("noise:3", "low_light:3", "fog:3", "motion_blur:3", "rain:3", "jpeg:3")
 IMAGES = ("clean", *CORRUPTIONS, *FAULTS)
 DAVIS_RATE = 24
@@ -86,16 +92,20 @@ class Cell:
 
 
 def model_source(cell: Cell, shared: Path) -> ModelSource:
-    """The model of a cell: ``packaged``, ``city`` (ESPNetv2 s=2.0, Cityscapes weights) or ``pascal`` (VOC weights)."""
+    """The model of a cell: ``packaged``, ``pascal`` (ESPNetv2 s=2.0, VOC weights) or one of ``CITY_MODELS``."""
     if cell.model == "packaged":
         return ModelSource("camvid")
-    file = {"city": "espnetv2_s_2.0_city_1024x512.pth", "pascal": "espnetv2_s_2.0_pascal_384x384.pth"}[cell.model]
-    classes = "camvid11" if cell.model == "city" and not cell.has_objects else ""
-    return ModelSource(f"espnetv2:{shared / 'weights' / file}", classes)
+    name = CITY_MODELS.get(cell.model, "espnetv2:espnetv2_s_2.0_pascal_384x384.pth")
+    kind, _, file = name.partition(":")
+    classes = "camvid11" if cell.model in CITY_MODELS and not cell.has_objects else ""
+    return ModelSource(f"{kind}:{shared / 'weights' / file}", classes)
 
 
-def sample(count: int, seed: int) -> list[Cell]:
-    """Cells drawn at random, each kind of image equally often and clean ones three times as often; a fixed list."""
+def sample(count: int, seed: int, city: str = "city") -> list[Cell]:
+    """Cells drawn at random, each kind of image equally often and clean ones three times as often; a fixed list.
+
+    ``city``, one of ``CITY_MODELS``, is the model of the cells that have one with Cityscapes weights.
+    """
     random = np.random.default_rng(seed)
 
     def one_of(values: Sequence[Any]) -> Any:
@@ -109,9 +119,9 @@ def sample(count: int, seed: int) -> list[Cell]:
             rate = one_of((15, 15, 5, 3, 1))
             warmup = one_of((3, 6, 10) if rate == 3 else (3, 6, 10, 10, 25))
             video, start = one_of(DRIVES), int(random.integers(60))
-            cells.append(Cell(one_of(("city", "packaged")), video, start, rate, warmup, image))
+            cells.append(Cell(one_of((city, "packaged")), video, start, rate, warmup, image))
         else:
-            model = one_of(("pascal", "pascal", "city", "packaged"))
+            model = one_of(("pascal", "pascal", city, "packaged"))
             video = one_of(list(OBJECTS) if model == "pascal" else STREETS)
             rate = one_of((DAVIS_RATE, DAVIS_RATE, 5))
             cells.append(Cell(model, video, 0, rate, one_of((3, 6, 10)) if rate == DAVIS_RATE else 3, image))

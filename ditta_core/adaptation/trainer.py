@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ditta_core.adaptation.adamw import AdamW
+from ditta_core.adaptation.averaging import average_
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.crops import CropGrid
 from ditta_core.adaptation.job import AdaptationProgress, Cancelled
@@ -248,12 +249,8 @@ class DistillationTrainer:
 
     def update_ema(self) -> None:
         """θ̄ ← m·θ̄ + (1 − m)·θ over all trained parameters, buffers excepted."""
-        if self.ema_model is None:
-            return
-        with torch.no_grad():
-            for mean, value in zip(self.ema_model.parameters(), self.student.parameters(), strict=True):
-                if value.requires_grad:
-                    mean.lerp_(value, 1 - self.config.momentum)
+        if self.ema_model is not None:
+            average_(self.ema_model, self.student, self.config.momentum)
 
 
 def enlarge(model: SegmentationModel, logits: Tensor, resize: Sequence[tuple[int, int]], size: Sequence[int]) -> Tensor:

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 _TRANSFORMERS = (4, 57)
 """The first release of transformers that was proven."""
 
-_ESPNETV2_WEIGHTS = (
-    "https://github.com/sacmehta/EdgeNets/raw/master/model/segmentation/model_zoo/espnetv2/"
-    "espnetv2_s_2.0_city_1024x512.pth"
-)
+_EDGENETS = "https://github.com/sacmehta/EdgeNets/raw/master/model/segmentation/model_zoo"
+_ESPNETV2_WEIGHTS = f"{_EDGENETS}/espnetv2/espnetv2_s_2.0_city_1024x512.pth"
+_DICENET_WEIGHTS = f"{_EDGENETS}/dicenet/dicenet_s_1.75_city_1024x512.pth"
 _DITTA_CONVERSION = "python tools/convert_ditta_checkpoint.py RELEASED FILE"
 _SAM2_WEIGHTS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt"
 _SEGFORMER = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
@@ -99,16 +98,20 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
         if entry.kind is CheckpointKind.HUGGING_FACE and entry.architecture.endswith("ForSemanticSegmentation")
     ]
     espnetv2 = _no_weights("you give the weights, for example those for Cityscapes", f"curl -LO {_ESPNETV2_WEIGHTS}")
+    dicenet = _no_weights("you give the weights, for example those for Cityscapes", f"curl -LO {_DICENET_WEIGHTS}")
     ditta = _no_weights("you give the weights: the authors' checkpoint, converted", _DITTA_CONVERSION)
+    adapted = _no_weights("a model and drives of your own make it", "ditta adapt DRIVE --model camvid --out FILE")
     other = package
     if all(option.problem for option in found):
         other = package or _no_weights("no such model in the cache of Hugging Face", f"hf download {_SEGFORMER}")
     return [
         Option("camvid", "packaged: ESPNetv2 trained on CamVid, 11 classes"),
         Option("street", "packaged: ESPNetv2 for streets, the 19 classes of Cityscapes"),
-        Option("espnetv2:FILE", "weights of ESPNetv2 s=2.0 (EdgeNets)", problem=espnetv2),
+        Option("espnetv2:FILE", "weights of ESPNetv2 of any width (EdgeNets)", problem=espnetv2),
+        Option("dicenet:FILE", "weights of DiCENet of any width (EdgeNets)", problem=dicenet),
         *found,
         Option("hf:FOLDER or hf:ID", "any *ForSemanticSegmentation of transformers", problem=other),
+        Option("adapted:FILE", "one of these after `ditta adapt`", problem=adapted),
         Option("ditta:FILE", "SegFormer with DiTTA's decode head", problem=package or ditta),
     ]
 

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.inference.frame_segmenter import segment_frame
+from ditta_core.segmentation.adapted import base_of_adapted
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import METADATA, convert, read_released, save_ditta_segformer
+from ditta_core.segmentation.edgenet import CLASSIFIER
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
@@ -31,7 +33,7 @@ from ditta_core.teacher.sam2_network import configuration_name
 _VIDEO_TRACKERS = ("sam2_video", "edgetam_video")
 """``model_type`` of the folders that serve as tracker."""
 
-_ESPNETV2_CLASSIFIER = "bu_dec_l4.merge_layer.3.weight"
+_DICENET_CLASSIFIER = "eff_pool_128x128.merge_layer.3.weight"
 _SEGFORMER_CLASSIFIER = "decode_head.linear_pred.weight"
 
 _FRAME_SIZE = (360, 640)
@@ -45,9 +47,11 @@ class CheckpointKind(Enum):
     """What a checkpoint holds."""
 
     ESPNETV2 = "weights of ESPNetv2"
+    DICENET = "weights of DiCENet"
     RELEASED_DITTA = "SegFormer with DiTTA's decode head, as released"
     DITTA = "SegFormer with DiTTA's decode head, converted"
     HUGGING_FACE = "model folder of Hugging Face"
+    ADAPTED = "model adapted to recorded drives"
     SAM2 = "weights of SAM 2"
     VIDEO_TRACKER = "video tracker folder of Hugging Face"
 
@@ -60,9 +64,11 @@ _TEACHERS = {
 
 _MODELS = {
     CheckpointKind.ESPNETV2: "espnetv2",
+    CheckpointKind.DICENET: "dicenet",
     CheckpointKind.RELEASED_DITTA: "ditta",
     CheckpointKind.DITTA: "ditta",
     CheckpointKind.HUGGING_FACE: "hf",
+    CheckpointKind.ADAPTED: "adapted",
 }
 """What stands before the path in the name of a model."""
 
@@ -74,7 +80,8 @@ class IdentifiedCheckpoint:
     Attributes:
         path: Path of the file or folder.
         kind: Kind of its content.
-        architecture: Class of the model in a folder; size or number of outputs of the one in a file.
+        architecture: Class of the model in a folder; size or number of outputs of the one in a file; base of an adapted
+            one.
         parameters: Number of parameters, statistics of normalisation included.
     """
 
@@ -166,6 +173,11 @@ def read_configuration(file: Path) -> Configuration:
 def identify_file(path: Path) -> IdentifiedCheckpoint:
     """A weight file, ``.safetensors`` or ``torch.save``d; a ValueError where it is none of a network known here."""
     tensors = _tensors_without_values(path)
+    base = base_of_adapted(path)
+    if base is not None:
+        return IdentifiedCheckpoint(
+            path, CheckpointKind.ADAPTED, base, sum(value.numel() for value in tensors.values())
+        )
     kind, architecture = _kind_of_tensors(path, tensors)
     return IdentifiedCheckpoint(path, kind, architecture, sum(tensor.numel() for tensor in tensors.values()))
 
@@ -176,8 +188,10 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpo
     def has(*starts: str) -> bool:
         return all(any(key.startswith(start) for key in tensors) for start in starts)
 
-    if has("base_net.", _ESPNETV2_CLASSIFIER):
-        return CheckpointKind.ESPNETV2, f"{len(tensors[_ESPNETV2_CLASSIFIER])} outputs"
+    for classifier in (CLASSIFIER, _DICENET_CLASSIFIER):
+        if has("base_net.", classifier):
+            kind = CheckpointKind.DICENET if has("base_net.level3.0.right_layer.") else CheckpointKind.ESPNETV2
+            return kind, f"{len(tensors[classifier])} outputs"
     if has("backbone.", "decode_head.linear_fuse.", _SEGFORMER_CLASSIFIER):
         kind = CheckpointKind.DITTA if _is_converted(path) else CheckpointKind.RELEASED_DITTA
         return kind, f"{len(tensors[_SEGFORMER_CLASSIFIER])} outputs"
@@ -193,7 +207,7 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpo
         reason = "has no tensors"
     else:
         reason = f"has {len(tensors)} tensors of an unknown network: {', '.join(list(tensors)[:3])}, …"
-    raise ValueError(f"expected weights of ESPNetv2, DiTTA's SegFormer or SAM 2, but {path} {reason}")
+    raise ValueError(f"expected weights of ESPNetv2, DiCENet, DiTTA's SegFormer or SAM 2, but {path} {reason}")
 
 
 def _tensors_without_values(path: Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,30 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: the file is no PNG, a damaged one, or has no single value of at most 8 bits per pixel.
     """
+    values, scale = _read_png(path)
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise ValueError(
+            f"expected a label image with one 8-bit value per pixel, but {path} has {values.dtype} "
+            f"{list(values.shape)}; a coloured picture of the labels does not do"
+        )
+    return np.asarray(values // scale, np.uint8)
+
+
+def read_first_channel(path: Path) -> NDArray[np.uint8]:
+    """The first channel of a PNG file whose others hold instances, uint8 [H, W]; see :func:`read_label_image`.
+
+    Raises:
+        ValueError: the file is no PNG, a damaged one, or its first channel has a value above 255.
+    """
+    values, scale = _read_png(path)
+    first = values[..., 2] if values.ndim == 3 else values // scale  # OpenCV turns RGB round
+    if first.max() > 255:
+        raise ValueError(f"expected class ids of at most 255 in the first channel, but {path} has {first.max()}")
+    return np.asarray(first, np.uint8)
+
+
+def _read_png(path: Path) -> tuple[NDArray[Any], int]:
+    """A PNG file as it is, positions in the palette in place of colours, and by what its values are too large then."""
     content = path.read_bytes()
     if not content.startswith(_PNG_SIGNATURE):
         raise ValueError(
@@ -54,12 +79,7 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
         values = cv2.imdecode(np.frombuffer(positions, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise ValueError(f"expected a readable label image, but {path} is not one, or is damaged")
-    if values.ndim != 2 or values.dtype != np.uint8:
-        raise ValueError(
-            f"expected a label image with one 8-bit value per pixel, but {path} has {values.dtype} "
-            f"{list(values.shape)}; a coloured picture of the labels does not do"
-        )
-    return np.asarray(values // scale, np.uint8)
+    return values, scale
 
 
 def _without_palette(png: bytes) -> tuple[bytes, int]:

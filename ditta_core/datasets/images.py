@@ -83,6 +83,10 @@ class ImageSequence(VideoSequence):
         self._last_read = index, image.shape[:2]
         return image
 
+    def label_values(self, path: Path) -> NDArray[np.uint8]:
+        """What a label image holds for every pixel, uint8 [H, W], in the data set's own numbers."""
+        return read_label_image(path)
+
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None for a frame without a label image.
 
@@ -92,7 +96,7 @@ class ImageSequence(VideoSequence):
         path = self.label_paths[index]
         if path is None:
             return None
-        values = read_label_image(path)
+        values = self.label_values(path)
         if self._last_read is None or self._last_read[0] != index:
             self.image(index)
         assert self._last_read is not None

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from ditta_core.datasets import vspw
+from ditta_core.datasets import synthia, vspw
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import SNIPPETS, STILLS, cityscapes_sequences
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files, natural_key
+from ditta_core.datasets.synthia import is_synthia_drive, synthia_sequences
 from ditta_core.datasets.video import ImageFolder, VideoFile
+from ditta_core.datasets.viper import viper_sequences
 from ditta_core.datasets.vspw import VspwSequence, vspw_sequences
 from ditta_core.types import quoted
 
-Format = Literal["auto", "camvid", "vspw", "cityscapes", "video", "images"]
+Format = Literal["auto", "camvid", "vspw", "cityscapes", "viper", "synthia", "video", "images"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -32,12 +34,14 @@ def open_sequences(
             - ``camvid``: a folder with ``images/`` and ``labels/``, or a folder of such folders;
             - ``vspw``: a folder with ``data/<video>/origin/`` and ``data/<video>/mask/``, or that of one video;
             - ``cityscapes``: a folder with ``leftImg8bit_sequence/`` or ``leftImg8bit/``, and ``gtFine/``;
+            - ``viper``: a folder with ``<split>/img/<drive>/`` and ``<split>/cls/<drive>/``;
+            - ``synthia``: a drive of SYNTHIA-Seqs with ``RGB/`` and ``GT/LABELS/``, or a folder of such drives;
             - ``video``: a video file;
             - ``images``: a folder of images.
         format: One of these; ``auto`` takes the first that fits.
         frame_rate: Frames per second; by default the file's own, that of the data set, or what names and files of times
             tell; where nothing does, one is assumed with a :class:`DataWarning`.
-        split: Split of VSPW or Cityscapes; by default their validation split, or everything where there is none.
+        split: Split of VSPW, Cityscapes or VIPER; by default their validation split, or everything where there is none.
 
     Returns:
         At least one sequence, in the order of their names, or of the list that names them.
@@ -55,10 +59,10 @@ def open_sequences(
         raise FileNotFoundError(f"expected a video file or a folder of frames, but {path} does not exist")
     if format == "auto":
         format = _detect_format(path)
-    if split is not None and (format not in ("vspw", "cityscapes") or _is_one_vspw_video(path)):
+    if split is not None and (format not in ("vspw", "cityscapes", "viper") or _is_one_vspw_video(path)):
         raise ValueError(
-            f"expected a split only of a copy of VSPW or Cityscapes, but got {split!r} for {path}, which was read as "
-            f"{format}; leave it out"
+            f"expected a split only of a copy of VSPW, Cityscapes or VIPER, but got {split!r} for {path}, which was "
+            f"read as {format}; leave it out"
         )
     sequences: Sequence[VideoSequence]
     if format == "camvid":
@@ -71,6 +75,10 @@ def open_sequences(
         sequences = [VspwSequence(path, rate)] if _is_one_vspw_video(path) else vspw_sequences(path, split, rate)
     elif format == "cityscapes":
         sequences = cityscapes_sequences(path, split, frame_rate)
+    elif format == "viper":
+        sequences = viper_sequences(path, split, frame_rate)
+    elif format == "synthia":
+        sequences = synthia_sequences(path, frame_rate or synthia.FRAME_RATE)
     elif format == "video":
         sequences = [VideoFile(path, frame_rate)]
     else:
@@ -105,12 +113,16 @@ def _detect_format(path: Path) -> Format:
         return "vspw"
     if (path / SNIPPETS).is_dir() or (path / STILLS).is_dir():
         return "cityscapes"
+    if next(path.glob("*/img/*"), None) is not None:
+        return "viper"
+    if any(is_synthia_drive(folder) for folder in (path, *_folders(path))):
+        return "synthia"
     if image_files(path):
         return "images"
     raise ValueError(
         f"expected in {path} the folders images/ and labels/, or folders that hold both (camvid), data/<video>/origin/ "
-        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), or images ({', '.join(IMAGE_SUFFIXES)}), but got "
-        f"none"
+        f"or origin/ (vspw), {SNIPPETS}/ or {STILLS}/ (cityscapes), <split>/img/<drive>/ (viper), RGB/ and GT/ "
+        f"(synthia), or images ({', '.join(IMAGE_SUFFIXES)}), but got none"
     )
 
 

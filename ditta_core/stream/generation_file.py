@@ -7,15 +7,12 @@ the place of one is refused in a sentence, before it has taken more memory than 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
-import stat
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +24,7 @@ from safetensors.numpy import load, save
 
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.files import open_regular, write_atomically
 from ditta_core.stream.generations import Generation
 from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
@@ -89,7 +87,7 @@ def save_generation(path: Path, generation: Generation, fingerprint: str) -> Non
     data = _to_bytes(generation, fingerprint)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise GenerationError(
             f"expected to write {len(data)} bytes to {path}, but got: {error.strerror or error}; make room there or "
@@ -110,7 +108,7 @@ def load_generation(path: Path, fingerprint: str, largest: int = 2**32) -> Gener
             is too large for the model or for the memory, or its numbers are not finite.
     """
     try:
-        with _open_regular(path) as file:
+        with open_regular(path) as file:
             data, metadata = _read_checked(file, path, fingerprint, largest)
         return _of_parts(load(data), metadata)
     except FileNotFoundError as error:
@@ -135,20 +133,6 @@ def _damaged(path: Path, reason: str) -> GenerationError:
 def _quoted(text: str) -> str:
     """The beginning of a text from a file, as what every log and every message can hold."""
     return text[:LONGEST_QUOTE].encode("unicode_escape").decode("ascii")
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; OSError where it is none. Opening a pipe would wait, and opening a device do something.
-
-    Raises:
-        OSError: It cannot be opened, or is a folder, a pipe, a device or a socket.
-    """
-    if stat.S_ISREG(path.stat().st_mode):
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have been replaced meanwhile
-            return file
-        file.close()
-    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _read_checked(file: BinaryIO, path: Path, fingerprint: str, largest: int) -> tuple[bytes, dict[str, str]]:
@@ -290,30 +274,6 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
     pattern = re.compile(rf"\.{re.escape(prefix)}\d+\.safetensors\.\d+\.[0-9a-f]{{8}}")
     with contextlib.suppress(OSError):
         for temporary in [file for file in folder.iterdir() if pattern.fullmatch(file.name)]:
-            with contextlib.suppress(OSError), _open_regular(temporary) as file:
+            with contextlib.suppress(OSError), open_regular(temporary) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 temporary.unlink()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step, and have both the bytes and the name on the disk before returning."""
-    # Locked, so that whoever removes what killed saves left behind knows that this one is under way.
-    # In the same folder, since only within a file system is renaming one step. Not by tempfile, whose files are for
-    # their owner alone: the mode is the user's umask, as for any file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -7,6 +7,7 @@ same point in the frames around it, their predictions are further ones of that p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,47 @@ class Link:
         return cls(there, consistent & (consistent.mean() >= SMALLEST_LINK))
 
 
+@dataclass(frozen=True)
+class Visit:
+    """How the pixels of a frame are found in another one, by way of the frames between them.
+
+    Attributes:
+        source: The other frame.
+        distance: Number of frames from one to the other.
+        path: Place of each pixel there, [h, w, 2].
+        seen: Pixels that no check on the way objects to, and whose place is in the frame, bool [h, w].
+    """
+
+    source: int
+    distance: int
+    path: Flow
+    seen: NDArray[np.bool_]
+
+
+def visits(frame: int, frames: range, reach: int, link: Callable[[int, int], Link]) -> Iterator[Visit]:
+    """The neighbours of a frame among ``frames``, each with the chained flow to it: first the earlier, then the later.
+
+    Args:
+        reach: Number of frames before and after.
+        link: of a frame to an adjacent one.
+    """
+    for direction in (-1, 1):
+        path: Flow | None = None
+        seen = np.zeros(0, np.bool_)
+        for distance in range(1, reach + 1):
+            source = frame + direction * distance
+            if source not in frames:
+                break
+            step = link(source - direction, source)
+            if path is None:
+                path, seen = step.flow.copy(), step.consistent.copy()
+            else:
+                seen = seen & warp_labels(step.consistent, path, outside=False)
+                path = path + warp(np.ascontiguousarray(step.flow.transpose(2, 0, 1)), path)[0].transpose(1, 2, 0)
+            seen = seen & in_frame(positions(path))
+            yield Visit(source, distance, path, seen)
+
+
 def certainty(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """One minus the entropy over that of the uniform distribution, float32 [n, C, h, w] -> [n, h, w] in 0..1.
 
@@ -122,19 +164,9 @@ class DenseFlow(TargetBuilder):
         target = np.empty(probabilities.shape, np.float32)
         for frame in range(frames):
             total = weighted[frame].copy()
-            for direction in (-1, 1):
-                path = np.zeros((height, width, 2), np.float32)
-                seen = np.ones((height, width), np.bool_)
-                for distance in range(1, self.config.reach + 1):
-                    source = frame + direction * distance
-                    if not 0 <= source < frames:
-                        break
-                    link = links[source - direction, source]
-                    seen &= warp_labels(link.consistent, path, outside=False)
-                    path += warp(np.ascontiguousarray(link.flow.transpose(2, 0, 1)), path)[0].transpose(1, 2, 0)
-                    seen &= in_frame(positions(path))
-                    carried, _ = warp(weighted[source], path)
-                    total += carried * (seen * np.float32(self.config.decay**distance))
+            for visit in visits(frame, range(frames), self.config.reach, lambda one, other: links[one, other]):
+                carried, _ = warp(weighted[visit.source], visit.path)
+                total += carried * (visit.seen * np.float32(self.config.decay**visit.distance))
             np.divide(total[:-1], total[-1], out=target[frame])
 
         confidence = certainty(target)

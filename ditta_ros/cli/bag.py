@@ -30,7 +30,7 @@ def add_bag_parser(commands: Any) -> None:
     ).add_argument
     add("source", type=Path, metavar="SOURCE", help="labelled folder, folder of images, or video file")
     add("out", type=Path, metavar="OUT", help="folder of the bag")
-    add("--format", default="auto", help="camvid, vspw, cityscapes, video or images (default: auto)")
+    add("--format", default="auto", help="camvid, vspw, cityscapes, viper, synthia, video or images (default: auto)")
     add("--split", help="split of a data set that has several, such as val")
     add("--frame-rate", type=positive, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
     add("--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format (default: mcap)")

@@ -35,7 +35,11 @@ def add_evaluate_parser(commands: Any) -> None:
     what = parser.add_argument_group("what is evaluated")
     add = what.add_argument
     add("input", nargs="*", type=Path, help="bag, labelled folder, folder of such, or video file")
-    add("--format", default="auto", help="bag, camvid, vspw, cityscapes, video or images (default: auto)")
+    add(
+        "--format",
+        default="auto",
+        help="bag, camvid, vspw, cityscapes, viper, synthia, video or images (default: auto)",
+    )
     add("--split", help="split of a data set that has several, such as val")
     add("--frame-rate", type=positive, metavar="HZ", help="frame rate (default: what the files or the data set tell)")
     add("--max-frames", type=whole_number(1), metavar="N", help="only the first N frames of every video")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import metadata
 
+from ditta_ros.cli.adapt import add_adapt_parser, run_adapt_command
 from ditta_ros.cli.bag import add_bag_parser, run_bag_command
 from ditta_ros.cli.demo import add_demo_parser, run_demo_command
 from ditta_ros.cli.doctor import add_doctor_parser, run_doctor_command
@@ -16,6 +17,7 @@ from ditta_ros.cli.terminal import write_what_the_terminal_has
 COMMANDS = {
     "demo": (add_demo_parser, run_demo_command),
     "node": (add_node_parser, run_node_command),
+    "adapt": (add_adapt_parser, run_adapt_command),
     "evaluate": (add_evaluate_parser, run_evaluate_command),
     "bag": (add_bag_parser, run_bag_command),
     "models": (add_models_parser, run_models_command),

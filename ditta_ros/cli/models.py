@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
     from ditta_core.catalog.checkpoints import IdentifiedCheckpoint, ModelTrial, TeacherTrial
 
-MODEL_KINDS = (*PACKAGED, "espnetv2", "hf", "ditta")
+MODEL_KINDS = (*PACKAGED, "espnetv2", "dicenet", "hf", "ditta", "adapted")
 """What the name of a model begins with, as opposed to a path."""
 
 MARKS = {None: "✓", "weights": "·", "package": "✗"}

@@ -27,6 +27,8 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.classes import ClassList
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter
+from ditta_core.segmentation.adapted import AdaptedModel, save_adapted, weights_fingerprint
+from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig
 from ditta_core.stream.video_segmenter import VideoSegmenter
@@ -295,6 +297,20 @@ def test_a_model_of_transformers_adapts_and_publishes(probe: Probe, start_node: 
     assert adapted["generation"] == 1
     assert [entry["name"] for entry in probe.classes[-1]] == ["road", "sky", "car", "unlabelled"]
     assert set(np.unique(label_image(probe.masks[-1]))) <= {0, 1, 2}
+
+
+@pytest.mark.slow
+def test_a_model_adapted_to_drives_serves_and_warms_up(probe: Probe, start_node: StartNode, tmp_path: Path) -> None:
+    base = load_model(ModelSource("camvid"))
+    bias = "bu_dec_l4.merge_layer.3.bias"
+    tensors = {bias: base.state_dict()[bias].numpy() + 0.25}
+    save_adapted(tmp_path / "a.safetensors", AdaptedModel("camvid", weights_fingerprint(base), tensors))
+
+    start_node(model=f"adapted:{tmp_path / 'a.safetensors'}", passes=2)
+    probe.film()
+    assert probe.wait_for_state("ADAPTED")["generation"] == 1
+    probe.wait_for_masks()
+    assert label_image(probe.masks[-1]).max() < 11
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ditta_core.adaptation.averaging import average_
 from ditta_core.evaluation.methods.online import LEARNING_RATE, OnlineAdapter, OnlineMethod, StepResult, optimizer_step
 from ditta_core.evaluation.methods.outputs import network_input, own_outputs
 from ditta_core.segmentation.base import SegmentationModel
@@ -69,7 +70,7 @@ class CoTTALearner(OnlineAdapter):
         pixels = network_input(self.student, frame, input_size)
         logits = self.student.enlarge_logits(own_outputs(self.student, pixels), input_size)
         loss = optimizer_step(F.cross_entropy(logits, outputs.argmax(1)), self.optimizer)
-        self.average()
+        average_(self.teacher, self.student, self.config.momentum)
         self.restore()
         return StepResult(outputs, loss)
 
@@ -100,12 +101,6 @@ class CoTTALearner(OnlineAdapter):
     def probabilities(model: SegmentationModel, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """Softmax of the model's own outputs at ``size``, float [1, C, *size]."""
         return model.enlarge_logits(own_outputs(model, pixels), size).softmax(1)
-
-    @torch.no_grad()
-    def average(self) -> None:
-        """θ' ← m·θ' + (1 − m)·θ."""
-        for mean, value in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            mean.lerp_(value, 1 - self.config.momentum)
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -19,6 +19,7 @@ from ditta_core.evaluation.methods.ditta import (
     DiTTATemporalBranch,
 )
 from ditta_core.evaluation.methods.ema_smoothing import EMASmoothing
+from ditta_core.evaluation.methods.offline import HCL, STPL, UR, VST
 from ditta_core.evaluation.methods.source import Source, SourceMerged
 from ditta_core.evaluation.methods.tent import Tent, TentOnline
 from ditta_core.evaluation.methods.tracker_refine import TrackerRefine
@@ -38,6 +39,10 @@ METHODS: Mapping[str, type[Method]] = {
     "auxadapt": AuxAdapt,
     "auxadapt_online": AuxAdaptOnline,
     "tracker_refine": TrackerRefine,
+    "ur": UR,
+    "vst": VST,
+    "stpl": STPL,
+    "hcl": HCL,
     "ditta": DiTTA,
     "ditta_parity": DiTTAParity,
     "ditta_temporal_branch": DiTTATemporalBranch,

@@ -127,7 +127,9 @@ def test_missing_weights(packages: Callable[..., None]) -> None:
     problems = {option.name: option.problem for option in [*models([]), *teachers([])] if option.problem is not None}
     starts = {
         "espnetv2:FILE": "curl -LO https://",
+        "dicenet:FILE": "curl -LO https://",
         "hf:FOLDER or hf:ID": "hf download nvidia/",
+        "adapted:FILE": "ditta adapt DRIVE",
         "ditta:FILE": "",
         "object_vote:sam2": "curl -LO https://",
         "object_vote:sam2_transformers": "hf download facebook/",

@@ -12,7 +12,9 @@ from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import CityscapesSequence
 from ditta_core.datasets.names import DataWarning
 from ditta_core.datasets.open import open_sequences, open_video
+from ditta_core.datasets.synthia import SynthiaSequence
 from ditta_core.datasets.video import ImageFolder, VideoFile
+from ditta_core.datasets.viper import ViperSequence
 from ditta_core.datasets.vspw import VspwSequence
 
 
@@ -29,6 +31,8 @@ def trees(tmp_path: Path) -> Path:
     (tmp_path / "vspw" / "val.txt").write_text("two\n")
     write_image(tmp_path / "city" / "leftImg8bit_sequence" / "val" / "ulm" / "ulm_000000_000000_leftImg8bit.png")
     write_image(tmp_path / "stills" / "leftImg8bit" / "val" / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+    write_image(tmp_path / "viper" / "train" / "img" / "001" / "001_00001.jpg")
+    write_image(tmp_path / "synthia" / "DAWN" / "RGB" / "Stereo_Left" / "Omni_F" / "000000.png")
     write_image(tmp_path / "frames" / "0.png")
     return tmp_path
 
@@ -42,6 +46,9 @@ def trees(tmp_path: Path) -> Path:
         ("vspw/data/one", "vspw", VspwSequence, ["one"], 15),
         ("city", "cityscapes", CityscapesSequence, ["ulm_000000_000000"], 17),
         ("stills", "cityscapes", CityscapesSequence, ["ulm"], 1),
+        ("viper", "viper", ViperSequence, ["001"], 15),
+        ("synthia", "synthia", SynthiaSequence, ["DAWN"], 5),
+        ("synthia/DAWN", "synthia", SynthiaSequence, ["DAWN"], 5),
         ("frames", "images", ImageFolder, ["frames"], 10),
     ],
 )
@@ -116,6 +123,8 @@ def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
         ("camvid", "folders images and labels in .*frames, but images is not there"),
         ("vspw", "data/<video>/origin/ in .*frames"),
         ("cityscapes", "leftImg8bit_sequence or leftImg8bit in .*frames"),
+        ("viper", "<split>/img/<drive>/ in .*frames"),
+        ("synthia", "RGB/Stereo_Left/Omni_F in .*frames"),
         ("video", "a video file, but .*frames is a folder"),
     ],
 )

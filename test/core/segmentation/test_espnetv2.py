@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from core_models import REFERENCE
+from edgenet_pictures import outputs_of, waves
 from safetensors.torch import save_file
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.espnetv2 import ESPNetv2, branch_dilations, convolve_and_shrink, load_espnetv2, shrink
+from ditta_core.segmentation.espnetv2 import ESPNetv2, branch_dilations, load_espnetv2
 
 RELEASED = {"city": "espnetv2_s_2.0_city_1024x512.pth", "pascal": "espnetv2_s_2.0_pascal_384x384.pth"}
 
@@ -29,6 +28,27 @@ def test_released_weights_give_the_golden_logits(name: str, parameters: int, sha
     np.testing.assert_allclose(logits[:, :, ::4, ::4], golden["logits_stride4"], atol=1e-3)
     np.testing.assert_allclose(logits[0].mean((1, 2)), golden["logits_mean"], atol=1e-3)
     np.testing.assert_allclose(logits[0].std((1, 2), correction=0), golden["logits_std"], atol=1e-3)
+
+
+@pytest.mark.parametrize(("scale", "parameters"), [("0.5", 80_342), ("1.0", 234_010)])
+def test_other_widths_give_the_released_networks_logits(
+    scale: str, parameters: int, shared_file: Callable[..., Path]
+) -> None:
+    """The file has what the authors' code gives for the same weights and input."""
+    golden = np.load(REFERENCE / "edgenets.npz")[f"espnetv2_{scale}_96x128"]
+    model = load_espnetv2(shared_file("weights", f"espnetv2_s_{scale}_city_1024x512.pth")).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    np.testing.assert_allclose(outputs_of(model, waves(96, 128))[:, ::8, ::8], golden, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "parameters"), [((32, 80, 160, 320), 343_106), ((32, 96, 192, 384), 468_362)])
+def test_widths_are_read_from_the_file(channels: tuple[int, ...], parameters: int, tmp_path: Path) -> None:
+    """Those of s=1.25 and s=1.5, with as many parameters as the authors' networks."""
+    path = tmp_path / "weights.safetensors"
+    save_file(ESPNetv2(ClassList.packaged("cityscapes19"), outputs=20, channels=channels).state_dict(), path)
+    model = load_espnetv2(path)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert [features.shape[1] for features in model.encode(torch.zeros(1, 3, 32, 32))] == list(channels)
 
 
 def test_cityscapes_background_output_is_dropped(city_weights: Path) -> None:
@@ -76,7 +96,7 @@ def test_file_that_is_no_weights(tmp_path: Path) -> None:
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"layer.weight": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match="expected an ESPNetv2"):
+    with pytest.raises(ValueError, match="expected a segmentation checkpoint of ESPNetv2"):
         load_espnetv2(path)
 
 
@@ -95,23 +115,3 @@ def test_number_of_outputs_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 7"):
         load_espnetv2(path)
     assert load_espnetv2(path, ClassList.of_names("abcdefg")).classes.names == tuple("abcdefg")
-
-
-@pytest.mark.parametrize("size", [(6, 8), (7, 8), (23, 30), (5, 5)])
-@pytest.mark.parametrize("scale", [0.5, 0.1, 1.5, 2.0])
-def test_pooling_is_adaptive_average_pooling(size: tuple[int, int], scale: float) -> None:
-    """Values and gradients of the fast forms, for even sides and for odd ones, which have none."""
-    scaled = tuple(max(5, math.ceil(side * scale)) for side in size)
-    weight = torch.randn(3, 1, 3, 3, dtype=torch.double, requires_grad=True)
-    if scale < 1:
-        x = torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True)
-        ours, plain = shrink(x, scaled), F.adaptive_avg_pool2d(x, scaled)
-    else:
-        x = torch.randn(2, 3, *scaled, dtype=torch.double, requires_grad=True)
-        ours = convolve_and_shrink(x, weight, size)
-        plain = F.adaptive_avg_pool2d(F.conv2d(x, weight, padding=1, groups=3), size)
-    torch.testing.assert_close(ours, plain)
-    wanted = (x, weight) if scale > 1 else (x,)
-    ours_gradients = torch.autograd.grad(ours.square().sum(), wanted)
-    for gradient, expected in zip(ours_gradients, torch.autograd.grad(plain.square().sum(), wanted), strict=True):
-        torch.testing.assert_close(gradient, expected)

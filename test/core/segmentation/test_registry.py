@@ -46,6 +46,7 @@ def test_classes_of_the_users_choice(city_weights: Path) -> None:
     ("source", "message"),
     [
         (ModelSource("resnet"), "expected the model 'camvid', 'street', 'espnetv2:<weight file>', .* but got 'resnet'"),
+        (ModelSource("dicenet:"), "expected the model"),
         (ModelSource("hf:"), "expected the model"),
         (ModelSource("ditta:"), "expected the model"),
         (ModelSource("espnetv2:"), "expected the model"),
@@ -67,7 +68,7 @@ def test_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.Monk
 
 
 def test_weight_files_that_are_not_there(tmp_path: Path) -> None:
-    for kind in ("espnetv2", "ditta"):
+    for kind in ("espnetv2", "dicenet", "ditta"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             load_model(ModelSource(f"{kind}:{tmp_path / 'nothing.safetensors'}"))
 

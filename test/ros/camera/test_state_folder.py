@@ -102,7 +102,7 @@ def test_a_save_that_is_killed_leaves_nothing_for_long(folder: StateFolder) -> N
     program = (
         "import os, sys; from pathlib import Path; import ditta_core.stream.generation_file as files\n"
         "files.os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
-        "files._write_atomically(Path(sys.argv[1]) / 'generation-0002.safetensors', b'content')"
+        "files.write_atomically(Path(sys.argv[1]) / 'generation-0002.safetensors', b'content')"
     )
     subprocess.run([sys.executable, "-c", program, folder.path], timeout=60, check=False)
     assert len(list(folder.path.iterdir())) == 2

@@ -41,7 +41,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"✓ camvid", "✓ street"} <= {line[:8] for line in lines}
-    for name in (*TEACHERS, "espnetv2:FILE", "ditta:FILE", "navigation", "ade20k150"):
+    for name in (*TEACHERS, "espnetv2:FILE", "dicenet:FILE", "ditta:FILE", "navigation", "ade20k150"):
         assert any(name in line.split() for line in lines), name
     assert max(map(len, lines)) <= 200
 

@@ -1,0 +1,1 @@
+"""The methods of adaptation to recorded drives, each a file."""

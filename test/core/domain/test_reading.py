@@ -1,0 +1,108 @@
+"""Which frames of drives are learned from, and what is said where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drives import CLASSES, PanningDrive
+from numpy.typing import NDArray
+
+from ditta_core.classes import ClassList
+from ditta_core.datasets.base import SequenceView
+from ditta_core.domain.reading import STRETCH, DrivesError, choose_stretches, read_drives
+
+SIZE = (96, 128)
+
+
+class Jumping(SequenceView):
+    """A recording that stopped for a minute after its first ten frames."""
+
+    def stamp(self, index: int) -> int:
+        return super().stamp(index) + (60 * 10**9 if index >= 10 else 0)
+
+
+class Standing(SequenceView):
+    """A camera that stands still, with its noise, from the fifth frame on."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return super().image(min(index, 4))
+
+
+class Covered(SequenceView):
+    """A lens that is covered in every frame but the first few."""
+
+    def __init__(self, shown: int) -> None:
+        super().__init__(PanningDrive(30))
+        self.shown = shown
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return super().image(index) if index < self.shown else np.zeros((*SIZE, 3), np.uint8)
+
+
+def test_all_frames_of_short_drives_in_order() -> None:
+    drive = PanningDrive(20)
+    frames = read_drives([drive], SIZE, 100)
+    assert len(frames) == 18 and len(frames.held_out) == 2
+    assert frames.stretches == [range(18)]
+    np.testing.assert_array_equal(frames.image(3), drive.image(3))
+    np.testing.assert_array_equal(frames.held_out[0], drive.image(18))
+
+
+def test_long_drives_give_stretches_of_all_of_their_length() -> None:
+    drives = [PanningDrive(200, (8, 16)), PanningDrive(100, (8, 16), seed=1)]
+    chosen = choose_stretches(drives, 60)
+    assert len(chosen) == 5 and all(len(stretch) <= STRETCH for stretch in chosen)
+    assert chosen[0][0] == (0, 0) and chosen[-1][-1] == (1, 99)
+    assert {drive for stretch in chosen for drive, _ in stretch} == {0, 1}
+    assert all(stretch == [(stretch[0][0], stretch[0][1] + step) for step in range(len(stretch))] for stretch in chosen)
+
+
+def test_no_stretch_spans_a_gap_in_time() -> None:
+    frames = read_drives([Jumping(PanningDrive(20))], SIZE, 100)
+    assert frames.stretches == [range(9), range(9, 18)]  # one of each is held out
+    assert (9, 8) not in list(frames.pairs())
+
+
+def test_still_frames_are_left_out() -> None:
+    with pytest.raises(DrivesError, match="expected at least 8 frames that differ, but got 5 of 20; record longer"):
+        read_drives([Standing(PanningDrive(20))], SIZE, 100)
+
+
+def test_frames_that_show_nothing_are_left_out() -> None:
+    assert len(read_drives([Covered(20)], SIZE, 100)) == 18
+    with pytest.raises(DrivesError, match="but 25 of 30 frames are of one colour or mere noise"):
+        read_drives([Covered(5)], SIZE, 100)
+
+
+def test_drives_of_two_cameras() -> None:
+    with pytest.raises(DrivesError, match=r"expected drives of one camera.*adapt to each camera on its own"):
+        read_drives([PanningDrive(10), PanningDrive(10, (96, 96), seed=1)], SIZE, 100)
+
+
+def test_frames_may_be_kept_larger_than_the_network_takes_them() -> None:
+    frames = read_drives([PanningDrive(10)], (48, 64), 100, stored_size=SIZE)
+    assert frames.images[0].shape == (*SIZE, 3) and frames.image(0).shape == (48, 64, 3)
+    assert frames.map_size == (24, 32)
+
+
+def test_a_labelled_source_is_labelled_in_channels_of_the_published_classes() -> None:
+    published = ClassList.from_yaml_value([{"name": "cold", "members": ["green", "blue"]}, "Red"])
+    drive = PanningDrive(10)
+    frames = read_drives([drive], SIZE, 100, classes=published)
+    assert len(frames) == 10 and frames.held_out == []
+    truth = drive.labels(4)[1::2, 1::2]
+    found = frames.labels[4]
+    assert (found == np.array([1, 0, 0])[truth]).mean() > 0.85  # of the nearest pixel, which may be the one beside it
+
+
+def test_a_source_without_labels_of_the_classes() -> None:
+    with pytest.raises(DrivesError, match="give --classes that the labels have, by name"):
+        read_drives([PanningDrive(10)], SIZE, 100, classes=ClassList.of_names(["road", "sky"]))
+    with pytest.raises(DrivesError, match="give --classes that the labels have, by name"):
+        read_drives([PanningDrive(10, labelled=False)], SIZE, 100, classes=CLASSES)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    read_drives([PanningDrive(9)], SIZE, 100, progress=lambda done, of: told.append((done, of)))
+    assert told == [(done, 9) for done in range(1, 10)]
