@@ -19,6 +19,7 @@ from ros_harness import Probe, wait_until
 from ditta_ros.process.bond import ManagerBond
 from ditta_ros.process.executor import BackgroundExecutor
 
+HAS_BONDPY = find_spec("bondpy") is not None
 FAKE = Path(__file__).parent / "fake_bond"
 REACHED = {
     Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
@@ -32,7 +33,7 @@ REACHED = {
 @pytest.fixture
 def bondpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package that the node forms bonds with: that of ROS, else one that speaks its protocol."""
-    if find_spec("bondpy") is None:
+    if not HAS_BONDPY:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKE), os.environ.get("PYTHONPATH", "")]))
         monkeypatch.syspath_prepend(FAKE)
 
@@ -120,7 +121,7 @@ def test_the_manager_hears_at_once_when_the_node_is_told_to_end(
 def test_without_a_bond_the_manager_needs_a_timeout_of_zero(
     manager: Manager, probe: Probe, start_node: StartNode
 ) -> None:
-    if find_spec("bondpy") is not None:
+    if HAS_BONDPY:
         pytest.skip("bondpy is installed, so that the node forms a bond")
     manager.bond_timeout = 0.0
     node = start_node(autostart=False, warmup_on="service")

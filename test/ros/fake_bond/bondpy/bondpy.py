@@ -26,11 +26,12 @@ class Bond:
         self._topic, self._id, self._instance, self._node = topic, id, str(uuid.uuid4()), node
         self._sister, self._heard = "", 0.0
         self._formed, self._broken = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
         self._publisher = node.create_publisher(String, topic, 1)
 
     def start(self) -> None:
         self._heard = time.monotonic()
-        self._node.create_subscription(String, self._topic, self._take, 1)
+        self._subscription = self._node.create_subscription(String, self._topic, self._take, 1)
         threading.Thread(target=self._run, daemon=True).start()
 
     def wait_until_formed(self, timeout: Duration) -> bool:
@@ -41,13 +42,17 @@ class Bond:
 
     def shutdown(self) -> None:
         """Break it; the other end hears of it."""
-        if not self._broken.is_set():
-            self._broken.set()
-            self._send(active=False)
+        self._send(active=False)
+        self._broken.set()
+        with self._lock:  # nothing is sent any more
+            self._node.destroy_subscription(self._subscription)
+            self._node.destroy_publisher(self._publisher)
 
     def _send(self, active: bool) -> None:
         text = json.dumps({"id": self._id, "instance_id": self._instance, "active": active})
-        self._publisher.publish(String(data=text))
+        with self._lock:
+            if not self._broken.is_set():
+                self._publisher.publish(String(data=text))
 
     def _run(self) -> None:
         while not self._broken.is_set():
@@ -59,7 +64,7 @@ class Bond:
 
     def _take(self, message: String) -> None:
         status = json.loads(message.data)
-        if status["id"] != self._id or status["instance_id"] == self._instance:
+        if status["id"] != self._id or status["instance_id"] == self._instance or self._broken.is_set():
             return
         self._sister = self._sister or status["instance_id"]
         assert status["instance_id"] == self._sister, "more than two ends of one bond"
