@@ -206,6 +206,8 @@ class DittaNode(LifecycleNode):
             self._bond = ManagerBond(self)
         except ImportError as error:
             self.get_logger().info(str(error))
+        except Exception as error:  # masks do not depend on it
+            self.get_logger().warning(f"no bond is formed: {type(error).__name__}: {error}")
 
     def _deactivate(self) -> None:
         if self._bond is not None:

@@ -33,10 +33,14 @@ class ManagerBond:
         except ImportError as error:
             raise ImportError(UNAVAILABLE) from error
         self._node = hidden_node(node, "bond")
-        bond: Any = Bond(node.resolve_topic_name(TOPIC), node.get_name(), self._node)
-        bond.heartbeat_period = HEARTBEAT_PERIOD
-        bond.heartbeat_timeout = HEARTBEAT_TIMEOUT
-        bond.start()
+        try:
+            bond: Any = Bond(self._node, node.resolve_topic_name(TOPIC), node.get_name())
+            bond.heartbeat_period = HEARTBEAT_PERIOD
+            bond.heartbeat_timeout = HEARTBEAT_TIMEOUT
+            bond.start()
+        except BaseException:
+            self._node.destroy_node()
+            raise
         self._bond = bond
         self._executor = BackgroundExecutor(self._node, "bond")
 

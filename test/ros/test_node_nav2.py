@@ -44,8 +44,6 @@ class Manager:
     def __init__(self, probe: Probe, bond_timeout: float) -> None:
         self.probe = probe
         self.bond_timeout = bond_timeout
-        self.node = Node("lifecycle_manager")
-        self.executor = BackgroundExecutor(self.node, "manager")
         self.bond: Any = None
 
     def change(self, transition: int) -> bool:
@@ -62,7 +60,10 @@ class Manager:
     def form_bond(self) -> bool:
         from bondpy.bondpy import Bond
 
-        self.bond = Bond("bond", "ditta", self.node)
+        # A node for each, since bondpy leaves its node with a subscription that is no more.
+        self.node = Node("lifecycle_manager")
+        self.executor = BackgroundExecutor(self.node, "manager")
+        self.bond = Bond(self.node, "bond", "ditta")
         self.bond.heartbeat_timeout, self.bond.heartbeat_period = self.bond_timeout, 0.1
         self.bond.start()
         return self.bond.wait_until_formed(Duration(seconds=self.bond_timeout / 2))
@@ -70,19 +71,16 @@ class Manager:
     def break_bond(self) -> None:
         if self.bond is not None:
             self.executor.run(self.bond.shutdown)
+            self.executor.stop()
+            self.node.destroy_node()
             self.bond = None
-
-    def close(self) -> None:
-        self.break_bond()
-        self.executor.stop()
-        self.node.destroy_node()
 
 
 @pytest.fixture
 def manager(probe: Probe) -> Iterator[Manager]:
     manager = Manager(probe, bond_timeout=4.0)
     yield manager
-    manager.close()
+    manager.break_bond()
 
 
 @pytest.mark.slow
@@ -99,6 +97,7 @@ def test_the_manager_brings_it_up_twice_and_sees_it_die(
         assert not manager.bond.is_broken()
         assert manager.change(Transition.TRANSITION_DEACTIVATE)
     assert manager.change(Transition.TRANSITION_ACTIVATE)
+    probe.wait_for_masks(10)  # the time-out begins with the second heartbeat
     node.process.kill()
     wait_until(manager.bond.is_broken, "the bond to break", manager.bond_timeout + 2)
     assert "bondpy" not in node.output

@@ -21,9 +21,9 @@ CONNECT_TIMEOUT = 10.0
 class Bond:
     """One end of a bond."""
 
-    def __init__(self, topic: str, id: str, node: Any) -> None:
+    def __init__(self, node: Any, topic: str, bond_id: str) -> None:
         self.heartbeat_period, self.heartbeat_timeout = 1.0, 4.0
-        self._topic, self._id, self._instance, self._node = topic, id, str(uuid.uuid4()), node
+        self._topic, self._id, self._instance, self._node = topic, bond_id, str(uuid.uuid4()), node
         self._sister, self._heard = "", 0.0
         self._formed, self._broken = threading.Event(), threading.Event()
         self._lock = threading.Lock()
