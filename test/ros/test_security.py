@@ -90,6 +90,9 @@ def test_the_policy_allows_what_a_real_node_has_and_nothing_else(ros: None) -> N
         if find_spec("message_filters") is not None and node.parameters.depth_topic:
             helper = OPTIONAL["message_filters"]
             wait_until(lambda helper=helper: len(in_graph(watcher)[helper].subscribe) == 2, "the subscription to depth")
+        if find_spec("bondpy") is not None:
+            bond = OPTIONAL["bondpy"]
+            wait_until(lambda bond=bond: in_graph(watcher).get(bond, Endpoints()).subscribe, "the end of a bond")
         for name, endpoints in in_graph(watcher).items():
             seen[name].add(endpoints)
         watcher.destroy_subscription(listener)
