@@ -66,7 +66,8 @@ class LifecycleClient:
                 continue
             future = self._get_state.call_async(GetState.Request())
             if wait_for(future, given_up):
-                return int(future.result().current_state.id)
+                answer: Any = future.result()
+                return int(answer.current_state.id)
             self._get_state.remove_pending_request(future)
         return None
 
@@ -76,7 +77,8 @@ class LifecycleClient:
         if not wait_for(future, given_up):
             self._state(given_up)  # which is told when the transition, if there was one, has ended
         if wait_for(future, given_up):
-            return bool(future.result().success)
+            answer: Any = future.result()
+            return bool(answer.success)
         self._change_state.remove_pending_request(future)
         return None
 
