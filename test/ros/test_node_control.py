@@ -17,6 +17,7 @@ from std_msgs.msg import Header, String
 from ditta_ros.messages.images import image_message
 
 
+@pytest.mark.slow
 def test_it_pauses_and_goes_on_with_all_that_it_has_learned(probe: Probe, start_node: StartNode) -> None:
     start_node(passes=2)
     probe.film()
@@ -43,6 +44,7 @@ def test_it_pauses_and_goes_on_with_all_that_it_has_learned(probe: Probe, start_
     assert 0 <= int(told["received"]) - parts <= 2
 
 
+@pytest.mark.slow
 def test_a_running_adaptation_is_cancelled_and_the_last_model_serves(probe: Probe, start_node: StartNode) -> None:
     start_node(passes=2, warmup_on="service")
     probe.film()
@@ -64,6 +66,7 @@ def test_a_running_adaptation_is_cancelled_and_the_last_model_serves(probe: Prob
         probe.wait_for_masks()
 
 
+@pytest.mark.slow
 def test_images_above_the_largest_rate_are_counted_not_lost_in_silence(probe: Probe, start_node: StartNode) -> None:
     start_node(max_rate=4.0, warmup_on="service", input_timeout=30.0)
     probe.film()  # ten per second
