@@ -32,15 +32,16 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.stream.generation_file import model_fingerprint
 from ditta_core.teacher.build import check_teacher
-from ditta_ros.adaptation.services import AdaptationExecutor
+from ditta_ros.adaptation.services import AdaptationExecutor, Answer, Switch
 from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
 from ditta_ros.camera.diagnostics import status_message
 from ditta_ros.camera.mailbox import Mailbox
-from ditta_ros.camera.outputs import reliable
+from ditta_ros.camera.outputs import OVERRIDABLE, reliable
 from ditta_ros.camera.stream import CameraStream, ReceivedImage
-from ditta_ros.camera.topics import camera_topics
+from ditta_ros.camera.topics import CameraTopics, camera_topics
 from ditta_ros.messages.cv_bridge import rgb_converter
 from ditta_ros.parameters import NodeParameters, changed, declare
+from ditta_ros.process.bond import ManagerBond
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.process.graph import describe_namesake, diagnostics_name, resolved_topic
 from ditta_ros.process.shared_memory import shared_memory_environment
@@ -52,20 +53,21 @@ REPORT_SECONDS = 10.0
 """Least time between two messages about a report that failed."""
 SERVICES: dict[str, Callable[[CameraStream], str]] = {
     "adapt": CameraStream.adapt,
+    "cancel": CameraStream.cancel,
     "reset": CameraStream.reset,
     "restore": CameraStream.restore,
     "save": CameraStream.save,
 }
-"""The services of a camera, and those of the node, which ask all cameras."""
+"""The services of a camera, and those of the node, which ask all cameras; besides them there is ``enable``."""
 
 
 class DittaNode(LifecycleNode):
     """Semantic segmentation of camera topics that adapts to what the cameras see.
 
     Subscribes to the cameras while active. Publishes ``~/semantic``, ``~/confidence``, ``~/overlay``, ``~/state``,
-    ``~/classes`` (and what else :class:`CameraStream` has) and ``/diagnostics``; serves ``~/adapt``, ``~/reset``,
-    ``~/restore`` and ``~/save``. With several cameras each has its topics and services under its own name.
-    Parameters: :class:`NodeParameters`.
+    ``~/classes`` (and what else :class:`CameraStream` has) and ``/diagnostics``; serves ``~/adapt``, ``~/cancel``,
+    ``~/enable``, ``~/reset``, ``~/restore`` and ``~/save``. With several cameras each has its topics and services under
+    its own name. Parameters: :class:`NodeParameters`.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -81,11 +83,14 @@ class DittaNode(LifecycleNode):
         self.still_compiling = False
         self._mailbox: Mailbox[str, ReceivedImage] = Mailbox()
         self._inference: threading.Thread | None = None
+        self._bond: ManagerBond | None = None
         self._problem = ""
         self._namesake = ""
         self._inference_error: Exception | None = None
 
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable())
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", reliable(), qos_overriding_options=OVERRIDABLE
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         # Steady, since simulated time may stand still or not have begun.
@@ -169,7 +174,7 @@ class DittaNode(LifecycleNode):
         threads = parameters.threads or max((os.cpu_count() or 1) - 1, 1)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-        topics = camera_topics(parameters)
+        topics = self._camera_topics()
         source = parameters.model_source()
         model = load_model(source)
         check_teacher(parameters.teacher_config())
@@ -197,8 +202,17 @@ class DittaNode(LifecycleNode):
             camera.activate(self._mailbox)
         self._inference = threading.Thread(target=self._segment_images, name="inference", daemon=True)
         self._inference.start()
+        try:
+            self._bond = ManagerBond(self)
+        except ImportError as error:
+            self.get_logger().info(str(error))
+        except Exception as error:  # masks do not depend on it
+            self.get_logger().warning(f"no bond is formed: {type(error).__name__}: {error}")
 
     def _deactivate(self) -> None:
+        if self._bond is not None:
+            self._bond.close()
+            self._bond = None
         for camera in self._cameras.values():
             camera.unsubscribe()
         self._mailbox.close()
@@ -233,7 +247,7 @@ class DittaNode(LifecycleNode):
 
     # --- requests: answered by the adaptation executor ---------------------------------------------------------------
 
-    def _answers(self, camera: str, asked: Callable[[], list[CameraStream]]) -> dict[str, Callable[[], str]]:
+    def _answers(self, camera: str, asked: Callable[[], list[CameraStream]]) -> dict[str, Answer]:
         """The services of a camera, or of the node where there is no name; ``asked`` says whom they ask."""
 
         def answer(request: Callable[[CameraStream], str]) -> str:
@@ -250,7 +264,9 @@ class DittaNode(LifecycleNode):
             return "; ".join(answers)
 
         prefix = f"~/{camera}/" if camera else "~/"
-        return {f"{prefix}{name}": partial(answer, request) for name, request in SERVICES.items()}
+        answers: dict[str, Answer] = {f"{prefix}{name}": partial(answer, request) for name, request in SERVICES.items()}
+        enable = Switch(lambda wanted: answer(lambda stream: stream.enable(wanted)))
+        return {**answers, f"{prefix}enable": enable}
 
     def _active_cameras(self) -> list[CameraStream]:
         cameras = list(self._cameras.values())
@@ -266,6 +282,18 @@ class DittaNode(LifecycleNode):
         for camera in list(self._cameras.values()):
             camera.poll()
 
+    # --- topics -----------------------------------------------------------------------------------------------------
+
+    def _camera_topics(self) -> tuple[CameraTopics, ...]:
+        return camera_topics(self.parameters, self.get_namespace(), partial(resolved_topic, self))
+
+    def _image_topic(self) -> str:
+        """The topic that stands for the node's input where there is no camera yet."""
+        try:
+            return self._camera_topics()[0].image
+        except ValueError:  # which configuring says
+            return resolved_topic(self, self.parameters.image_topic)
+
     # --- reports ----------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
@@ -278,7 +306,7 @@ class DittaNode(LifecycleNode):
             )
 
     def _publish_report(self) -> None:
-        name, topic = diagnostics_name(self), resolved_topic(self, self.parameters.image_topic)
+        name, topic = diagnostics_name(self), self._image_topic()
         cameras = list(self._cameras.values())
         if self._problem:
             statuses = [status_message(DiagnosticStatus.ERROR, f"{name}: stream", self._problem, topic, {})]

@@ -30,13 +30,19 @@ STREAM = StreamConfig()
 ADAPTATION = AdaptationConfig()
 TEACHER = TeacherConfig()
 RUNTIME = RuntimeConfig()
+IMAGE = "image"
+"""The topic of the images as it stands in remappings; its place where there are none: ``camera/topics.py``."""
 
 
 @dataclass(frozen=True)
 class NodeParameters:
     """The values of all parameters."""
 
-    image_topic: str = parameter("/camera/image_raw", "Topic of the camera images, sensor_msgs/Image.")
+    image_topic: str = parameter(
+        IMAGE,
+        "Topic of the camera images, sensor_msgs/Image. image: relative, to be remapped as everywhere, and "
+        "camera/image_raw where it is not, which without a namespace is /camera/image_raw.",
+    )
     image_transport: str = parameter(
         "raw",
         "Form of the camera images. raw: sensor_msgs/Image on image_topic. compressed: sensor_msgs/CompressedImage on "
@@ -52,7 +58,7 @@ class NodeParameters:
     camera_info_topic: str = parameter(
         "",
         "Topic of the sensor_msgs/CameraInfo that is published again at the size of the masks. Empty: camera_info "
-        "beside the image topic.",
+        "beside the image topic, as it is remapped.",
     )
     depth_topic: str = parameter(
         "",
@@ -86,6 +92,12 @@ class NodeParameters:
     )
     input_timeout: float = changeable(
         3.0, "Seconds without an image after which a warning names the cause.", range=(0.1, 3600)
+    )
+    max_rate: float = changeable(
+        0.0,
+        "Largest number of images per second that are segmented, of each camera. Those above it are counted as "
+        "skipped. 0: as many as there is time for.",
+        range=(0, 1000),
     )
     model: str = parameter(
         MODEL.name,

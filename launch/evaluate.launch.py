@@ -36,7 +36,7 @@ FLAGS = {
     "quick": ("false", "Whether to take a first look: 50 frames, a smaller network input."),
     "fresh": ("false", "Whether to start over instead of going on with an interrupted evaluation."),
 }
-FLAG = ["true", "false"]
+FLAG = ["true", "false", "True", "False"]
 
 
 def start(context: LaunchContext) -> list[Action]:
@@ -46,7 +46,7 @@ def start(context: LaunchContext) -> list[Action]:
     words = {name: f"--{name.replace('_', '-')}" for name in (*OPTIONS, *FLAGS)}
     for name in OPTIONS:
         command += [words[name], given[name]] if given[name] else []
-    command += [words[name] for name in FLAGS if given[name] == "true"]
+    command += [words[name] for name in FLAGS if given[name].lower() == "true"]
     evaluation = ExecuteProcess(
         cmd=command,
         name="evaluate",

@@ -21,7 +21,7 @@ SHARED_FOLDERS = ("config", "foxglove", "launch", "rviz")
 
 # Where the name of a module is not the name of what installs it.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
-NOT_ON_PYPI = {"cv_bridge", "launch", "launch_ros", "message_filters", "vision_msgs"}
+NOT_ON_PYPI = {"bondpy", "cv_bridge", "launch", "launch_ros", "message_filters", "vision_msgs"}
 
 
 def files(folder: Path) -> set[str]:

@@ -184,7 +184,7 @@ class VideoSegmenter:
         self._request("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
-        """No frames come until ``resume``: a clip that is being collected is dropped.
+        """Drop a clip that is being collected, as where no frames come until ``resume``; what serves goes on.
 
         Args:
             cancel: Whether a running adaptation is cancelled as well.
@@ -227,7 +227,7 @@ class VideoSegmenter:
 
     def _interrupt(self, cancel: bool) -> None:
         if self._status.state is State.COLLECTING or (cancel and self._status.state is State.ADAPTING):
-            self._abort_warmup("warm-up given up: the stream was stopped")
+            self._abort_warmup("warm-up given up: it was stopped")
 
     def _input_size(self, frame: Frame) -> tuple[int, int]:
         """Network input (height, width) for a frame."""

@@ -1,4 +1,4 @@
-"""The executor of everything about adaptation: it takes in its news and answers ``~/adapt``, ``~/reset`` and their kin.
+"""The executor of everything about adaptation: it takes in its news, and answers ``~/adapt`` and its kin.
 
 Three threads of the node's process keep out of each other's way:
 
@@ -11,15 +11,28 @@ Three threads of the node's process keep out of each other's way:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.service import Service
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from ditta_ros.process.executor import BackgroundExecutor, hidden_node
 
 POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What a service of the type SetBool does with what it is given, and its answer."""
+
+    turn: Callable[[bool], str]
+
+
+Answer = Callable[[], str] | Switch
+"""What carries out a request and returns the answer, or raises ValueError or OSError where it cannot. Must not wait."""
 
 
 class AdaptationExecutor:
@@ -27,10 +40,10 @@ class AdaptationExecutor:
 
     Args:
         poll: Takes in news of the adaptation; must not wait.
-        services: What each service does, by its name, such as ``~/adapt``; see :meth:`serve`.
+        services: What each service does, by its name, such as ``~/adapt``.
     """
 
-    def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Callable[[], str]]) -> None:
+    def __init__(self, node: Node, poll: Callable[[], None], services: Mapping[str, Answer]) -> None:
         self._main = node
         self._logger = node.get_logger()
         self._poll = poll
@@ -41,13 +54,8 @@ class AdaptationExecutor:
         self._node.create_timer(POLL_SECONDS, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._executor = BackgroundExecutor(self._node, "adaptation executor")
 
-    def serve(self, services: Mapping[str, Callable[[], str]]) -> None:
-        """Answer more services.
-
-        Args:
-            services: By name, what carries out a request and returns the answer; raises ValueError or OSError where it
-                cannot. Must not wait.
-        """
+    def serve(self, services: Mapping[str, Answer]) -> None:
+        """Answer more services, of the type Trigger but for switches, by their names."""
         self._executor.run(lambda: self._add(services))
 
     def withdraw(self, names: Iterable[str]) -> None:
@@ -64,19 +72,20 @@ class AdaptationExecutor:
         self._executor.stop()
         self._node.destroy_node()
 
-    def _add(self, services: Mapping[str, Callable[[], str]]) -> None:
-        for name, action in services.items():
+    def _add(self, services: Mapping[str, Answer]) -> None:
+        for name, answer in services.items():
             full_name = self._main.resolve_service_name(name)
-            self._services[name] = self._node.create_service(Trigger, full_name, self._answer(action))
+            kind = SetBool if isinstance(answer, Switch) else Trigger
+            self._services[name] = self._node.create_service(kind, full_name, self._answer(answer))
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
             self._node.destroy_service(self._services.pop(name))
 
-    def _answer(self, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _answer(self, action: Answer) -> Callable[[Any, Any], Any]:
+        def answer(request: Any, response: Any) -> Any:
             try:
-                response.message = action()
+                response.message = action.turn(request.data) if isinstance(action, Switch) else action()
                 response.success = True
             except (ValueError, OSError) as error:
                 response.message = str(error)

@@ -29,10 +29,17 @@ def status_message(
 
 
 def stream_diagnostic(
-    name: str, topic: str, stream: StreamSnapshot, input_problem: str, runtime: RuntimeStatus | None = None
+    name: str,
+    topic: str,
+    stream: StreamSnapshot,
+    input_problem: str,
+    runtime: RuntimeStatus | None = None,
+    paused: bool = False,
 ) -> DiagnosticStatus:
     """How the stream of a node from a topic is; ``input_problem`` says what is wrong with its input, if anything."""
-    if stream.failing:
+    if paused:
+        level, message = DiagnosticStatus.OK, f"paused, {stream.input_rate:.1f} Hz in; ~/enable with true goes on"
+    elif stream.failing:
         level, message = DiagnosticStatus.ERROR, f"an image could not be segmented: {stream.last_failure}"
     elif input_problem:
         level, message = DiagnosticStatus.WARN, input_problem
@@ -46,6 +53,7 @@ def stream_diagnostic(
         "received": stream.received,
         "published": stream.published,
         "dropped": stream.dropped,
+        "skipped": stream.skipped,
         "rejected": stream.rejected,
         "last rejection": stream.last_rejection,
         "last failure": stream.last_failure,

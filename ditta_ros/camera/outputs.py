@@ -18,12 +18,18 @@ from ditta_ros.messages.images import image_message
 from ditta_ros.messages.label_info import label_info_message
 from ditta_ros.messages.state import StreamState
 
-LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=10,  # a late subscriber asks for one; one that is there already must not miss a state between two
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
+OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+"""Of every publisher and subscription: history, depth and reliability, by parameters ``qos_overrides.…``."""
+
+
+def latched() -> QoSProfile:
+    """Of what is told once. A new one, as overrides change it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=10,  # a late subscriber asks for one; one that is there already must not miss a state between two
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
 
 
 def reliable() -> QoSProfile:
@@ -46,10 +52,9 @@ class CameraOutputs:
         self._last_overlay = float("-inf")
         self._managed: list[LifecyclePublisher[Any]] = []
         self._latched: list[Any] = []
-        overridable = QoSOverridingOptions.with_default_policies
-        self._semantic = self._publisher(Image, "semantic", overridable())
-        self._confidence = self._publisher(Image, "confidence", overridable())
-        self._overlay = self._publisher(Image, "overlay", overridable())
+        self._semantic = self._publisher(Image, "semantic")
+        self._confidence = self._publisher(Image, "confidence")
+        self._overlay = self._publisher(Image, "overlay")
         self.camera_info = self._publisher(CameraInfo, "camera_info")
         self.points = self._publisher(PointCloud2, "points")
         self._state = self._latched_publisher(String, "state")
@@ -58,14 +63,16 @@ class CameraOutputs:
         if label_info is not None:
             self._latched_publisher(type(label_info), "label_info").publish(label_info)
 
-    def _publisher(self, kind: Any, topic: str, overrides: QoSOverridingOptions | None = None) -> Any:
+    def _publisher(self, kind: Any, topic: str) -> Any:
         name = self._topics.private(topic)
-        publisher = self._node.create_lifecycle_publisher(kind, name, reliable(), qos_overriding_options=overrides)
+        publisher = self._node.create_lifecycle_publisher(kind, name, reliable(), qos_overriding_options=OVERRIDABLE)
         self._managed.append(publisher)
         return publisher
 
     def _latched_publisher(self, kind: Any, topic: str) -> Any:
-        self._latched.append(self._node.create_publisher(kind, self._topics.private(topic), LATCHED))
+        name = self._topics.private(topic)
+        publisher = self._node.create_publisher(kind, name, latched(), qos_overriding_options=OVERRIDABLE)
+        self._latched.append(publisher)
         return self._latched[-1]
 
     def close(self) -> None:

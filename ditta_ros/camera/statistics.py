@@ -69,6 +69,7 @@ class StreamSnapshot:
         published: Number of label images.
         rejected: Number of images that could not be used, unexpected failures included.
         dropped: Number of images that a newer one replaced before there was time for them.
+        skipped: Number of images that were left out: while the stream was paused, or above its largest rate.
         input_rate: Images that arrive per second.
         output_rate: Label images per second.
         silence: Seconds since the last image, or since the stream was started.
@@ -83,6 +84,7 @@ class StreamSnapshot:
     published: int
     rejected: int
     dropped: int
+    skipped: int
     input_rate: float
     output_rate: float
     silence: float
@@ -98,7 +100,7 @@ class StreamStatistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._received = self._published = self._rejected = 0
+        self._received = self._published = self._rejected = self._skipped = 0
         self._input, self._output = Rate(), Rate()
         self._latency: dict[str, deque[float]] = {}
         self._last_input = time.monotonic()
@@ -115,6 +117,11 @@ class StreamStatistics:
             self._last_input = time.monotonic()
             self._received += 1
             self._input.add(self._last_input)
+
+    def skip(self) -> None:
+        """An image that arrived is left out."""
+        with self._lock:
+            self._skipped += 1
 
     def publish(self, stages: Mapping[str, float]) -> None:
         """A label image went out; ``stages`` are the milliseconds it took by stage."""
@@ -146,6 +153,7 @@ class StreamStatistics:
                 published=self._published,
                 rejected=self._rejected,
                 dropped=dropped,
+                skipped=self._skipped,
                 input_rate=self._input.per_second(now),
                 output_rate=self._output.per_second(now),
                 silence=now - self._last_input,

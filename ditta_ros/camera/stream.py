@@ -28,7 +28,8 @@ from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import State
 from ditta_ros.camera.diagnostics import adaptation_diagnostic, stream_diagnostic
 from ditta_ros.camera.mailbox import Mailbox
-from ditta_ros.camera.outputs import CameraOutputs
+from ditta_ros.camera.outputs import OVERRIDABLE, CameraOutputs
+from ditta_ros.camera.pacing import Pacing
 from ditta_ros.camera.state_folder import SavedGenerations, StateFolder
 from ditta_ros.camera.statistics import StageTimes, StreamSnapshot, StreamStatistics
 from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
@@ -99,6 +100,7 @@ class CameraStream:
         self._logger = node.get_logger().get_child(topics.name) if topics.name else node.get_logger()
         self._white = WhiteLevel(parameters.image_bits, self._logger.info)
         self._statistics = StreamStatistics()
+        self._pacing = Pacing()
         self._frame_id: str | None = None  # of the last image that got a mask
         self._input_problem = ""
         self._subscription: Subscription[Any] | None = None
@@ -138,6 +140,7 @@ class CameraStream:
         parameters = self._parameters
         self._mailbox = mailbox
         self._frame_id = None
+        self._pacing = Pacing()  # who activates it wants masks, however it was left
         self._statistics.start()
         self._segmenter.resume()
         try:
@@ -162,6 +165,7 @@ class CameraStream:
                 reliability=ReliabilityPolicy[parameters.image_reliability.upper()],
             ),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            qos_overriding_options=OVERRIDABLE,
         )
         self._logger.info(f"waiting for images on {self._subscription.topic_name}")
 
@@ -213,16 +217,23 @@ class CameraStream:
     # --- the way of an image ----------------------------------------------------------------------------------------
 
     def _receive(self, message: Image | CompressedImage) -> None:
-        """In the node's executor: leave the image for the inference thread.
+        """In the node's executor: leave the image for the inference thread, unless it is one too many.
 
         Where two cameras publish on one topic, an image of the other one never takes the place of one that waits.
         """
         self._statistics.receive()
+        received = ReceivedImage(message)
+        if not self._pacing.passes(received.time, self._parameters.max_rate):
+            self._statistics.skip()
+            return
         foreign = self._frame_id not in (None, message.header.frame_id)
-        self._mailbox.put(self.topics.name, ReceivedImage(message), yields=foreign)
+        self._mailbox.put(self.topics.name, received, yields=foreign)
 
     def segment(self, received: ReceivedImage) -> None:
         """In the inference thread: segment an image and publish; whatever is wrong with it, the stream goes on."""
+        if self._pacing.paused:  # since it came
+            self._statistics.skip()
+            return
         try:
             self._segment_and_publish(received)
         except (ConversionError, FrameRejected) as error:
@@ -258,6 +269,24 @@ class CameraStream:
         """Begin a warm-up with the next image."""
         self._segmenter.request_adaptation()
         return f"adapting to the next {self._segmenter.config.warmup_frames} images"
+
+    def cancel(self) -> str:
+        """Give up the warm-up or the adaptation that is under way.
+
+        Raises:
+            ValueError: none is.
+        """
+        state = self._segmenter.status.state
+        if state not in (State.COLLECTING, State.ADAPTING):
+            raise ValueError(f"expected a warm-up or an adaptation under way, but the state is {state.value}")
+        self._segmenter.pause(cancel=True)
+        return "given up; the model that serves goes on"
+
+    def enable(self, wanted: bool) -> str:
+        """Go on segmenting, or pause: the node stays active and subscribed, and keeps all that it has learned."""
+        self._pacing.paused = not wanted
+        self.publish_state()
+        return "images are segmented" if wanted else "paused; images are received and left out"
 
     def reset(self) -> str:
         """Go back to the base model with the next image."""
@@ -311,7 +340,9 @@ class CameraStream:
         name = f"{name}: {self.topics.name}" if self.topics.name else name
         segmenter, topic = self._segmenter, self._input_topic
         return [
-            stream_diagnostic(name, topic, self._snapshot(), self._input_problem, segmenter.runtime),
+            stream_diagnostic(
+                name, topic, self._snapshot(), self._input_problem, segmenter.runtime, self._pacing.paused
+            ),
             adaptation_diagnostic(name, topic, segmenter.status, self._refusals, self._runner.idle_seconds),
         ]
 
@@ -320,7 +351,7 @@ class CameraStream:
         counters = self._snapshot()
         with self._state_lock:  # so that no older status is published after a newer one
             self._published_status = self._segmenter.status
-            self._outputs.publish_state(state_of(self._published_status, counters))
+            self._outputs.publish_state(state_of(self._published_status, counters, self._pacing.paused))
 
     def _snapshot(self) -> StreamSnapshot:
         return self._statistics.snapshot(self._dropped_before + self._mailbox.dropped(self.topics.name))
@@ -343,7 +374,7 @@ class CameraStream:
             self._logger.warning("; ".join(reasons) or "a publisher with an incompatible QoS came and went")
 
 
-def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
+def state_of(status: StreamStatus, counters: StreamSnapshot, paused: bool) -> StreamState:
     """What is published on ``~/state``."""
     report = status.report
     return StreamState(
@@ -366,4 +397,6 @@ def state_of(status: StreamStatus, counters: StreamSnapshot) -> StreamState:
         received=counters.received,
         published=counters.published,
         rejected=counters.rejected,
+        skipped=counters.skipped,
+        paused=paused,
     )

@@ -27,6 +27,7 @@ from ditta_ros.messages.camera_info import scaled_camera_info
 from ditta_ros.messages.images import stamp_of
 from ditta_ros.messages.point_cloud import labelled_cloud
 from ditta_ros.process.executor import BackgroundExecutor, hidden_node
+from ditta_ros.process.qos import overridden
 
 UNAVAILABLE = (
     "camera info and points are off: the package message_filters is not installed; apt install "
@@ -103,10 +104,12 @@ class SynchronizedOutputs:
         self._start_over()
         self._forget_counts()
 
-        self._node = hidden_node(node, f"{topics.name or 'camera'}_synchronized")
         self._info_topic = node.resolve_topic_name(topics.camera_info)
         self._depth_topic = node.resolve_topic_name(topics.depth) if topics.depth else ""
-        self._subscribe(CameraInfo, self._info_topic, 10, self._on_info)
+        info_qos = overridden(node, self._info_topic, sensor_qos(10))
+        self._depth_qos = overridden(node, self._depth_topic, sensor_qos(5)) if topics.depth else sensor_qos(5)
+        self._node = hidden_node(node, f"{topics.name or 'camera'}_synchronized")
+        self._subscribe(CameraInfo, self._info_topic, info_qos, self._on_info)
         self._depth: Any = None
         self._awake = self._node.create_guard_condition(lambda: self._safely(self._take_masks))
         # Steady, since simulated time may stand still.
@@ -130,8 +133,8 @@ class SynchronizedOutputs:
 
     # --- what follows runs on the executor --------------------------------------------------------------------------
 
-    def _subscribe(self, kind: type, topic: str, depth: int, action: Callable[[Any], None]) -> Any:
-        subscriber = self._filters.Subscriber(self._node, kind, topic, qos_profile=sensor_qos(depth))
+    def _subscribe(self, kind: type, topic: str, qos: QoSProfile, action: Callable[[Any], None]) -> Any:
+        subscriber = self._filters.Subscriber(self._node, kind, topic, qos_profile=qos)
         subscriber.registerCallback(lambda message: self._safely(lambda: action(message)))
         return subscriber
 
@@ -216,7 +219,7 @@ class SynchronizedOutputs:
         """Subscribe to depth while somebody subscribes to the points."""
         wanted = bool(self._depth_topic) and self._points.get_subscription_count() > 0
         if wanted and self._depth is None:
-            self._depth = self._subscribe(Image, self._depth_topic, 5, self._on_depth)
+            self._depth = self._subscribe(Image, self._depth_topic, self._depth_qos, self._on_depth)
             self._forget_counts()
         elif not wanted and self._depth is not None:
             self._node.destroy_subscription(self._depth.sub)

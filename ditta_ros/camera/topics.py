@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ditta_core.classes import read_yaml
 from ditta_core.types import quoted
-from ditta_ros.parameters import NodeParameters
+from ditta_ros.parameters import IMAGE, NodeParameters
 
-KEYS = ("image", "camera_info", "depth")
+DEFAULT_IMAGE = "camera/image_raw"
+"""What the topic ``image`` is where nothing remaps it."""
+CAMERA_INFO = "camera_info"
+KEYS = ("image", CAMERA_INFO, "depth")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,47 @@ def sibling(topic: str, name: str) -> str:
     return f"{namespace}{slash}{name}"
 
 
-def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
-    """The cameras that the parameters name; at least one.
+def full_name(topic: str, namespace: str) -> str:
+    """A topic of a node in a namespace.
+
+    >>> full_name("image", "/"), full_name("image", "/robot1"), full_name("/image", "/robot1")
+    ('/image', '/robot1/image', '/image')
+    """
+    return topic if not topic or topic[0] in "/~" else f"{namespace.rstrip('/')}/{topic}"
+
+
+def camera_topics(
+    parameters: NodeParameters, namespace: str = "/", resolve: Callable[[str], str] | None = None
+) -> tuple[CameraTopics, ...]:
+    """The cameras that the parameters name, with full names of their topics; at least one.
+
+    Args:
+        namespace: Namespace of the node.
+        resolve: Gives the full name of a topic of the node, remapped; None: nothing is remapped.
 
     Raises:
         ValueError: ``cameras`` is no YAML mapping of names to topics.
     """
+
+    def resolved(topic: str) -> str:
+        return full_name(topic, namespace) if resolve is None else resolve(topic)
+
+    def remapped(topic: str) -> str:
+        """What a relative topic is remapped to; empty where it is not."""
+        name = resolved(topic)
+        return "" if name == full_name(topic, namespace) else name
+
+    def complete(topics: CameraTopics) -> CameraTopics:
+        """The camera info lies beside the images as they are remapped, since drivers publish it there."""
+        image = resolved(topics.image)
+        info = topics.camera_info or sibling(image, CAMERA_INFO)
+        return replace(topics, image=image, camera_info=resolved(info), depth=topics.depth and resolved(topics.depth))
+
     if not parameters.cameras.strip():
-        info = parameters.camera_info_topic or sibling(parameters.image_topic, "camera_info")
-        return (CameraTopics("", parameters.image_topic, info, parameters.depth_topic),)
+        is_default = parameters.image_topic == IMAGE
+        image = (remapped(IMAGE) or DEFAULT_IMAGE) if is_default else parameters.image_topic
+        info = parameters.camera_info_topic or (remapped(CAMERA_INFO) if is_default else "")
+        return (complete(CameraTopics("", image, info, parameters.depth_topic)),)
     example = "'{front: /front/image_raw, rear: {image: /rear/image_raw, depth: /rear/depth}}'"
     entries = read_yaml(parameters.cameras, "the parameter cameras")
     if not isinstance(entries, Mapping) or not entries:
@@ -75,7 +110,7 @@ def camera_topics(parameters: NodeParameters) -> tuple[CameraTopics, ...]:
             "expected camera_info_topic and depth_topic to be empty beside cameras, but got "
             f"{parameters.camera_info_topic!r} and {parameters.depth_topic!r}; give them in cameras, for each camera"
         )
-    return tuple(camera_of(name, entry, example) for name, entry in entries.items())
+    return tuple(complete(camera_of(name, entry, example)) for name, entry in entries.items())
 
 
 def _may_be_topic(topic: Any) -> bool:
@@ -105,5 +140,4 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
             f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
             f"there, as in {example}, but got {quoted(entry)}"
         )
-    info = topics.get("camera_info") or sibling(topics["image"], "camera_info")
-    return CameraTopics(name, topics["image"], info, topics.get("depth", ""))
+    return CameraTopics(name, topics["image"], topics.get("camera_info", ""), topics.get("depth", ""))

@@ -16,7 +16,7 @@ def add_node_parser(commands: Any) -> None:
         "node",
         help="run the ROS 2 node",
         description="Run the node. All other arguments are passed on to ROS, for instance: --ros-args -r "
-        "/camera/image_raw:=/front/image -p warmup_frames:=20",
+        "image:=/front/image -p warmup_frames:=20",
         allow_abbrev=False,
     )
     node.add_argument("--model", help="parameter model of the node")

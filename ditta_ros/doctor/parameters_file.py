@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ditta_ros.camera.topics import camera_topics
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 from ditta_ros.parameters import PARAMETERS, NodeParameters, ParameterSpec, Value
+from ditta_ros.process.parameter_file import EXAMPLE, parameter_groups, read_parameter_file
 
 OWN_NAMES_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
 """Parameters that every node has."""
@@ -31,10 +30,9 @@ def read_parameters(file: Path | None) -> tuple[NodeParameters, list[Finding]]:
     if file is None:
         return parameters, [ok(name, "defaults; give yours with --params-file")]
     try:
-        values = values_for_node(yaml.safe_load(file.read_text(encoding="utf-8")), file)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as problem:
-        example = "start from config/ditta.yaml: '/**:', below it 'ros__parameters:', below that names and values"
-        return parameters, [error(name, " ".join(str(problem).split()), example)]
+        values = values_for_any_node(read_parameter_file(file), file)
+    except ValueError as problem:
+        return parameters, [error(name, str(problem), EXAMPLE)]
     specs = {spec.name: spec for spec in PARAMETERS}
     for key, value in values.items():
         if key in specs:
@@ -55,8 +53,8 @@ def read_parameters(file: Path | None) -> tuple[NodeParameters, list[Finding]]:
     return parameters, findings or [ok(name, f"{len(values)} of {file}")]
 
 
-def values_for_node(content: Any, file: Path) -> dict[str, Any]:
-    """Names and values that apply to the node, later ones first.
+def values_for_any_node(content: Any, file: Path) -> dict[str, Any]:
+    """Names and values that apply to a node of this package in some namespace, of which the file alone tells.
 
     Raises:
         ValueError: There are none for it.
@@ -70,15 +68,6 @@ def values_for_node(content: Any, file: Path) -> dict[str, Any]:
             f"{', '.join(path for path, _ in groups) or 'no node'}; the node starts with its defaults"
         )
     return merged
-
-
-def parameter_groups(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every group of parameters with the name of its node, whose namespaces may be nested."""
-    for key, value in content.items() if isinstance(content, Mapping) else ():
-        if key == "ros__parameters" and isinstance(value, Mapping):
-            yield path, {str(name): each for name, each in value.items()}
-        else:
-            yield from parameter_groups(value, f"{path}/{str(key).strip('/')}")
 
 
 def typed(spec: ParameterSpec, value: Any) -> Value:

@@ -11,7 +11,7 @@ from ditta_core.types import State
 Self = TypeVar("Self", bound="StreamState")
 
 NUMBER = (int, float)
-JSON_TYPES = {"str": (str,), "int": (int,), "float": NUMBER, "float | None": (*NUMBER, type(None))}
+JSON_TYPES = {"str": (str,), "bool": (bool,), "int": (int,), "float": NUMBER, "float | None": (*NUMBER, type(None))}
 """What JSON has for the types of fields; see :func:`read_value` for the others."""
 
 
@@ -40,6 +40,8 @@ class StreamState:
         received: Number of images that arrived.
         published: Number of label images.
         rejected: Number of images that could not be used.
+        skipped: Number of images that were left out, while the stream was paused or above its largest rate.
+        paused: Whether the stream is paused.
     """
 
     state: State = State.BASE
@@ -61,6 +63,8 @@ class StreamState:
     received: int = 0
     published: int = 0
     rejected: int = 0
+    skipped: int = 0
+    paused: bool = False
 
     def to_json(self) -> str:
         """The state as a JSON object with a key for each attribute."""
@@ -97,6 +101,6 @@ def read_value(name: str, kind: str, value: Any) -> Any:
         return State(value)
     if kind == "tuple[float, ...]" and isinstance(value, list):
         return tuple(read_value(name, "float", item) for item in value)
-    if isinstance(value, JSON_TYPES.get(kind, ())) and not isinstance(value, bool):
+    if isinstance(value, JSON_TYPES.get(kind, ())) and isinstance(value, bool) == (kind == "bool"):
         return value
     raise ValueError(f"expected {kind} for {name} in the state of a stream, but got {value!r}")

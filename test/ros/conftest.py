@@ -60,15 +60,15 @@ def probe(ros: None) -> Iterator[Probe]:
 
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Starts the node with parameters besides those that make it quick."""
+    """Starts the node with arguments of ROS, and with parameters besides those that make it quick."""
     from ros_harness import NodeProcess
 
     processes: list[NodeProcess] = []
 
-    def start(**parameters: Any) -> NodeProcess:
+    def start(*arguments: str, **parameters: Any) -> NodeProcess:
         # At this size the packaged model is unsure of everything, so that with the guard nothing would be trained.
         quick = {"long_side": 96, "warmup_frames": 4, "passes": 20, "threads": 1, "runtime": "torch", "guarded": False}
-        processes.append(NodeProcess(tmp_path / str(len(processes)), {**quick, **parameters}))
+        processes.append(NodeProcess(tmp_path / str(len(processes)), {**quick, **parameters}, arguments))
         return processes[-1]
 
     yield start

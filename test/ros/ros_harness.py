@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from ditta_ros.messages.images import image_message
 from ditta_ros.process.executor import BackgroundExecutor
 
 SERVICES = {
-    **dict.fromkeys(("adapt", "reset", "restore", "save"), Trigger),
+    **dict.fromkeys(("adapt", "cancel", "reset", "restore", "save"), Trigger),
+    "enable": SetBool,
     "change_state": ChangeState,
     "get_state": GetState,
     "set_parameters": SetParameters,
@@ -53,12 +54,12 @@ def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], time
 class NodeProcess:
     """The node as users start it, with a parameters file; its output in a file."""
 
-    def __init__(self, folder: Path, parameters: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, parameters: dict[str, Any], arguments: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         params_file = folder / "parameters.yaml"
         params_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}), encoding="utf-8")
         self.log = folder / "log.txt"
-        command = [sys.executable, "-m", "ditta_ros.node", "--ros-args", "--params-file", str(params_file)]
+        command = [sys.executable, "-m", "ditta_ros.node", "--ros-args", "--params-file", str(params_file), *arguments]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
@@ -178,13 +179,13 @@ class Probe:
         wait_until(lambda: len(self.masks) >= begin + count, f"{count} more masks")
         return self.masks[begin:]
 
-    def call(self, name: str) -> Any:
-        """Call a service and return its answer."""
+    def call(self, name: str, **fields: Any) -> Any:
+        """Call a service with a request of these fields and return its answer."""
         client = self.clients[name]
         for _ in range(4):
             # The first answer is lost where the node has not found this client yet, though the client found the node.
             assert client.wait_for_service(20)
-            future, done = client.call_async(client.srv_type.Request()), threading.Event()
+            future, done = client.call_async(client.srv_type.Request(**fields)), threading.Event()
             future.add_done_callback(lambda _, done=done: done.set())
             if done.wait(5):
                 return future.result()

@@ -250,7 +250,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[A
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
 
-    def read(file: Path, packages: Collection[str] = (), **arguments: str) -> tuple[Any, list[Any]]:
+    def read(file: Path, packages: Collection[str] = (), **arguments: Any) -> tuple[Any, list[Any]]:
         module = load(file)
         known = getattr(module, "is_installed", None)
         monkeypatch.setattr(module, "is_installed", lambda name: name in packages or known(name), raising=False)
@@ -299,12 +299,14 @@ def test_launch_gives_the_node_its_parameters_with_their_types(launched: Callabl
 
 
 def test_the_lifecycle_is_driven_unless_a_manager_does(launched: Callable[..., tuple[Any, list[Any]]]) -> None:
-    _, actions = launched(NODE_LAUNCH)
-    (change,) = of_kind(actions, "EmitEvent")
-    assert actions.index(change) > actions.index(of_kind(actions, "LifecycleNode")[0])
-    context, actions = launched(NODE_LAUNCH, autostart="false")
-    assert not of_kind(actions, "EmitEvent")
-    assert parameters_of(of_kind(actions, "LifecycleNode")[0], context)["autostart"] is False
+    def handlers(actions: list[Any]) -> set[str]:
+        return {type(each.event_handler).__name__ for each in of_kind(actions, "RegisterEventHandler")}
+
+    assert "OnProcessStart" in handlers(launched(NODE_LAUNCH)[1])
+    for flag in ("false", "False"):
+        context, actions = launched(NODE_LAUNCH, autostart=flag)
+        assert handlers(actions) == {"OnStateTransition"}
+        assert parameters_of(of_kind(actions, "LifecycleNode")[0], context)["autostart"] is False
 
 
 def test_bag_and_recording_are_of_ros2_bag_with_the_names_of_the_node(
@@ -363,7 +365,7 @@ def test_an_evaluation_is_the_command_with_the_arguments(launched: Callable[...,
     parser = argparse.ArgumentParser()
     add_evaluate_parser(parser.add_subparsers())
     options = parser.parse_args(command[3:])
-    assert options.live and options.lockstep and not options.quick
+    assert options.node and options.lockstep and not options.quick
     assert options.warmup_ratio == (25,)
 
 

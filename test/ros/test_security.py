@@ -18,7 +18,11 @@ from ditta_ros.node import DittaNode
 from ditta_ros.process.executor import BackgroundExecutor
 
 POLICY = ROOT / "launch" / "ditta.policy.xml"
-OPTIONAL = {"message_filters": "/_ditta_camera_synchronized", "vision_msgs": "/ditta/label_info"}
+OPTIONAL = {
+    "message_filters": "/_ditta_camera_synchronized",
+    "vision_msgs": "/ditta/label_info",
+    "bondpy": "/_ditta_bond",
+}
 """Packages without which a node or a topic is not there."""
 
 
@@ -76,7 +80,7 @@ def test_the_policy_allows_what_a_real_node_has_and_nothing_else(ros: None) -> N
         parameters = {"runtime": "torch", "warmup_on": "service", **values}
         node = DittaNode(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
         executor = BackgroundExecutor(node, "node")
-        images = node.parameters.image_topic
+        images = node._image_topic()
         wait_until(
             lambda images=images: any(images in topic for topic in in_graph(watcher)["/ditta"].subscribe),
             "the node to be active",
@@ -86,6 +90,9 @@ def test_the_policy_allows_what_a_real_node_has_and_nothing_else(ros: None) -> N
         if find_spec("message_filters") is not None and node.parameters.depth_topic:
             helper = OPTIONAL["message_filters"]
             wait_until(lambda helper=helper: len(in_graph(watcher)[helper].subscribe) == 2, "the subscription to depth")
+        if find_spec("bondpy") is not None:
+            bond = OPTIONAL["bondpy"]
+            wait_until(lambda bond=bond: in_graph(watcher).get(bond, Endpoints()).subscribe, "the end of a bond")
         for name, endpoints in in_graph(watcher).items():
             seen[name].add(endpoints)
         watcher.destroy_subscription(listener)

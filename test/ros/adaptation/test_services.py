@@ -10,9 +10,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros_harness import wait_until
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
-from ditta_ros.adaptation.services import AdaptationExecutor
+from ditta_ros.adaptation.services import AdaptationExecutor, Switch
 from ditta_ros.process.executor import BackgroundExecutor
 
 
@@ -24,12 +24,12 @@ def node(ros: None) -> Iterator[Node]:
     node.destroy_node()
 
 
-def call(service: str) -> Trigger.Response:
+def call(service: str, request: SetBool.Request | None = None) -> Trigger.Response:
     """Call a service by its full name."""
     node = Node("caller")
-    client = node.create_client(Trigger, service)
+    client = node.create_client(Trigger if request is None else SetBool, service)
     assert client.wait_for_service(30), f"no service {service}"
-    future = client.call_async(Trigger.Request())
+    future = client.call_async(request or Trigger.Request())
     rclpy.spin_until_future_complete(node, future, timeout_sec=30)
     response = future.result()
     node.destroy_node()
@@ -45,6 +45,20 @@ def test_services_are_answered_while_the_main_node_is_busy(node: Node) -> None:
     answer = call("/robot/busy/adapt")
     assert (answer.success, answer.message) == (True, "adapting")
     answer = call("/restart")  # remapped on the main node
+    assert (answer.success, answer.message) == (False, "expected an active node, but it is inactive")
+    executor.close()
+
+
+def test_a_switch_is_given_what_was_asked_for(node: Node) -> None:
+    def turn(wanted: bool) -> str:
+        if not wanted:
+            raise ValueError("expected an active node, but it is inactive")
+        return "on"
+
+    executor = AdaptationExecutor(node, lambda: None, {"~/enable": Switch(turn)})
+    answer = call("/robot/busy/enable", SetBool.Request(data=True))
+    assert (answer.success, answer.message) == (True, "on")
+    answer = call("/robot/busy/enable", SetBool.Request(data=False))
     assert (answer.success, answer.message) == (False, "expected an active node, but it is inactive")
     executor.close()
 

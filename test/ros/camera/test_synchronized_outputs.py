@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import BEST_EFFORT, RELIABLE, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -154,6 +155,23 @@ def test_without_message_filters(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\n" not in str(error.value)
 
 
+def test_its_subscriptions_have_the_quality_that_the_parameters_of_the_node_say(
+    rig: Rig, message_filters: None
+) -> None:
+    rig.node.destroy_node()
+    names = {topic: f"qos_overrides.{topic}.subscription.reliability" for topic in (TOPICS.camera_info, TOPICS.depth)}
+    rig.node = Node("segmentation", parameter_overrides=[Parameter(name, value="reliable") for name in names.values()])
+    rig.publishers = (
+        rig.node.create_publisher(CameraInfo, "~/camera_info", RELIABLE),
+        rig.node.create_publisher(PointCloud2, "~/points", RELIABLE),
+    )
+    rig.camera_info = rig.other.create_publisher(CameraInfo, TOPICS.camera_info, RELIABLE)
+    rig.open()
+    for topic in names:
+        (found,) = rig.other.get_subscriptions_info_by_topic(topic)
+        assert found.qos_profile.reliability is ReliabilityPolicy.RELIABLE, topic
+
+
 @pytest.mark.parametrize("slop", [0.0, 0.02])
 def test_what_belongs_together_goes_out_under_the_header_of_the_mask(
     rig: Rig, message_filters: None, slop: float
@@ -272,7 +290,7 @@ def test_a_camera_that_is_not_calibrated_has_info_but_no_points(rig: Rig, messag
     rig.depth.publish(depth_image(SECOND))
     rig.mask(SECOND)
     wait_until(lambda: rig.problems and rig.infos, "the camera info and a complaint")
-    assert "expected the camera matrix K of a calibrated camera" in rig.problems[0]
+    assert "expected the matrix K of a calibrated camera" in rig.problems[0]
     assert rig.clouds == []
 
 

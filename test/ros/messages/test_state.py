@@ -68,6 +68,8 @@ def test_the_keys_on_the_wire() -> None:
         "received": 0,
         "published": 0,
         "rejected": 0,
+        "skipped": 0,
+        "paused": False,
     }
 
 
@@ -97,6 +99,7 @@ def test_a_missing_key_is_named(name: str) -> None:
         ("losses", 0.5),
         ("losses", ["low"]),
         ("message", None),
+        ("paused", 1),
         ("adaptation_seconds", "long"),
         ("adaptation_reason", None),
     ],
