@@ -310,6 +310,8 @@ class VideoSegmenter:
 
     def _collect(self, clip: WarmupClip, frame: Frame) -> None:
         """Offer the frame to the clip. Adapt once it is full, unless the scene turns out to be known."""
+        if clip.waits(self._serving.runtime.compiling):
+            return
         blank = self._adaptation.guarded and not shows_something(frame.image)
         if blank and not clip.seen:
             self._set_status("waiting for frames that show something: now they are of one colour or mere noise")
