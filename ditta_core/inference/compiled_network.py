@@ -210,6 +210,11 @@ class ServingNetwork:
         pixels = torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last)
         self._begin(pixels, partial(self._compile_unproven, pixels))
 
+    def begin(self, pixels: Tensor) -> None:
+        """Compile for the size of these pixels now, not with their frame; where that one waits anyway, do nothing."""
+        if self._runtime is not Runtime.TORCH and not self._config.wait:
+            self._prepare(pixels)
+
     def _prepare(self, pixels: Tensor) -> None:
         """Compile for the size of these pixels; the form for another size is given up."""
         job = self._begin(pixels, partial(self._compile, pixels))
@@ -280,7 +285,7 @@ class ServingNetwork:
 
     def _agreeing(self, pixels: Tensor) -> tuple[Compiled | None, str, list[str]]:
         """The compiled form in the fastest precision in which it agrees with torch, and why others do not."""
-        reasons = []
+        reasons: list[str] = []
         for precision in precisions(self._config, self._runtime):
             candidate = self._make(self._module, pixels, self._runtime, precision)
             agreement = self._agreement(candidate, pixels)

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 import torch
@@ -216,7 +215,7 @@ def module_fingerprint(module: nn.Module) -> str:
     add(torch.__version__, import_openvino().__version__, sys.version_info[:2], _source_hash(_own_sources()))
     for name, inner in module.named_modules(remove_duplicate=False):
         kind = type(inner)
-        add(name, kind.__module__, kind.__qualname__, _code_of(kind))
+        add(name, kind.__module__, kind.__qualname__, _code_of(kind.__mro__))
         for attribute, value in sorted(vars(inner).items()):
             if attribute not in _OWN_ATTRIBUTES:
                 add(attribute, _described(value))
@@ -260,10 +259,10 @@ def _source_hash(files: tuple[Path, ...]) -> str:
 
 
 @cache
-def _code_of(kind: type[Any]) -> tuple[str, ...]:
-    """The code of a class: that of torch by its version, any other by its files and the version of their package."""
+def _code_of(classes: tuple[type, ...]) -> tuple[str, ...]:
+    """The code of a class and its bases: of torch by its version, of others by files and the version of the package."""
     parts = []
-    for each in kind.__mro__:
+    for each in classes:
         package = each.__module__.partition(".")[0]
         if package in ("builtins", "abc", "typing", "torch", "ditta_core"):
             continue
