@@ -104,7 +104,7 @@ class SceneSequence(VideoSequence):
         return labels
 
     def origin(self, index: int) -> str:
-        return self._video.origin(self._places[index])
+        return f"frame {self._places[index]} of {self.name}"
 
     def source_paths(self) -> Sequence[Path]:
         return [*self._video.source_paths(), self._description]
