@@ -373,7 +373,7 @@ class VideoSegmenter:
         if heir.ready:
             self._heir = None
             heir.segmenter.configure(self._config.inference)
-            self._serving, self._generation = heir.segmenter, heir.generation
+            self._serve(heir.generation, heir.segmenter)
             heir.announce()
 
     def _announce(self, generation: Generation, updated: Generation | None) -> None:
@@ -417,13 +417,13 @@ class VideoSegmenter:
         self._store.touch(generation)
         self._on_serving(f"{message}: generation {generation.number}", **outcome(generation.report))
 
-    def _serve(self, generation: Generation | None) -> None:
+    def _serve(self, generation: Generation | None, segmenter: FrameSegmenter | None = None) -> None:
         """Go on with a generation, or with the base model, from the next frame on, with an empty memory.
 
         Raises:
             ValueError: The generation belongs to another model; what was serving stays.
         """
-        self._serving = self._segmenter_of(generation)
+        self._serving = segmenter or self._segmenter_of(generation)
         self._generation = generation
 
     def _segmenter_of(self, generation: Generation | None) -> FrameSegmenter:
