@@ -43,8 +43,8 @@ lint: $(VENV)/installed ## ruff and mypy
 	$(RUN) -m mypy
 
 bench: $(VENV)/installed ## benchmarks against their goals, into benchmarks/results/bench.json and docs/benchmarks.md
-	$(RUN) -m pytest benchmarks --timeout 0 --results benchmarks/results/bench.json $(ARGS)
-	$(RUN) benchmarks/goals.py
+	$(RUN) -m pytest benchmarks --results benchmarks/results/bench.json $(ARGS); \
+		status=$$?; $(RUN) benchmarks/goals.py && exit $$status
 
 study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, into benchmarks/results/study.md (hours)
 	$(RUN) benchmarks/study.py $(ARGS)

@@ -37,6 +37,7 @@ setup(
     package_data={
         "ditta_core": ["class_lists/*.yaml", "weights/*"],
         "ditta_core.report": ["templates/*"],
+        "ditta_ros.demo": ["*.json"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

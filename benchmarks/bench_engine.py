@@ -66,7 +66,27 @@ def test_compiled_stream_against_frame_by_frame(compare: Any, results: Any, imag
 
     next_frame()
     ratio = compare(next_frame, lambda: segment_frame(model, images[0], SIZE), rounds=30)
-    results.reach("fused stream as the node runs it: times the cost of it", 1 / ratio, "<=", 1.2, "×")
+    results.reach("fused stream as the node runs it: times the cost of it", 1 / ratio, "<=", 0.33, "×")
+
+
+def test_segformer_as_the_node_runs_it(compare: Any, results: Any, images: np.ndarray, tmp_path: Path) -> None:
+    """SegFormer-B0 with random weights at 512×384, against eager inference of every frame on its own."""
+    transformers = pytest.importorskip("transformers")
+    names = dict(enumerate(load_model(ModelSource("street")).classes.names))
+    config = transformers.SegformerConfig(id2label=names, label2id={name: index for index, name in names.items()})
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    transformers.SegformerImageProcessor().save_pretrained(tmp_path)
+    model, size = load_model(ModelSource(f"hf:{tmp_path}")), (384, 512)
+    stream = compiled_stream(model)
+    stamps = iter(range(1000))
+
+    def next_frame() -> None:
+        stamp = next(stamps)
+        stream.segment(Frame(images[stamp % 10], stamp * 50_000_000), size, 1)
+
+    next_frame()
+    ratio = compare(next_frame, lambda: segment_frame(model, images[0], size), rounds=10)
+    results.reach("SegFormer-B0, 512×384, as the node runs it: times as fast as frame by frame", ratio, ">=", 2.5, "×")
 
 
 def compiled_stream(model: SegmentationModel) -> FrameSegmenter:
@@ -89,7 +109,7 @@ def test_live_adaptation_against_parity(compare: Any, results: Any, images: np.n
         ratio = compare(lambda: adapted(live), lambda: adapted(parity), rounds=2)
     finally:
         torch.set_num_threads(threads)
-    results.reach("live adaptation: times as fast as parity", ratio, ">=", 5, "×")
+    results.reach("live adaptation: times as fast as parity", ratio, ">=", 10, "×")
 
 
 def test_scaling_of_the_adaptation(results: Any, images: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ class Results:
         """Note a figure that has a goal."""
         self.goals.append(Goal(name, value, comparison, goal, unit))
 
+    def note(self, name: str, value: float, unit: str = "") -> None:
+        """Note a figure that has none, since it holds on this machine only."""
+        self.goals.append(Goal(name, value, unit=unit))
+
+    def fail(self, name: str, reason: str) -> None:
+        """Note that a benchmark gave no figure; all others stand."""
+        self.goals.append(Goal(name, None, failure=reason))
+
     def json(self, benchmarks: list[dict[str, Any]]) -> dict[str, Any]:
         """Everything as JSON."""
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -57,6 +65,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RESULTS] = Results()
+
+
+LIMIT = 600
+"""Seconds that one benchmark may take, on a busy machine too."""
+LONGEST_REASON = 160
+"""Characters of what went wrong in the table."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each benchmark its time, after which it has failed and the next one begins."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(LIMIT, method="signal"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Note a benchmark that failed in the place of its figures."""
+    report = yield
+    if report.failed and call.excinfo is not None:
+        reason = f"{call.excinfo.typename}: {call.excinfo.value}".partition("\n")[0][:LONGEST_REASON]
+        what = (getattr(item.obj, "__doc__", None) or item.name).partition("\n")[0]  # type: ignore[attr-defined]
+        item.config.stash[RESULTS].fail(f"{item.name}: {what}", reason.replace("|", "/"))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

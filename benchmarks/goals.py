@@ -25,24 +25,39 @@ class Goal:
     """A figure that was reached, and what it was to be.
 
     Attributes:
-        comparison: ``>=`` or ``<=``.
+        name: What it is of.
+        value: The figure; None where it could not be measured.
+        comparison: ``>=`` or ``<=``; empty for a figure without a goal, such as one that holds on one machine only.
+        goal: What it was to be; None without a goal.
+        unit: Unit of both.
+        failure: Why it could not be measured.
     """
 
     name: str
-    value: float
-    comparison: str
-    goal: float
-    unit: str
+    value: float | None
+    comparison: str = ""
+    goal: float | None = None
+    unit: str = ""
+    failure: str = ""
 
     @property
-    def met(self) -> bool:
-        """Whether the goal is reached."""
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without one, or without a figure."""
+        if self.value is None or self.goal is None:
+            return None
         return self.value >= self.goal if self.comparison == ">=" else self.value <= self.goal
 
     @property
     def verdict(self) -> str:
         """In a word."""
-        return "met" if self.met else "missed"
+        if self.failure:
+            return "not measured"
+        return {True: "met", False: "missed", None: ""}[self.met]
+
+    @property
+    def reached(self) -> str:
+        """The figure with its unit, or why there is none."""
+        return self.failure if self.value is None else quantity(self.value, self.unit)
 
     @classmethod
     def of(cls, noted: dict[str, Any]) -> Goal:
@@ -56,13 +71,13 @@ class Goal:
 
 def text_table(goals: Sequence[Goal]) -> str:
     """For a terminal."""
-    rows = ((each.name, quantity(each.value, each.unit), wanted(each), each.verdict) for each in goals)
+    rows = ((each.name, each.reached, wanted(each), each.verdict) for each in goals)
     return Table(("what", "reached", "goal", ""), tuple(rows)).to_text()
 
 
 def markdown_table(goals: Sequence[Goal]) -> str:
     """For the page."""
-    rows = (f"| {each.name} | {quantity(each.value, each.unit)} | {wanted(each)} | {each.verdict} |" for each in goals)
+    rows = (f"| {each.name} | {each.reached} | {wanted(each)} | {each.verdict} |" for each in goals)
     return "\n".join(["| | reached | goal | |", "|---|---|---|---|", *rows]) + "\n"
 
 
@@ -78,6 +93,8 @@ def quantity(value: float, unit: str) -> str:
 
 def wanted(goal: Goal) -> str:
     """What it was to be."""
+    if goal.goal is None:
+        return ""
     unit = goal.unit if goal.unit in ("", "×", "%") else f" {goal.unit}"
     return f"{'≥' if goal.comparison == '>=' else '≤'} {goal.goal:g}{unit}"
 

@@ -35,6 +35,7 @@ class Load:
         seconds: how long it films, after the first mask.
         parameters: of the node.
         adapt_at: seconds after the first mask at which ``~/adapt`` is called.
+        cache: folder for what the node keeps for its next start; None for an empty one.
     """
 
     size: tuple[int, int]
@@ -42,6 +43,7 @@ class Load:
     seconds: float
     parameters: dict[str, Any] = field(default_factory=dict)
     adapt_at: Sequence[float] = ()
+    cache: Path | None = None
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Measured:
         memory: (time, megabytes of the node, most megabytes of its adaptation process so far, and now).
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
+        active: when the node was active, before the first mask: negative.
+        start_seconds: CPU seconds of the node's process from its start until it was active.
     """
 
     sent: int = 0
@@ -63,6 +67,20 @@ class Measured:
     memory: list[tuple[float, float, float, float]] = field(default_factory=list)
     states: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    active: float = 0.0
+    start_seconds: float = 0.0
+
+    def rate(self, begin: float, end: float) -> float:
+        """Masks per second in this time."""
+        return len(self.ages(begin, end)) / (end - begin)
+
+    def frames_until(self, share: float, steady: float) -> float:
+        """Time from active until a second has this share of the steady rate, in frames of that rate."""
+        times = [at for at, _ in self.masks]
+        reached = next(
+            (at for at in times if self.rate(at, at + 1) >= share * steady), max(times, default=float("nan"))
+        )
+        return (reached - self.active) * steady
 
     def ages(self, begin: float = 0.0, end: float = float("inf")) -> list[float]:
         """Milliseconds between image and mask of what arrived in this time."""
@@ -87,6 +105,15 @@ def resident_megabytes(pid: int | None = None, peak: bool = False) -> float:
         return 0.0
     name = "VmHWM" if peak else "VmRSS"
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name)), 0.0)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process so far, all of its threads; 0 where there is none."""
+    try:
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
@@ -116,6 +143,7 @@ def run_load(load: Load, images: Sequence[NDArray[np.uint8]]) -> Measured:
     """
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(isolated_environment(Path(folder)))  # before rclpy, for both processes
+        os.environ["XDG_CACHE_HOME"] = str(load.cache or folder)
         return Session(load, images, Path(folder) / "node.log").run()
 
 
@@ -150,7 +178,9 @@ class Session:
             camera = threading.Thread(target=self.film)
             camera.start()
             try:
+                active = self.wait_until_active(process.pid)
                 self.wait_for_first_mask()
+                self.measured.active = active - self.begin
                 self.ask_and_watch(process.pid)
             finally:
                 self.stopped.set()
@@ -221,6 +251,16 @@ class Session:
             self.measured.sent += 1
             next_time += 1 / self.load.rate
             time.sleep(max(0.0, next_time - time.monotonic()))
+
+    def wait_until_active(self, pid: int) -> float:
+        """By what the node writes into its log; returns when that was."""
+        deadline = time.monotonic() + 60
+        while "waiting for images on" not in self.log.read_text():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"expected an active node, but it is not:\n{self.log.read_text()}")
+            time.sleep(0.01)
+        self.measured.start_seconds = cpu_seconds(pid)
+        return time.monotonic()
 
     def wait_for_first_mask(self) -> None:
         """And for the first counters after it."""

@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from ditta_core.heap import keep_large_blocks_apart
 from ditta_core.inference.compiled_network import Compiler
+from ditta_core.inference.graph_store import GraphStore, default_graph_folder
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.stream.generation_file import model_fingerprint
@@ -49,6 +50,8 @@ from ditta_ros.process.stop import Stop
 
 POLL_SECONDS = 0.2
 """How soon the end of a thread by an error is seen."""
+COMPILE_SECONDS = 20.0
+"""How long the activation waits for a network that is being compiled; then eager torch serves until it is there."""
 REPORT_SECONDS = 10.0
 """Least time between two messages about a report that failed."""
 SERVICES: dict[str, Callable[[CameraStream], str]] = {
@@ -185,7 +188,8 @@ class DittaNode(LifecycleNode):
         self._worker = AdaptationWorker(
             parameters.adaptation_threads, parameters.adaptation_niceness, parameters.adaptation_timeout
         )
-        self._compiler = Compiler(parameters.runtime_config())
+        graphs = GraphStore(default_graph_folder(), elsewhere=True)
+        self._compiler = Compiler(parameters.runtime_config(), graphs)
         for each in topics:
             runner = ProcessRunner(self._worker)
             compiler, count = self._compiler, len(topics)
@@ -193,10 +197,15 @@ class DittaNode(LifecycleNode):
             self._cameras[each.name] = camera
             if each.name:
                 self._adaptation.serve(self._answers(each.name, partial(self._only_if_active, camera)))
+        self._compiler.prepare(base, parameters.inference_config())
+        if graphs.problem():
+            self.get_logger().warning(f"networks are traced at every start: {graphs.problem()}")
         self.get_logger().info(choice)
         self.get_logger().info(f"model {source.name} on {source.device}: {', '.join(model.classes.names)}")
 
     def _activate(self) -> None:
+        if self._compiler is not None:
+            self._compiler.wait(COMPILE_SECONDS)
         self._mailbox = Mailbox()
         for camera in self._cameras.values():
             camera.activate(self._mailbox)

@@ -55,7 +55,6 @@ PIXEL_LIBRARIES = ("cv2", "torch", "torchvision", "safetensors.torch")
 PIXEL_FILES = {
     "ditta_ros/adaptation/worker.py": "sets the number of threads of the worker process",
     "ditta_ros/bags/writer.py": "compresses the images of a bag as JPEG or PNG",
-    "ditta_ros/demo/run.py": "writes the preview of the demo",
     "ditta_ros/messages/images.py": "converts the encodings of images, which is what a message conversion is",
     "ditta_ros/node.py": "sets the number of threads of the node",
     "ditta_ros/replay/recording.py": "keeps masks as PNG files",

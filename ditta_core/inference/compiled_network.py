@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.heap import return_memory, trim_heap
-from ditta_core.inference.config import Runtime, RuntimeConfig
-from ditta_core.inference.openvino_network import Blueprint, has_bfloat16
+from ditta_core.inference.config import DEFAULT_LONG_SIDE, InferenceConfig, Runtime, RuntimeConfig
+from ditta_core.inference.graph_store import GraphStore
+from ditta_core.inference.openvino_network import has_bfloat16
 from ditta_core.inference.temporal_branch import NetworkOutput, TemporalSegmenter
 
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
@@ -64,9 +66,6 @@ LEAST = {"float32": Agreement(0.999, 0.999), "bfloat16": Agreement(0.9, 0.99)}
 
 LONGEST_REASON = 400
 """Number of characters of a runtime's own message that are passed on."""
-
-KEPT_BLUEPRINTS = 4
-"""Number of graphs that are kept, a few megabytes each, one a size of the network input: two each for two cameras."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def compile_torch(module: nn.Module, pixels: Tensor, precision: str) -> Compiled
 
 
 class ServingNetwork:
-    """The network of one generation, compiled when its first frame comes.
+    """The network of one generation, compiled when its first frame comes, or before for a size that is known.
 
     Args:
         segmenter: in evaluation mode; must not change any more.
@@ -147,6 +146,7 @@ class ServingNetwork:
         config: runtime and precision.
         background: runs jobs later, one after the other.
         make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises anything.
+        distrust: the compiled form for these pixels is wrong; returns whether another attempt may give another one.
 
     Attributes:
         status: What answers at the moment, and why.
@@ -160,11 +160,13 @@ class ServingNetwork:
         config: RuntimeConfig,
         background: Callable[[Callable[[], None]], Future[None]],
         make: Callable[[WholeNetwork, Tensor, Runtime, str], Compiled],
+        distrust: Callable[[WholeNetwork, Tensor], bool] = lambda *_: False,
     ) -> None:
         self._module = WholeNetwork(segmenter, temporal_branch).eval()
         self._config = config
         self._background = background
         self._make = make
+        self._distrust = distrust
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
         self._runtime = Runtime.TORCH if reason else config.runtime
@@ -172,6 +174,7 @@ class ServingNetwork:
             self._runtime = Runtime.OPENVINO if device.type == "cpu" else Runtime.COMPILE
         self._size: tuple[int, ...] = ()
         self._replaces_torch = False
+        self._unproven = False  # compiled before there was a frame on which it could be compared with torch
         self._lock = threading.Lock()
         self.compiled: Compiled | None = None
         self.status = RuntimeStatus("torch", reason)
@@ -184,7 +187,7 @@ class ServingNetwork:
             self._prepare(pixels)
         with self._lock:
             compiled = self.compiled if tuple(pixels.shape) == self._size else None
-        if compiled is None:
+        if compiled is None or (self._unproven and not self._proves(compiled, pixels)):
             self._replaces_torch = True
             return None
         output = NetworkOutput.of(*compiled(pixels))
@@ -193,16 +196,70 @@ class ServingNetwork:
             self._background(trim_heap)
         return output
 
+    @property
+    def compiles_ahead(self) -> bool:
+        """Whether it is compiled before there is a frame: torch.compile takes minutes, and eager torch needs none."""
+        return self._runtime is Runtime.OPENVINO
+
+    def sizes_on_disk(self, graphs: GraphStore) -> list[tuple[int, int]]:
+        """Sizes (H, W) of its input for which a graph was kept, the one used last first."""
+        return graphs.sizes(self._module)
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Compile for pixels of a size (H, W) still to come; the first of them are compared with eager torch."""
+        pixels = torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last)
+        self._begin(pixels, partial(self._compile_unproven, pixels))
+
+    def begin(self, pixels: Tensor) -> None:
+        """Compile for the size of these pixels now, not with their frame; where that one waits anyway, do nothing."""
+        if self._runtime is not Runtime.TORCH and not self._config.wait:
+            self._prepare(pixels)
+
     def _prepare(self, pixels: Tensor) -> None:
         """Compile for the size of these pixels; the form for another size is given up."""
+        job = self._begin(pixels, partial(self._compile, pixels))
+        if job is not None and self._config.wait:
+            job.result()
+
+    def _begin(self, pixels: Tensor, job: Callable[[], None]) -> Future[None] | None:
+        """Have it compiled for the size of these pixels, unless that is begun."""
         with self._lock:
             if tuple(pixels.shape) == self._size:
-                return
-            self._size, self.compiled = tuple(pixels.shape), None
+                return None
+            self._size, self.compiled, self._unproven = tuple(pixels.shape), None, False
             self.status = RuntimeStatus("torch", f"{self._runtime.value} is being compiled", compiling=True)
-        job = self._background(partial(self._compile, pixels))
-        if self._config.wait:
-            job.result()
+        return self._background(job)
+
+    def _proves(self, compiled: Compiled, pixels: Tensor) -> bool:
+        """Compare with eager torch for once; where they differ, compile anew as for any frame."""
+        if self._agreement(compiled, pixels).suffices(LEAST[self.status.precision]):
+            self._unproven = False
+            return True
+        with self._lock:
+            self._size = ()
+        self._prepare(pixels)
+        return False
+
+    def _agreement(self, compiled: Compiled, pixels: Tensor) -> Agreement:
+        with torch.no_grad():
+            return Agreement.of(compiled(pixels)[0], self._module(pixels)[0])
+
+    @torch.inference_mode(False)
+    def _compile_unproven(self, pixels: Tensor) -> None:
+        """Compile in the fastest precision that there is. What goes wrong is told with the first frame."""
+        try:
+            precision = precisions(self._config, self._runtime)[0]
+            compiled = self._make(self._module, pixels, self._runtime, precision)
+            compiled(pixels)  # the first run allocates
+        except Exception:  # runtimes raise whatever they like, and there will be a frame to try again with
+            with self._lock:
+                self._size, self.status = (), RuntimeStatus("torch")
+            return
+        with self._lock:
+            if tuple(pixels.shape) == self._size:
+                self.compiled, self._unproven = compiled, True
+                self.status = RuntimeStatus(self._runtime.value, precision=precision)
+        return_memory()
 
     @torch.inference_mode(False)
     def _compile(self, pixels: Tensor) -> None:
@@ -212,14 +269,9 @@ class ServingNetwork:
         compiled, precision, reasons = None, "", list[str]()
         try:
             pixels = pixels.clone(memory_format=torch.channels_last)  # tracing takes no tensor of inference mode
-            for precision in precisions(self._config, self._runtime):
-                candidate = self._make(self._module, pixels, self._runtime, precision)
-                with torch.no_grad():
-                    agreement = Agreement.of(candidate(pixels)[0], self._module(pixels)[0])
-                if agreement.suffices(LEAST[precision]):
-                    compiled = candidate
-                    break
-                reasons.append(f"in {precision} it agrees with torch in {agreement} only, not in {LEAST[precision]}")
+            compiled, precision, reasons = self._agreeing(pixels)
+            if compiled is None and self._distrust(self._module, pixels):
+                compiled, precision, reasons = self._agreeing(pixels)
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
             # OpenVINO's messages are of many lines, of which the first names a line of its own code.
             reasons = [" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]]
@@ -231,24 +283,42 @@ class ServingNetwork:
                 self.compiled, self.status = compiled, status
         return_memory()
 
+    def _agreeing(self, pixels: Tensor) -> tuple[Compiled | None, str, list[str]]:
+        """The compiled form in the fastest precision in which it agrees with torch, and why others do not."""
+        reasons: list[str] = []
+        for precision in precisions(self._config, self._runtime):
+            candidate = self._make(self._module, pixels, self._runtime, precision)
+            agreement = self._agreement(candidate, pixels)
+            if agreement.suffices(LEAST[precision]):
+                return candidate, precision, reasons
+            reasons.append(f"in {precision} it agrees with torch in {agreement} only, not in {LEAST[precision]}")
+        return None, "", reasons
+
 
 class Compiler:
-    """Makes the serving networks of all generations of one base model; the streams of a process share it."""
+    """Makes the serving networks of all generations of one base model; the streams of a process share it.
 
-    def __init__(self, config: RuntimeConfig | None = None) -> None:
+    Args:
+        config: runtime and precision.
+        graphs: where traced graphs are found and kept; in memory alone by default.
+    """
+
+    def __init__(self, config: RuntimeConfig | None = None, graphs: GraphStore | None = None) -> None:
         self.config = config or RuntimeConfig()
+        self.graphs = graphs or GraphStore()
         self._executor = ThreadPoolExecutor(1, "compile")
         self._jobs: list[Future[None]] = []
         # A network keeps its segmenter alive, so that no other one gets its id as long as it is in here.
         self._networks: weakref.WeakValueDictionary[tuple[int, bool], ServingNetwork] = weakref.WeakValueDictionary()
-        self._blueprints: dict[tuple[bool, tuple[int, ...]], Blueprint] = {}
 
     def network(self, segmenter: TemporalSegmenter, temporal_branch: bool) -> ServingNetwork:
         """The network of a generation, the same one for the same generation while anybody holds it."""
         key = id(segmenter), temporal_branch
         network = self._networks.get(key)
         if network is None:
-            network = ServingNetwork(segmenter, temporal_branch, self.config, self.submit, self._make)
+            network = ServingNetwork(
+                segmenter, temporal_branch, self.config, self.submit, self._make, self.graphs.distrust
+            )
             self._networks[key] = network
         return network
 
@@ -256,12 +326,41 @@ class Compiler:
         """Compile a module in evaluation mode for pixels of this size, in the thread that compiles; raises anything."""
         if runtime is Runtime.COMPILE:
             return compile_torch(module, pixels, precision)
-        key = module.temporal_branch, tuple(pixels.shape)
-        blueprint = self._blueprints.pop(key, None) or Blueprint(module, pixels)
-        self._blueprints[key] = blueprint  # an LRU cache: the one used last comes last
-        for oldest in list(self._blueprints)[:-KEPT_BLUEPRINTS]:
-            del self._blueprints[oldest]
-        return blueprint.compile(module, precision)
+        return self.graphs.blueprint(module, pixels).compile(module, precision)
+
+    def prepare(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> None:
+        """Compile the base model ahead of its first frame, for the size of its input that is known.
+
+        That is the one that the settings give, or the one of this model that was used last. Where there is none, what
+        the first frame will need is started up. Does not wait.
+
+        Args:
+            segmenter: the base model; the stream that it is for has its network already, or it would not be kept.
+            config: how frames are segmented.
+        """
+        network = self.network(segmenter, False)  # the temporal branch is trained by an adaptation
+        if not network.compiles_ahead:
+            return
+        size = self._known_size(network, segmenter, config)
+        if size is None:
+            self.graphs.expect_trace()
+        else:
+            network.prepare(size)
+
+    def _known_size(
+        self, network: ServingNetwork, segmenter: TemporalSegmenter, config: InferenceConfig
+    ) -> tuple[int, int] | None:
+        model = segmenter.model
+        given = config.input_size or model.fixed_input_size
+        if given is not None:
+            return given
+        side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
+        used = network.sizes_on_disk(self.graphs)
+        return next((size for size in used if not side or model.input_size(size, side) == size), None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all that is being compiled is done; returns whether it is in this time."""
+        return not futures.wait(self._jobs, seconds).not_done
 
     def submit(self, job: Callable[[], None]) -> Future[None]:
         """Run a job in the thread that compiles; once closed, it is cancelled at once."""
@@ -276,4 +375,5 @@ class Compiler:
     def close(self) -> bool:
         """Cancel what is not compiled yet; returns whether a network is being compiled, which nothing interrupts."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self.graphs.close()
         return not all(job.done() for job in self._jobs)

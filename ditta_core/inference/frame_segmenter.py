@@ -86,6 +86,12 @@ class FrameSegmenter:
         self.temporal_branch = self.trained_branch and config.reliability_threshold > 0
         self.network = None if self.compiler is None else self.compiler.network(self.segmenter, self.temporal_branch)
 
+    def prepare(self, frame: Frame, input_size: tuple[int, int]) -> None:
+        """Have the network compiled for frames like this one. Does not wait; :attr:`runtime` tells when it is."""
+        if self.network is not None:
+            model = self.segmenter.model
+            self.network.begin(model.preprocess(frame.image[None], input_size, model.mean.device))
+
     @property
     def runtime(self) -> RuntimeStatus:
         """What runs the network at the moment."""

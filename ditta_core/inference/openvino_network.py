@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import sys
+import tempfile
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +40,21 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in named if value.is_floating_point()}
 
 
+def hollow(module: nn.Module) -> nn.Module:
+    """A copy of a module in whose weights no numbers are, so that it is small."""
+    weights = weights_of(module).keys()
+    shared = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    # deepcopy takes what it finds in its memo for copied already.
+    return copy.deepcopy(
+        module,
+        {
+            id(value): torch.zeros((), dtype=value.dtype).expand(value.shape)
+            for name, value in shared
+            if name in weights
+        },
+    )
+
+
 class Blueprint:
     """The graph of a module for inputs of one size, without its weights.
 
@@ -47,12 +64,11 @@ class Blueprint:
     """
 
     def __init__(self, module: nn.Module, pixels: Tensor) -> None:
-        self.openvino = import_openvino()
+        openvino = import_openvino()
         weights = weights_of(module)
-        self.names = list(weights)
-        hollow = copy.deepcopy(module)
-        paths = [name.rpartition(".") for name in self.names]
-        places = [(hollow.get_submodule(owner), attribute) for owner, _, attribute in paths]
+        empty = hollow(module)
+        paths = [name.rpartition(".") for name in weights]
+        places = [(empty.get_submodule(owner), attribute) for owner, _, attribute in paths]
         for owner_module, attribute in places:
             owner_module._parameters.pop(attribute, None)
             owner_module._buffers.pop(attribute, None)
@@ -60,14 +76,54 @@ class Blueprint:
         def run(pixels: Tensor, *values: Tensor) -> Any:
             for (owner_module, attribute), value in zip(places, values, strict=True):
                 setattr(owner_module, attribute, value)
-            return hollow(pixels)
+            return empty(pixels)
 
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns of every size that becomes a constant, which is what is wanted here.
             warnings.simplefilter("ignore")
             inputs = pixels, *weights.values()
-            shapes = [self.openvino.PartialShape(list(value.shape)) for value in inputs]
-            self.graph = self.openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+            shapes = [openvino.PartialShape(list(value.shape)) for value in inputs]
+            self.graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+        self.names = list(weights)
+        for index, parameter in enumerate(self.graph.get_parameters()):
+            parameter.set_friendly_name(f"input {index}")
+
+    def to_bytes(self) -> bytes:
+        """The graph as a file holds it; its constants are in it, the weights are not."""
+        with tempfile.TemporaryDirectory() as folder:
+            structure, constants = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+            import_openvino().serialize(self.graph, structure, constants)
+            text = structure.read_bytes()
+            return len(text).to_bytes(8, "little") + text + constants.read_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, module: nn.Module, size: tuple[int, int]) -> Blueprint:
+        """The graph of :meth:`to_bytes`, for a module of the kind that it was traced from and pixels of a size (H, W).
+
+        Raises:
+            ValueError: it is not that of such a module.
+            RuntimeError: it is no graph. Data that nobody has checked can do worse, since OpenVINO reads them as they
+                are.
+        """
+        openvino = import_openvino()
+        end = 8 + int.from_bytes(data[:8], "little")
+        graph = openvino.Core().read_model(data[8:end], data[end:])
+        weights = weights_of(module)
+        order = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
+        found = [tuple(order[f"input {index}"].shape) for index in range(len(order)) if f"input {index}" in order]
+        expected = [(1, 3, *size), *(tuple(value.shape) for value in weights.values())]
+        if found != expected:
+            raise ValueError(
+                f"expected a graph with {len(expected)} inputs of this network, but got {len(found)} others"
+            )
+        blueprint = cls.__new__(cls)
+        blueprint.graph, blueprint.names = graph, list(weights)
+        return blueprint
+
+    def _weight_parameters(self, graph: Any) -> list[Any]:
+        """The inputs of a graph that take the weights, in their order."""
+        by_name = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
+        return [by_name[f"input {index}"] for index in range(1, len(self.names) + 1)]
 
     def compile(self, module: nn.Module, precision: str) -> OpenVINONetwork:
         """The network with the weights of a module of the same kind, on as many threads as torch uses.
@@ -75,16 +131,16 @@ class Blueprint:
         Raises:
             ValueError: the module has other weights than the one that was traced.
         """
-        openvino = self.openvino
+        openvino = import_openvino()
         weights = weights_of(module)
         graph = self.graph.clone()
-        parameters = graph.get_parameters()
-        expected = {name: tuple(inner.shape) for name, inner in zip(self.names, parameters[1:], strict=True)}
+        parameters = self._weight_parameters(graph)
+        expected = {name: tuple(inner.shape) for name, inner in zip(self.names, parameters, strict=True)}
         got = {name: tuple(value.shape) for name, value in weights.items()}
         if expected != got:
             other = sorted(set(expected.items()) ^ set(got.items()))[:3]
             raise ValueError(f"expected the weights of the network that was traced, but got others: {other}")
-        for parameter, name in zip(parameters[1:], self.names, strict=True):
+        for parameter, name in zip(parameters, self.names, strict=True):
             constant = openvino.opset13.constant(weights[name].cpu().numpy())
             for reader in list(parameter.output(0).get_target_inputs()):
                 reader.replace_source_output(constant.output(0))

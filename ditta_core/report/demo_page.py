@@ -75,6 +75,23 @@ class BothStreams(Generic[Value]):
 
 
 @dataclass(frozen=True)
+class PassQuality:
+    """The quality of one measured pass.
+
+    Attributes:
+        name: What it shows.
+        consistency: Flow-warped consistency in percent.
+        accuracy: Measures against labels; None without labels.
+        labelled: Number of frames with labels.
+    """
+
+    name: str
+    consistency: BothStreams[float | None]
+    accuracy: BothStreams[Accuracy] | None
+    labelled: int
+
+
+@dataclass(frozen=True)
 class DemoSummary:
     """The numbers of one run of the demo.
 
@@ -94,9 +111,11 @@ class DemoSummary:
         adaptation_seconds: Duration of the adaptation.
         masks_during_adaptation: Number of masks that arrived while the node was adapting.
         latency_ms: Latencies in the phases of the run.
-        compared_frames: Number of frames of the last pass, after the warm-up part, that the measures are over.
+        compared_frames: Number of frames that the measures are over: those of the last pass after the warm-up part, or
+            of the last pass of each scene.
         consistency: Flow-warped consistency in percent.
         accuracy: Measures against labels; None without labels.
+        scenes: Quality of each scene; empty where one video was played.
         configuration: Options of the run.
         versions: Versions of the software.
     """
@@ -119,6 +138,7 @@ class DemoSummary:
     compared_frames: int
     consistency: BothStreams[float | None]
     accuracy: BothStreams[Accuracy] | None
+    scenes: tuple[PassQuality, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,8 +159,9 @@ class Timeline:
         frames: Time at which each image was published.
         masks: Time at which each mask arrived.
         latencies: Latency of each mask in milliseconds.
-        compared: Time within the video of each frame whose consistency with the one before was measured.
+        compared: Time of each frame whose consistency with the one before was measured.
         source, ditta: Consistencies of these frames in percent, of the unadapted model and of DiTTA; None across a cut.
+        scenes: Time at which each scene began, and its name; empty where one video was played.
     """
 
     states: Sequence[tuple[float, State]]
@@ -150,19 +171,33 @@ class Timeline:
     compared: Sequence[float]
     source: Sequence[float | None]
     ditta: Sequence[float | None]
+    scenes: Sequence[tuple[float, str]] = ()
 
 
 def quality_table(summary: DemoSummary) -> Table:
-    """How steady, and with labels how good, the masks are without and with DiTTA."""
-    measures = [("flow-warped consistency", summary.consistency.source, summary.consistency.ditta)]
+    """How good, where there are labels, and how steady the masks are without and with DiTTA."""
+    measures: list[tuple[str, float | None, float | None]] = []
+    scenes = [(f"  {each.name}", each) for each in summary.scenes]
     if summary.accuracy is not None:
         values = astuple(summary.accuracy.source), astuple(summary.accuracy.ditta)
-        measures += zip(("mIoU", "wIoU", "VC8", "VC16"), *values, strict=True)
-    rows = []
+        rows = list(zip(("mIoU", "wIoU", "VC8", "VC16"), *values, strict=True))
+        # A few labelled frames have no windows of labelled frames.
+        measures += rows if any(value is not None for row in rows[2:] for value in row[1:]) else rows[:2]
+        of_scenes = [
+            (name, each.accuracy.source.miou, each.accuracy.ditta.miou)
+            for name, each in scenes
+            if each.accuracy is not None
+        ]
+        measures[1:1] = of_scenes
+    measures.append(("flow-warped consistency", summary.consistency.source, summary.consistency.ditta))
+    measures += [(name, each.consistency.source, each.consistency.ditta) for name, each in scenes]
+    cells = []
     for name, before, after in measures:
         change = "–" if before is None or after is None else f"{after - before:+.2f}"
-        rows.append((name, number(before, 2), number(after, 2), change))
-    return Table((f"{summary.compared_frames} frames, percent", "frame by frame", "DiTTA", "change"), tuple(rows))
+        cells.append((name, number(before, 2), number(after, 2), change))
+    labelled = sum(each.labelled for each in summary.scenes)
+    what = f"{summary.compared_frames} frames{f', {labelled} labelled' if labelled else ''}, percent"
+    return Table((what, "frame by frame", "DiTTA", "change"), tuple(cells))
 
 
 def _latency_table(summary: DemoSummary) -> Table:
@@ -215,11 +250,12 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
         for (_, state), begin, until in zip(timeline.states, beginnings, [*beginnings[1:], end], strict=True)
         if begin < until
     ]
-    for axes in (latency, rate):
+    for axes in (latency, rate, consistency):
         for begin, until, state in bands:
             axes.axvspan(begin, until, color=_STATE_COLORS[state], alpha=0.2, linewidth=0)
+        for begin, _ in timeline.scenes:
+            axes.axvline(begin, color="#2b3440", linewidth=0.8, linestyle="--")
         axes.set_xlim(0, end)
-    for axes in (latency, rate, consistency):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#d5d9de", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -227,6 +263,9 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     latency.plot(timeline.masks, timeline.latencies, ".", markersize=3, color="#2b3440")
     latency.set_ylabel("latency of a mask, ms")
     latency.set_ylim(bottom=0)
+    for begin, name in timeline.scenes:
+        place = latency.get_xaxis_transform()  # seconds from left to right, the share of the height upwards
+        latency.text(begin, 0.97, f" {name}", transform=place, va="top", fontsize=9)
     reached = list(dict.fromkeys(state for _, _, state in bands))
     patches = [Patch(color=_STATE_COLORS[state], alpha=0.45, label=state.value) for state in reached]
     latency.legend(handles=patches, ncols=len(State), **_LEGEND)
@@ -235,7 +274,6 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     rate.stairs(np.histogram(timeline.masks, seconds)[0], seconds, color=_DITTA_COLOR, label="masks out", fill=True)
     rate.stairs(np.histogram(timeline.frames, seconds)[0], seconds, color="#2b3440", label="frames in")
     rate.set_ylabel("per second")
-    rate.set_xlabel("seconds since the first frame")
     rate.legend(ncols=2, **_LEGEND)
 
     for values, color, label in (
@@ -244,7 +282,7 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
     ):
         consistency.plot(timeline.compared, np.asarray(values, float), color=color, linewidth=1.2, label=label)
     consistency.set_ylabel("flow-warped\nconsistency, %")
-    consistency.set_xlabel("seconds of the video, last pass")
+    consistency.set_xlabel("seconds since the first frame")
     consistency.legend(ncols=2, **_LEGEND)
     figure.savefig(path, dpi=110)
 

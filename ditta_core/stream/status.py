@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ditta_core.stream.generations import Generation
 from ditta_core.types import AdaptationReport, State
 
 
@@ -38,3 +39,23 @@ class StreamStatus:
 
 class FrameRejected(ValueError):
     """The frame cannot be used; the message says why. The stream goes on with the next one."""
+
+
+def reason(error: Exception) -> str:
+    """What a status says of an exception: a sentence where it has one for users."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def success(generation: Generation, updated: Generation | None) -> str:
+    """What a status says of a new generation, and of the one that it updates."""
+    report = generation.report
+    verb = "adapted" if updated is None else f"generation {updated.number} updated"
+    note = f"; {report.reason}" if report.refused else ""
+    if report.long_side is not None:
+        note = f" at {report.long_side} pixels{note}"
+    return f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}"
+
+
+def outcome(report: AdaptationReport) -> dict[str, object]:
+    """What the status has of an adaptation that succeeded."""
+    return {"progress": 1.0, "losses": report.losses, "report": report}

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import shows_something
@@ -26,11 +27,13 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
+from ditta_core.stream.heir import Heir
 from ditta_core.stream.network_input import StreamInputSize
+from ditta_core.stream.requests import Requests
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
-from ditta_core.stream.status import StreamStatus
+from ditta_core.stream.status import StreamStatus, outcome, reason, success
 from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
@@ -79,15 +82,15 @@ class VideoSegmenter:
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
         self._lock = threading.Lock()
-        self._request_lock = threading.Lock()
-        self._requests: dict[str, Callable[[], None]] = {}
+        self._requests = Requests()
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
         self._continuity = Continuity()
-        self._last: Frame | None = None
+        self._last: Frame | None = None  # as the network saw it
         self._certainty: float | None = None
         self._warmup: WarmupClip | None = None
+        self._heir: Heir | None = None
         self._sizes = StreamInputSize(self.model)
         self._served_since: int | None = None  # stamp of the first frame that the generation served
         self._serve(None)
@@ -128,7 +131,7 @@ class VideoSegmenter:
         """
         with self._lock:
             self._check_continuity(frame)
-            self._apply_requests()
+            self._requests.carry_out()
             self._poll_runner()
             self._watch_scene(frame)
             self._maybe_update(frame)
@@ -145,21 +148,21 @@ class VideoSegmenter:
             segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
             if self._warmup is not None and self._status.state is State.COLLECTING:
                 self._collect(self._warmup, seen)
-            self._last = frame
+            self._last = seen
             return segmentation
 
     def poll(self) -> None:
         """Take in requests and the result of an adaptation between frames; does nothing while a frame is segmented."""
         if self._lock.acquire(blocking=False):
             try:
-                self._apply_requests()
+                self._requests.carry_out()
                 self._poll_runner()
             finally:
                 self._lock.release()
 
     def request_adaptation(self) -> None:
         """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
-        self._request("adapt", self._begin_warmup)
+        self._requests.put("adapt", self._begin_warmup)
 
     def request_restore(self) -> None:
         """Serve the newest of the generations that are kept.
@@ -173,15 +176,15 @@ class VideoSegmenter:
                 "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
                 "(remembered_scenes 0)"
             )
-        self._request("restore", lambda: self._restore(generation, "restored"))
+        self._requests.put("restore", lambda: self._restore(generation, "restored"))
 
     def reset(self) -> None:
         """Go back to the base model until an adaptation is requested or the stream starts over."""
-        self._request("reset", lambda: self._return_to_base("base model, not adapted"))
+        self._requests.put("reset", lambda: self._return_to_base("base model, not adapted"))
 
     def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         """Change the settings between two frames; an adaptation that is running goes on with its own."""
-        self._request("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
+        self._requests.put("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
         """Drop a clip that is being collected, as where no frames come until ``resume``; what serves goes on.
@@ -189,11 +192,11 @@ class VideoSegmenter:
         Args:
             cancel: Whether a running adaptation is cancelled as well.
         """
-        self._request("pause", lambda: self._interrupt(cancel))
+        self._requests.put("pause", lambda: self._interrupt(cancel))
 
     def resume(self) -> None:
         """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
-        self._request("resume", self._start)
+        self._requests.put("resume", self._start)
 
     def close(self) -> None:
         """Cancel what is running and free the runner."""
@@ -201,22 +204,7 @@ class VideoSegmenter:
             self._runner.cancel()
             self._runner.close()
 
-    def _request(self, kind: str, action: Callable[[], None]) -> None:
-        """Have something done before the next frame, after all that was asked for so far.
-
-        One request of a kind waits at the most, the newest: however fast they come, a frame waits for a few of them.
-        """
-        with self._request_lock:
-            self._requests.pop(kind, None)
-            self._requests[kind] = action
-
     # --- what follows runs under the lock ---------------------------------------------------------------------------
-
-    def _apply_requests(self) -> None:
-        with self._request_lock:
-            requests, self._requests = self._requests, {}
-        for action in requests.values():
-            action()
 
     def _take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
@@ -304,12 +292,14 @@ class VideoSegmenter:
         self._collect_from_next_frame(f"collecting {self._config.warmup_frames} frames")
 
     def _collect_from_next_frame(self, message: str) -> None:
-        self._runner.cancel()
+        self._cancel()
         self._monitor.begin()
         self._set_status(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
     def _collect(self, clip: WarmupClip, frame: Frame) -> None:
         """Offer the frame to the clip. Adapt once it is full, unless the scene turns out to be known."""
+        if clip.waits(self._serving.runtime.compiling):
+            return
         blank = self._adaptation.guarded and not shows_something(frame.image)
         if blank and not clip.seen:
             self._set_status("waiting for frames that show something: now they are of one colour or mere noise")
@@ -347,6 +337,9 @@ class VideoSegmenter:
         """Take in the progress of a running adaptation, or its result."""
         if self._warmup is None or self._status.state is not State.ADAPTING:
             return
+        if self._heir is not None:
+            self._take_over(self._heir)
+            return
         news = self._runner.poll()
         if isinstance(news, AdaptationProgress):
             self._status = replace(self._status, progress=news.fraction, losses=news.losses)
@@ -354,7 +347,7 @@ class VideoSegmenter:
             self._finish(self._warmup, news)
 
     def _finish(self, warmup: WarmupClip, result: AdaptationResult) -> None:
-        """Swap the adapted model in, with an empty memory; or say why the model stays as it is."""
+        """Have the adapted model serve as soon as it is compiled; or say why the model stays as it is."""
         report, state, updated = result.report, result.state, warmup.updates
         if state is None and updated is not None:
             self._abort_update(updated, report.reason)
@@ -366,16 +359,27 @@ class VideoSegmenter:
             if updated is not None:
                 state = updated.state.towards(state, UPDATE_SHARE, self._base)
             generation = Generation(self._store.next_number, state, report, warmup.signature)
-            self._serve(generation)
+            segmenter = self._segmenter_of(generation)
+            if self._last is not None:
+                segmenter.prepare(self._last, self._sizes.serving(self._last.size, self._config, generation))
         except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
-            self._fail(report, _reason(error))
+            self._fail(report, reason(error))
             return
+        self._heir = Heir(generation, segmenter, partial(self._announce, generation, updated))
+        self._take_over(self._heir)
+
+    def _take_over(self, heir: Heir) -> None:
+        """Swap the heir in, with an empty memory, if it is ready."""
+        if heir.ready:
+            self._heir = None
+            heir.segmenter.configure(self._config.inference)
+            self._serve(heir.generation, heir.segmenter)
+            heir.announce()
+
+    def _announce(self, generation: Generation, updated: Generation | None) -> None:
+        """Say that an adaptation succeeded."""
         self._store.replace(updated, generation)
-        verb = "adapted" if updated is None else f"generation {updated.number} updated"
-        note = f"; {report.reason}" if report.refused else ""
-        if report.long_side is not None:
-            note = f" at {report.long_side} pixels{note}"
-        self._on_serving(f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}", **_outcome(report))
+        self._on_serving(success(generation, updated), **outcome(generation.report))
 
     def _fail(self, report: AdaptationReport, reason: str) -> None:
         self._warmup = None
@@ -384,9 +388,14 @@ class VideoSegmenter:
     def _abort_update(self, generation: Generation, reason: str) -> None:
         self._abort_warmup(f"generation {generation.number} was not updated: {reason}")
 
+    def _cancel(self) -> None:
+        """Give up the running adaptation, and what came of it where that does not serve yet."""
+        self._runner.cancel()
+        self._heir = None
+
     def _abort_warmup(self, message: str) -> None:
         """Drop the clip or the running adaptation; what serves goes on, and is of this age from now on."""
-        self._runner.cancel()
+        self._cancel()
         self._on_serving(message, collected=0, progress=0.0, losses=())
 
     # --- what serves -------------------------------------------------------------------------------------------------
@@ -402,22 +411,25 @@ class VideoSegmenter:
         try:
             self._serve(generation)
         except Exception as error:  # such as too little memory: what serves goes on
-            self._set_status(f"generation {generation.number} could not be restored: {_reason(error)}")
+            self._set_status(f"generation {generation.number} could not be restored: {reason(error)}")
             return
-        self._runner.cancel()
+        self._cancel()
         self._store.touch(generation)
-        self._on_serving(f"{message}: generation {generation.number}", **_outcome(generation.report))
+        self._on_serving(f"{message}: generation {generation.number}", **outcome(generation.report))
 
-    def _serve(self, generation: Generation | None) -> None:
+    def _serve(self, generation: Generation | None, segmenter: FrameSegmenter | None = None) -> None:
         """Go on with a generation, or with the base model, from the next frame on, with an empty memory.
 
         Raises:
             ValueError: The generation belongs to another model; what was serving stays.
         """
+        self._serving = segmenter or self._segmenter_of(generation)
+        self._generation = generation
+
+    def _segmenter_of(self, generation: Generation | None) -> FrameSegmenter:
         segmenter = self._base if generation is None else generation.state.apply(self._base)
         branch = generation is not None and generation.state.temporal_branch
-        self._serving = FrameSegmenter(segmenter, self._config.inference, branch, self._compiler)
-        self._generation = generation
+        return FrameSegmenter(segmenter, self._config.inference, branch, self._compiler)
 
     def _on_serving(self, message: str, **changes: object) -> None:
         """No warm-up runs any more: what serves does so from this frame on, and is watched for leaving its scene."""
@@ -436,13 +448,3 @@ class VideoSegmenter:
         """Change the status and notify."""
         self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
         self._notify(message)
-
-
-def _reason(error: Exception) -> str:
-    """What a status says of an exception: a sentence where it has one for users."""
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-
-
-def _outcome(report: AdaptationReport) -> dict[str, object]:
-    """What the status says of an adaptation that succeeded."""
-    return {"progress": 1.0, "losses": report.losses, "report": report}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,10 @@ SMALLEST_CLIP = 6
 MAX_RESTARTS = 3
 """How often a clip starts over because of a cut in it. After that it is taken as it comes: video that cuts all the time
 would never fill one, and the teachers carry nothing across a cut."""
+
+
+COMPILE_SECONDS = 15.0
+"""Seconds for which a clip waits for the compiled network; torch.compile may take minutes on a GPU."""
 
 
 class WarmupClip:
@@ -48,6 +54,7 @@ class WarmupClip:
         self.signature: SceneSignature | None = None
         self._flow = FlowEstimator("ultrafast", VIEW_SIDE)
         self._restarts = 0
+        self._waiting_since: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -58,6 +65,17 @@ class WarmupClip:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def waits(self, compiling: bool) -> bool:
+        """Whether it does not begin yet: while the network is ``compiling``, masks come slowly, and frames far apart.
+
+        After ``COMPILE_SECONDS`` it does not wait any longer.
+        """
+        if not compiling or self.seen:
+            return False
+        now = time.monotonic()
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        return now - self._waiting_since < COMPILE_SECONDS
 
     def restart_after_cut(self) -> bool:
         """Start over with the next frame, unless nothing is collected or the clip did so ``MAX_RESTARTS`` times.

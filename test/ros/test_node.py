@@ -354,3 +354,27 @@ def test_the_adaptation_finds_the_size_of_the_network_input(probe: Probe, start_
     wait_until(lambda: reported()["network input"] == size, "diagnostics of that size")  # they come once a second
     diagnostics = reported()
     assert 0 < float(diagnostics["agreement of the network input"]) <= 1
+
+
+@pytest.mark.slow
+def test_the_second_start_has_its_network_compiled_before_the_first_image(probe: Probe, start_node: StartNode) -> None:
+    """The size of the first one's input is known, and its graph is on disk."""
+    pytest.importorskip("openvino", reason="needs openvino")
+
+    def compiled() -> bool:
+        status = probe.diagnostics.get(STREAM)
+        return status is not None and values(status).get("runtime", "").startswith("openvino")
+
+    first = start_node(runtime="openvino", warmup_on="startup", precision="float32")
+    probe.film()
+    wait_until(compiled, "a compiled network", 60)
+    warm_up = probe.wait_for_state("COLLECTING")
+    assert warm_up["collected"] <= 1, "collecting begins with the compiled network"
+    first.stop()
+    probe.hold()
+    probe.diagnostics.clear()
+    start_node(runtime="openvino", warmup_on="service", precision="float32")
+    wait_until(compiled, "a compiled network without a single image", 60)
+    probe.film()
+    probe.wait_for_masks()
+    assert compiled()

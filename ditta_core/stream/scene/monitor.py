@@ -211,7 +211,8 @@ class SceneMonitor:
         if self._cuts.scores[-1] < max(CUT_SCORE, pending.score / CUT_RATIO):
             return
         if fresh or self._now - pending.start > SERIES_LIMIT:
-            self._pending, self._eager = None, 0  # a pan, which goes on, or a flash, which is over; flicker
+            self._pending = None  # a pan, which goes on, or a flash, which is over; flicker
+            self._eager = 0 if self._gathered is None else self._eager  # a warm-up goes on all the same
         else:
             pending.restart(self._now)
             self._eager = max(self._eager, EAGER_FRAMES)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from moving_scenes import moving_square
 from numpy.typing import NDArray
 
+from ditta_core.stream import warmup_clip
 from ditta_core.stream.config import StreamConfig
 from ditta_core.stream.warmup_clip import MAX_RESTARTS, RECOGNITION_FRAMES, SMALLEST_CLIP, WarmupClip
 
@@ -99,3 +101,16 @@ def test_a_scene_is_recognised_after_a_few_frames_or_with_a_full_clip() -> None:
             assert not other.recognisable(config)
             recognisable.append(clip.recognisable(config))
         assert recognisable.index(True) == expected - 1
+
+
+def test_a_clip_waits_for_the_compiled_network_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = WarmupClip()
+    assert clip.waits(compiling=True) and not clip.waits(compiling=False)
+    monkeypatch.setattr(warmup_clip, "COMPILE_SECONDS", 0.0)
+    assert not clip.waits(compiling=True)
+
+
+def test_a_clip_that_has_begun_goes_on_while_a_network_is_being_compiled() -> None:
+    clip = WarmupClip()
+    clip.offer(DRIVING[0], 0, StreamConfig())
+    assert not clip.waits(compiling=True)

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from ros_harness import ROOT, texture, wait_until
 from sklearn import metrics as sklearn_metrics
 
+from ditta_core.classes import ClassList
 from ditta_core.datasets.open import open_video
+from ditta_core.evaluation.scenes import SceneSequence
 from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_ros.demo.run import default_video
+from ditta_ros.demo.run import SCENES, default_video
 from ditta_ros.replay.recording import Recording
 
 CLIP_FRAMES, WARMUP = 16, 3
@@ -150,7 +152,7 @@ def test_the_demo_shows_what_the_node_does(clip: Path, tmp_path: Path) -> None:
     overlay = open_video(demo.out / "overlay.mp4")
     assert len(overlay) == len(sent)
     assert overlay.frame_rate == 15
-    assert overlay.image(0).shape == cv2.imread(str(demo.out / "preview.png")).shape
+    assert overlay.image(0).shape == cv2.imread(str(demo.out / "preview.jpg")).shape
     assert cv2.imread(str(demo.out / "timeline.png")) is not None
     html = (demo.out / "report.html").read_text(encoding="utf-8")
     for name in ("mIoU", "wIoU", "VC8", "VC16", "flow-warped consistency"):
@@ -220,6 +222,37 @@ def test_a_wrong_option_is_refused_before_anything_starts(
     assert code == 2
     assert re.search(f"(?m)^ditta demo: .*{message}", errors), errors
     assert not (demo.out / "log").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_scenes_are_adapted_to_changed_and_restored(tmp_path: Path) -> None:
+    """What `make demo` plays."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ditta_ros.cli", "demo", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["states"].count("ADAPTING") >= 2 and summary["states"][-2:] == ["COLLECTING", "ADAPTED"]
+    assert summary["generation"] == 1, "the first one again"
+    dusk, day, again = summary["scenes"]
+    assert again["name"] == f"{dusk['name']}, again"
+    for scene in (dusk, day, again):
+        gain = scene["accuracy"]["ditta"]["miou"] - scene["accuracy"]["source"]["miou"]
+        assert gain > -0.5 and scene["labelled"] > 0, scene
+        assert scene["consistency"]["ditta"] > scene["consistency"]["source"]
+    assert summary["accuracy"]["ditta"]["miou"] > summary["accuracy"]["source"]["miou"] + 10
+    assert len(re.findall("mIoU [0-9.]+ frame by frame", (out / "report.html").read_text(encoding="utf-8"))) == 3
+
+
+@pytest.mark.parametrize("classes", ["camvid11", "cityscapes19"])
+def test_eight_frames_of_the_scenes_are_labelled(classes: str) -> None:
+    scenes = SceneSequence(default_video(), SCENES, ClassList.packaged(classes))
+    filmed = {scenes.origin(index): scenes.labels(index) for index in range(len(scenes))}
+    labelled = [labels for labels in filmed.values() if labels is not None]
+    assert len(labelled) == 8
+    for labels in labelled:
+        values, counts = np.unique(labels, return_counts=True)
+        assert len(values) >= 5 and 0.4 < counts[:-1].sum() / labels.size < 0.8 and values[-1] == 255
 
 
 def test_the_default_video_is_there() -> None:

@@ -338,3 +338,15 @@ def test_drives_are_told_apart(describe: SceneDescriber, drives: dict[str, list[
         for other, theirs in signatures.items():
             if name != other:
                 assert all(a.distance(b) >= SAME_DISTANCE for a in own for b in theirs)
+
+
+def test_a_warm_up_of_frames_that_hardly_follow_each_other_has_a_signature() -> None:
+    """Of a noisy camera: its first frames look like a cut, after which the warm-up begins anew."""
+    rng = np.random.default_rng(0)
+    monitor = SceneMonitor(colours, SceneConfig())
+    monitor.begin()
+    for index in range(12):
+        image = np.clip(textured(1, index) + rng.normal(0, 60, (90, 120, 3)), 0, 255).astype(np.uint8)
+        if monitor.observe(image, index * 40_000_000).cut:
+            monitor.begin()
+    assert monitor.signature is not None
