@@ -64,14 +64,14 @@ FLAGS = {
     "autostart": ("true", "Whether to configure and activate the node; otherwise a lifecycle manager does."),
     "use_sim_time": ("false", "Whether time is that of /clock, which the bag then publishes."),
     "bag_loop": ("false", "Whether the bag is played again and again."),
-    "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
+    "rviz": ("false", "Whether to start rviz2 with camera, class colours, overlay and point cloud."),
     "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
 }
 FLAG = ["true", "false"]
 PACKAGES = {"rviz": "rviz2", "foxglove": "foxglove_bridge", "bag": "ros2bag", "record": "ros2bag"}
 """Packages that arguments need."""
 OUTPUTS = ("semantic", "confidence", "camera_info", "points", "state", "classes", "label_info")
-"""Topics of each camera that are recorded: not the overlay, which can be drawn from these."""
+"""Topics of each camera that are recorded: not overlay and colours, which can be drawn from these."""
 
 
 def start(context: LaunchContext) -> list[Action]:
@@ -182,7 +182,7 @@ def actions_when_active(given: dict[str, str]) -> list[Action]:
         actions.append(rosbag("record", "-o", given["record"], *clock, *topics, "/diagnostics"))
     if given["rviz"] == "true":
         # The names in the configuration are those of a node without arguments; of several cameras the first is shown.
-        remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
+        remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay", "colored")]
         remappings.append((SPECS["image_topic"].default, next(iter(cameras.values()))))
         config = str(share_folder() / "rviz" / "ditta.rviz")
         options = {"arguments": ["-d", config], "remappings": remappings}
