@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation.region import Region
 from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import AdaptationFailed
 
@@ -108,7 +109,7 @@ def require_something_shown(clip: NDArray[np.uint8]) -> None:
         )
 
 
-def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
+def objection_to_targets(prediction: Tensor, target: DistillationTarget, region: Region = Region()) -> str:
     """Why not to train towards soft targets at all; empty where nothing speaks against it, and for hard ones.
 
     A model that is unsure of much, in the mean of all pixels, has its reasons: it is at home and well calibrated, or it
@@ -117,10 +118,12 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
     Args:
         prediction: probabilities before the training, float [n, C, h, w].
         target: of the same pixels.
+        region: pixels that count.
     """
     if target.probabilities is None or target.weights is not None:
         return ""
-    sharpening = float(target.probabilities.max(1).mean()) - float(prediction.max(1).values.mean())
+    goal, before = (region.of(maps).max(1).values for maps in (torch.from_numpy(target.probabilities), prediction))
+    sharpening = float(goal.mean()) - float(before.mean())
     if sharpening <= LARGEST_SHARPENING:
         return ""
     return (

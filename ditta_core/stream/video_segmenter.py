@@ -18,6 +18,7 @@ from ditta_core.adaptation.guard import shows_something
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.inference.compiled_network import Compiler, RuntimeStatus
 from ditta_core.inference.frame_segmenter import FrameSegmenter
+from ditta_core.inference.labelling import take_labels
 from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
@@ -26,7 +27,9 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
+from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.network_input import StreamInputSize
+from ditta_core.stream.requests import PendingRequests
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
@@ -54,6 +57,7 @@ class VideoSegmenter:
         generations: Generations of earlier sessions, adapted from the same base model, to be restored where their
             scenes come back.
         compiler: Compiles the networks that serve; shared by the streams of a process; None for eager torch.
+        ignore_mask: Pixels that have no class and take no part in adaptations.
 
     Raises:
         FileNotFoundError, ValueError: The model cannot be loaded, see :func:`load_model`.
@@ -71,6 +75,7 @@ class VideoSegmenter:
         base: TemporalSegmenter | None = None,
         generations: Iterable[Generation] = (),
         compiler: Compiler | None = None,
+        ignore_mask: IgnoreMask | None = None,
     ) -> None:
         self._source = ModelSource(model) if isinstance(model, str) else model
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
@@ -78,9 +83,10 @@ class VideoSegmenter:
         self._notify = notify
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
+        self._ignore_mask = ignore_mask or IgnoreMask()
         self._lock = threading.Lock()
-        self._request_lock = threading.Lock()
-        self._requests: dict[str, Callable[[], None]] = {}
+        self._requests = PendingRequests()
+        self._request = self._requests.ask
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
@@ -124,11 +130,12 @@ class VideoSegmenter:
 
         Raises:
             FrameRejected: The frame is older than the last one, or differs from it in size, frame_id or clock and has
-                not been confirmed by others.
+                not been confirmed by others, or is not of the shape of the ignore mask.
         """
         with self._lock:
+            ignored = self._ignore_mask.at(frame.size)
             self._check_continuity(frame)
-            self._apply_requests()
+            self._requests.carry_out()
             self._poll_runner()
             self._watch_scene(frame)
             self._maybe_update(frame)
@@ -142,7 +149,7 @@ class VideoSegmenter:
                 self._status = replace(self._status, input_size=input_size)
             self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
             # Only now: the scene is watched by how sure the model is, also of what belongs to no class.
-            segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
+            take_labels(segmentation, self.model.classes.unlabelled, self._config.min_confidence, ignored)
             if self._warmup is not None and self._status.state is State.COLLECTING:
                 self._collect(self._warmup, seen)
             self._last = frame
@@ -152,7 +159,7 @@ class VideoSegmenter:
         """Take in requests and the result of an adaptation between frames; does nothing while a frame is segmented."""
         if self._lock.acquire(blocking=False):
             try:
-                self._apply_requests()
+                self._requests.carry_out()
                 self._poll_runner()
             finally:
                 self._lock.release()
@@ -201,22 +208,7 @@ class VideoSegmenter:
             self._runner.cancel()
             self._runner.close()
 
-    def _request(self, kind: str, action: Callable[[], None]) -> None:
-        """Have something done before the next frame, after all that was asked for so far.
-
-        One request of a kind waits at the most, the newest: however fast they come, a frame waits for a few of them.
-        """
-        with self._request_lock:
-            self._requests.pop(kind, None)
-            self._requests[kind] = action
-
     # --- what follows runs under the lock ---------------------------------------------------------------------------
-
-    def _apply_requests(self) -> None:
-        with self._request_lock:
-            requests, self._requests = self._requests, {}
-        for action in requests.values():
-            action()
 
     def _take_settings(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
@@ -340,7 +332,10 @@ class VideoSegmenter:
         input_size = self._sizes.serving(size, self._config, clip.updates)
         # The mean of two adaptations serves at one size: an update keeps that of the generation.
         largest = self._sizes.largest(size, self._config, noisiness) if clip.updates is None else None
-        self._runner.submit(AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest))
+        ignored = self._ignore_mask.at(size)
+        self._runner.submit(
+            AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest, ignored)
+        )
         self._poll_runner()
 
     def _poll_runner(self) -> None:
