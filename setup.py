@@ -93,6 +93,7 @@ setup(
             "huggingface_hub>=0.34",  # which models are in the cache
             "transformers>=4.57",  # SegFormer and others by name; the first with EdgeTAM beside Sam2Video
         ],
+        "onnx": ["onnx>=1.17"],  # reads and checks networks in ONNX; openvino runs those that are not converted
         "openvino": ["openvino>=2024.4"],  # serves the network on a CPU in less than half the time
         "report": REPORT,
         "evaluate": [
@@ -105,6 +106,7 @@ setup(
             "catkin_pkg>=1.0",  # reads package.xml as colcon does
             "hypothesis>=6.117",  # properties of conversions and metrics; the first with the profile ci built in
             "mypy>=1.11",  # make lint
+            "onnxscript>=0.4",  # torch's exporter, for networks to be read again
             "packaging>=21",  # ranges against pins
             "playwright>=1.40",  # looks at the report in the system's Chromium; no browser is downloaded
             "pytest>=7,<9",  # launch_testing's plugin breaks under 9

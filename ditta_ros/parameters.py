@@ -89,8 +89,8 @@ class NodeParameters:
     )
     model: str = parameter(
         MODEL.name,
-        "Segmentation model: camvid or street (packaged), espnetv2:<weight file>, hf:<folder or hub id> (transformers) "
-        "or ditta:<weight file> (SegFormer with the published decode head).",
+        "Segmentation model: camvid or street (packaged), espnetv2:<weight file>, hf:<folder or hub id> "
+        "(transformers), ditta:<weight file> (SegFormer with the published decode head) or onnx:<file>.",
     )
     classes: str = parameter(
         MODEL.classes,

@@ -11,6 +11,7 @@ from ditta_core.segmentation.base import SegmentationModel, available_device
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
+from ditta_core.segmentation.onnx_model import load_onnx
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 
 
@@ -33,10 +34,12 @@ def load_model(source: ModelSource) -> SegmentationModel:
         model = load_huggingface(argument, source.allow_download, source.allow_pickle)
     elif kind == "ditta" and argument:
         model = load_ditta_segformer(argument)
+    elif kind == "onnx" and argument:
+        model = load_onnx(argument, source.classes)
     else:
         raise ValueError(
-            f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'hf:<id or folder>' or "
-            f"'ditta:<weight file>', but got {source.name!r}"
+            f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'hf:<id or folder>', "
+            f"'ditta:<weight file>' or 'onnx:<file>', but got {source.name!r}"
         )
     _check_finite(model, source.name)
     if source.classes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
     from ditta_core.catalog.checkpoints import IdentifiedCheckpoint, ModelTrial, TeacherTrial
 
-MODEL_KINDS = (*PACKAGED, "espnetv2", "hf", "ditta")
+MODEL_KINDS = (*PACKAGED, "espnetv2", "hf", "ditta", "onnx")
 """What the name of a model begins with, as opposed to a path."""
 
 CLASSES = "classes to publish: YAML text, a .yaml file or a packaged list"
@@ -224,6 +224,7 @@ def trial_lines(trial: ModelTrial | TeacherTrial) -> list[tuple[str, str]]:
         lines += [("class", f"{name}: {', '.join(outputs)}") for name, outputs in trial.published]
         if trial.unlabelled:
             lines.append(("unlabelled", ", ".join(trial.unlabelled)))
+    lines += [(name, text) for name, text in (("adapts", trial.adapts), ("compared", trial.compared)) if text]
     for member, output in trial.likely_misspelt.items():
         text = f"{member!r} is no output of the model, but {output!r} is, and belongs to no class: a typing error?"
         lines.append(("warning", text))
