@@ -11,7 +11,7 @@ indices, stay on the CPU. Definitions: https://onnx.ai/onnx/operators/.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 Inputs = list[Any]
 """Tensors, and None for inputs that are left out."""
-Attributes = dict[str, Any]
+Attributes = Mapping[str, Any]
 Operator = Callable[[Inputs, Attributes], Any]
 
 
@@ -77,11 +77,11 @@ def attribute_or_input(inputs: Inputs, attributes: Attributes, name: str, index:
 # --- elementwise ---------------------------------------------------------------------------------------------------
 
 
-def unary(function: Callable[[Tensor], Tensor]) -> Operator:
+def unary(function: Callable[..., Tensor]) -> Operator:
     return lambda inputs, _: function(inputs[0])
 
 
-def together(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+def together(function: Callable[..., Tensor]) -> Operator:
     """Of two inputs or more, one after the other. Integers on the CPU meet values on another device."""
 
     def run(inputs: Inputs, _: Attributes) -> Tensor:
@@ -131,7 +131,8 @@ def cast(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 
 def where(inputs: Inputs, _: Attributes) -> Tensor:
-    return torch.where(*same_device(*inputs))
+    condition, one, other = same_device(*inputs)
+    return torch.where(condition, one, other)
 
 
 # --- reductions ----------------------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ def space_to_depth(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 OPERATORS: dict[str, Operator] = {
     **{
-        name: unary(function)
+        name: unary(function)  # type: ignore[arg-type]  # of lambdas and of torch's functions alike
         for name, function in {
             "Abs": torch.abs,
             "Ceil": torch.ceil,
@@ -339,7 +340,7 @@ OPERATORS: dict[str, Operator] = {
         }.items()
     },
     **{
-        name: together(function)
+        name: together(function)  # type: ignore[arg-type]
         for name, function in {
             "Add": torch.add,
             "And": torch.logical_and,
@@ -360,7 +361,7 @@ OPERATORS: dict[str, Operator] = {
         }.items()
     },
     **{
-        name: reduction(function)
+        name: reduction(function)  # type: ignore[arg-type]
         for name, function in {
             "ReduceMax": torch.amax,
             "ReduceMean": torch.mean,
