@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 ARGS ?=
 FAULTS ?=
 
-# A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
+# A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Jazzy).
 ifdef ROS_DISTRO
 EXTRAS := demo,evaluate,onnx,openvino,ray,test
 CONSTRAINTS := $(VENV)/constraints.txt

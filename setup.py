@@ -31,7 +31,7 @@ setup(
     description="Steady semantic segmentation of a live camera by test-time adaptation (DiTTA), as a ROS 2 node",
     author="ditta_ros maintainers",
     author_email="maintainers@ditta-ros.org",
-    license="Apache-2.0",
+    license="Apache-2.0 AND CC-BY-NC-4.0",  # the code, and the packaged weights (ditta_core/weights/LICENSE.md)
     python_requires=">=3.10",
     packages=find_packages(include=["ditta_core", "ditta_core.*", "ditta_ros", "ditta_ros.*"]),
     package_data={
@@ -41,6 +41,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
+        (f"{SHARE}/hook", ["resource/path.dsv"]),  # named in colcon.pkg
         (f"lib/{PACKAGE}", ["scripts/ditta_node"]),
         *share("launch"),
         *share("config"),
@@ -63,28 +64,29 @@ setup(
         "torch>=2.2",  # the models and their adaptation
     ],
     extras_require={
-        # ROS 2 itself for machines without one (x86_64, in a virtual environment). One of the two, never both.
+        # ROS 2 itself for machines without one (x86_64, in a virtual environment): the distribution that is maintained
+        # longest of those with wheels, which there are for Python 3.10 to 3.14. One of the two, never both.
         "ros": [
-            "ros-kilted-ament-index-python>=1.11,<2",  # where packages lie, for the launch files
-            "ros-kilted-diagnostic-msgs>=5.5,<6",  # /diagnostics
-            "ros-kilted-lifecycle-msgs>=2.3,<3",  # transitions
-            "ros-kilted-rcl-interfaces>=2.3,<3",  # descriptions of parameters
-            "ros-kilted-rclpy[fastrtps]>=9.1,<10",  # the node; without [fastrtps] importing rclpy fails
-            "ros-kilted-rosgraph-msgs>=2.3,<3",  # /clock of a replay
-            "ros-kilted-sensor-msgs>=5.5,<6",  # images in and out
-            "ros-kilted-std-msgs>=5.5,<6",  # /ditta/state and /ditta/classes
-            "ros-kilted-std-srvs>=5.5,<6",  # ~/adapt and its kin
+            "ros-jazzy-ament-index-python>=1.8,<2",  # where packages lie, for the launch files
+            "ros-jazzy-diagnostic-msgs>=5.3,<6",  # /diagnostics
+            "ros-jazzy-lifecycle-msgs>=2.0,<3",  # transitions
+            "ros-jazzy-rcl-interfaces>=2.0,<3",  # descriptions of parameters
+            "ros-jazzy-rclpy[fastrtps]>=7.1,<8",  # the node; without [fastrtps] importing rclpy fails
+            "ros-jazzy-rosgraph-msgs>=2.0,<3",  # /clock of a replay
+            "ros-jazzy-sensor-msgs>=5.3,<6",  # images in and out
+            "ros-jazzy-std-msgs>=5.3,<6",  # /ditta/state and /ditta/classes
+            "ros-jazzy-std-srvs>=5.3,<6",  # ~/adapt and its kin
         ],
-        "ros-jazzy": [
-            "ros-jazzy-ament-index-python>=1.8,<2",
-            "ros-jazzy-diagnostic-msgs>=5.3,<6",
-            "ros-jazzy-lifecycle-msgs>=2.0,<3",
-            "ros-jazzy-rcl-interfaces>=2.0,<3",
-            "ros-jazzy-rclpy[fastrtps]>=7.1,<8",
-            "ros-jazzy-rosgraph-msgs>=2.0,<3",
-            "ros-jazzy-sensor-msgs>=5.3,<6",
-            "ros-jazzy-std-msgs>=5.3,<6",
-            "ros-jazzy-std-srvs>=5.3,<6",
+        "ros-kilted": [
+            "ros-kilted-ament-index-python>=1.11,<2",
+            "ros-kilted-diagnostic-msgs>=5.5,<6",
+            "ros-kilted-lifecycle-msgs>=2.3,<3",
+            "ros-kilted-rcl-interfaces>=2.3,<3",
+            "ros-kilted-rclpy[fastrtps]>=9.1,<10",
+            "ros-kilted-rosgraph-msgs>=2.3,<3",
+            "ros-kilted-sensor-msgs>=5.5,<6",
+            "ros-kilted-std-msgs>=5.5,<6",
+            "ros-kilted-std-srvs>=5.5,<6",
         ],
         # The teacher of the paper. It requires torchvision, whose wheel fits only the CUDA build of torch; for the CPU
         # build see CONTRIBUTING.md.
