@@ -10,12 +10,12 @@ RUN := $(VENV)/bin/python
 ARGS ?=
 FAULTS ?=
 
-# A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Kilted).
+# A sourced ROS is used as it is, with the numpy it was compiled against. Without one, ROS 2 comes as wheels (Jazzy).
 ifdef ROS_DISTRO
-EXTRAS := demo,evaluate,openvino,ray,test
+EXTRAS := demo,evaluate,onnx,openvino,ray,test
 CONSTRAINTS := $(VENV)/constraints.txt
 else
-EXTRAS := ros,demo,evaluate,openvino,ray,test
+EXTRAS := ros,demo,evaluate,onnx,openvino,ray,test
 CONSTRAINTS := constraints.txt
 endif
 

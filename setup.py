@@ -31,7 +31,7 @@ setup(
     description="Steady semantic segmentation of a live camera by test-time adaptation (DiTTA), as a ROS 2 node",
     author="ditta_ros maintainers",
     author_email="maintainers@ditta-ros.org",
-    license="Apache-2.0",
+    license="Apache-2.0 AND CC-BY-NC-4.0",  # the code, and the packaged weights (ditta_core/weights/LICENSE.md)
     python_requires=">=3.10",
     packages=find_packages(include=["ditta_core", "ditta_core.*", "ditta_ros", "ditta_ros.*"]),
     package_data={
@@ -42,6 +42,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
+        (f"{SHARE}/hook", ["resource/path.dsv"]),  # named in colcon.pkg
         (f"lib/{PACKAGE}", ["scripts/ditta_node"]),
         *share("launch"),
         *share("config"),
@@ -64,28 +65,29 @@ setup(
         "torch>=2.2",  # the models and their adaptation
     ],
     extras_require={
-        # ROS 2 itself for machines without one (x86_64, in a virtual environment). One of the two, never both.
+        # ROS 2 itself for machines without one (x86_64, in a virtual environment): the distribution that is maintained
+        # longest of those with wheels, which there are for Python 3.10 to 3.14. One of the two, never both.
         "ros": [
-            "ros-kilted-ament-index-python>=1.11,<2",  # where packages lie, for the launch files
-            "ros-kilted-diagnostic-msgs>=5.5,<6",  # /diagnostics
-            "ros-kilted-lifecycle-msgs>=2.3,<3",  # transitions
-            "ros-kilted-rcl-interfaces>=2.3,<3",  # descriptions of parameters
-            "ros-kilted-rclpy[fastrtps]>=9.1,<10",  # the node; without [fastrtps] importing rclpy fails
-            "ros-kilted-rosgraph-msgs>=2.3,<3",  # /clock of a replay
-            "ros-kilted-sensor-msgs>=5.5,<6",  # images in and out
-            "ros-kilted-std-msgs>=5.5,<6",  # /ditta/state and /ditta/classes
-            "ros-kilted-std-srvs>=5.5,<6",  # ~/adapt and its kin
+            "ros-jazzy-ament-index-python>=1.8,<2",  # where packages lie, for the launch files
+            "ros-jazzy-diagnostic-msgs>=5.3,<6",  # /diagnostics
+            "ros-jazzy-lifecycle-msgs>=2.0,<3",  # transitions
+            "ros-jazzy-rcl-interfaces>=2.0,<3",  # descriptions of parameters
+            "ros-jazzy-rclpy[fastrtps]>=7.1,<8",  # the node; without [fastrtps] importing rclpy fails
+            "ros-jazzy-rosgraph-msgs>=2.0,<3",  # /clock of a replay
+            "ros-jazzy-sensor-msgs>=5.3,<6",  # images in and out
+            "ros-jazzy-std-msgs>=5.3,<6",  # /ditta/state and /ditta/classes
+            "ros-jazzy-std-srvs>=5.3,<6",  # ~/adapt and its kin
         ],
-        "ros-jazzy": [
-            "ros-jazzy-ament-index-python>=1.8,<2",
-            "ros-jazzy-diagnostic-msgs>=5.3,<6",
-            "ros-jazzy-lifecycle-msgs>=2.0,<3",
-            "ros-jazzy-rcl-interfaces>=2.0,<3",
-            "ros-jazzy-rclpy[fastrtps]>=7.1,<8",
-            "ros-jazzy-rosgraph-msgs>=2.0,<3",
-            "ros-jazzy-sensor-msgs>=5.3,<6",
-            "ros-jazzy-std-msgs>=5.3,<6",
-            "ros-jazzy-std-srvs>=5.3,<6",
+        "ros-kilted": [
+            "ros-kilted-ament-index-python>=1.11,<2",
+            "ros-kilted-diagnostic-msgs>=5.5,<6",
+            "ros-kilted-lifecycle-msgs>=2.3,<3",
+            "ros-kilted-rcl-interfaces>=2.3,<3",
+            "ros-kilted-rclpy[fastrtps]>=9.1,<10",
+            "ros-kilted-rosgraph-msgs>=2.3,<3",
+            "ros-kilted-sensor-msgs>=5.5,<6",
+            "ros-kilted-std-msgs>=5.5,<6",
+            "ros-kilted-std-srvs>=5.5,<6",
         ],
         # The teacher of the paper. It requires torchvision, whose wheel fits only the CUDA build of torch; for the CPU
         # build see CONTRIBUTING.md.
@@ -94,6 +96,7 @@ setup(
             "huggingface_hub>=0.34",  # which models are in the cache
             "transformers>=4.57",  # SegFormer and others by name; the first with EdgeTAM beside Sam2Video
         ],
+        "onnx": ["onnx>=1.17"],  # reads and checks networks in ONNX; openvino runs those that are not converted
         "openvino": ["openvino>=2024.4"],  # serves the network on a CPU in less than half the time
         "report": REPORT,
         "evaluate": [
@@ -106,6 +109,7 @@ setup(
             "catkin_pkg>=1.0",  # reads package.xml as colcon does
             "hypothesis>=6.117",  # properties of conversions and metrics; the first with the profile ci built in
             "mypy>=1.11",  # make lint
+            "onnxscript>=0.4",  # torch's exporter, for networks to be read again
             "packaging>=21",  # ranges against pins
             "playwright>=1.40",  # looks at the report in the system's Chromium; no browser is downloaded
             "pytest>=7,<9",  # launch_testing's plugin breaks under 9

@@ -14,7 +14,7 @@ import torch
 def software_versions() -> dict[str, str]:
     """Versions by name, and the machine's cores."""
     ros = os.environ.get("ROS_DISTRO") or next(
-        (name for name in ("kilted", "jazzy") if distribution_version(f"ros-{name}-rclpy") != "unknown"), "none"
+        (name for name in ("jazzy", "kilted") if distribution_version(f"ros-{name}-rclpy") != "unknown"), "none"
     )
     return {
         "ditta_ros": distribution_version("ditta_ros"),

@@ -102,13 +102,23 @@ class NodeParameters:
     model: str = parameter(
         MODEL.name,
         "Segmentation model: camvid or street (packaged), espnetv2:<weight file> or dicenet:<weight file> (EdgeNets), "
-        "hf:<folder or hub id> (transformers), ditta:<weight file> (SegFormer with the published decode head) or "
-        "adapted:<file> (what ditta adapt wrote).",
+        "hf:<folder or hub id> (transformers), ditta:<weight file> (SegFormer with the published decode head), "
+        "onnx:<file> or adapted:<file> (what ditta adapt wrote).",
     )
     classes: str = parameter(
         MODEL.classes,
         "Classes to publish, a subset or merge of the model's by name: YAML text such as "
         "'[road, {obstacle: [car, pedestrian]}]', a .yaml file or the name of a packaged list. Empty: the model's own.",
+    )
+    min_confidence: float = changeable(
+        STREAM.min_confidence,
+        "Probability of the class below which a pixel is unlabelled. 0: every pixel has its likeliest class.",
+        range=(0, 1),
+    )
+    ignore_mask: str = parameter(
+        "",
+        "Image file whose black pixels, such as the robot's own body, are unlabelled and take no part in adaptations. "
+        "It has the shape of the camera images, at any size. Several cameras name theirs in cameras. Empty: none.",
     )
     device: str = parameter(MODEL.device, "Device that torch computes on, such as cpu or cuda:0.")
     allow_download: bool = parameter(
@@ -339,6 +349,7 @@ class NodeParameters:
             update_seconds=self.update_seconds,
             scene=SceneConfig(self.scene_sensitivity, self.scene_confirmation, self.scene_cooldown),
             remembered_scenes=self.remembered_scenes,
+            min_confidence=self.min_confidence,
             max_clock_jump=self.max_clock_jump,
         )
 

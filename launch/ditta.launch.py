@@ -77,7 +77,7 @@ FLAGS = {
     ),
     "respawn": ("false", "Whether the node is started again when it has ended, however it did."),
     "bag_loop": ("false", "Whether the bag is played again and again."),
-    "rviz": ("false", "Whether to start rviz2 with camera, masks, overlay and point cloud."),
+    "rviz": ("false", "Whether to start rviz2 with camera, class colours, overlay and point cloud."),
     "foxglove": ("false", "Whether to start foxglove_bridge; a layout for it is in share/ditta_ros/foxglove."),
 }
 FLAG = ["true", "false", "True", "False"]
@@ -86,7 +86,7 @@ LEVELS = ("debug", "info", "warn", "error", "fatal")
 PACKAGES = {"rviz": "rviz2", "foxglove": "foxglove_bridge", "bag": "ros2bag", "record": "ros2bag"}
 """Packages that arguments need."""
 OUTPUTS = ("semantic", "confidence", "camera_info", "points", "state", "classes", "label_info")
-"""Topics of each camera that are recorded: not the overlay, which can be drawn from these."""
+"""Topics of each camera that are recorded: not overlay and colours, which can be drawn from these."""
 
 
 def start(context: LaunchContext) -> list[Action]:
@@ -318,7 +318,8 @@ def actions_when_active(settings: Settings) -> list[Action]:
     beside = {"namespace": settings.namespace, "output": "screen", "parameters": [{"use_sim_time": simulated}]}
     if is_true(given["rviz"]):
         # The names in the configuration are those of a node without arguments; of several cameras the first is shown.
-        remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in (*OUTPUTS, "overlay")]
+        outputs = (*OUTPUTS, "overlay", "colored")
+        remappings = [(f"/ditta/{output}", f"{streams[0]}/{output}") for output in outputs]
         remappings.append(("/camera/image_raw", next(iter(cameras.values()))))
         arguments = ["-d", str(share_folder() / "rviz" / "ditta.rviz")]
         actions.append(Node(package="rviz2", executable="rviz2", arguments=arguments, remappings=remappings, **beside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from catkin_pkg.package import Package, parse_package
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -115,6 +117,15 @@ def test_ros_finds_the_package_and_its_node(prefix: Path) -> None:
     assert os.access(prefix / "lib/ditta_ros/ditta_node", os.X_OK)
 
 
+def test_colcon_finds_the_hook_that_puts_ditta_on_the_path(prefix: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / "colcon.pkg").read_text(encoding="utf-8"))["hooks"]
+    action, variable, folder = (prefix / hook).read_text(encoding="utf-8").strip().split(";")
+    assert (action, variable) == ("prepend-non-duplicate", "PATH")
+    scripts = configparser.ConfigParser()
+    scripts.read(ROOT / "setup.cfg")
+    assert scripts["install"]["install_scripts"] == f"$base/{folder}", "where colcon puts ditta"
+
+
 def test_installed_package_works_without_the_checkout(prefix: Path, site: Path, tmp_path: Path) -> None:
     program = (
         "import ditta_core\n"
@@ -147,7 +158,9 @@ def test_setup_and_manifest_describe_the_same_package(distribution: Distribution
     assert manifest.package_format == 3
     assert manifest.get_build_type() == "ament_python"
     assert (manifest.name, manifest.version) == (distribution.metadata["Name"], distribution.version)
-    assert manifest.licenses == [distribution.metadata.get("License-Expression") or distribution.metadata["License"]]
+    licenses = distribution.metadata.get("License-Expression") or distribution.metadata["License"]
+    assert manifest.licenses == licenses.split(" AND ")
+    assert all((ROOT / license.file).is_file() for license in manifest.licenses)
     assert manifest.maintainers[0].email == distribution.metadata["Author-email"]
 
 
@@ -158,7 +171,7 @@ def test_manifest_names_the_ros_packages_that_are_imported(manifest: Package, re
     assert ros == {depend.name for depend in manifest.exec_depends if not depend.name.startswith("python3-")}
 
 
-@pytest.mark.parametrize(("extra", "ros_distribution"), [("ros", "kilted"), ("ros-jazzy", "jazzy")])
+@pytest.mark.parametrize(("extra", "ros_distribution"), [("ros", "jazzy"), ("ros-kilted", "kilted")])
 def test_ros_wheels_cover_the_manifest(
     manifest: Package, requirements: list[Requirement], extra: str, ros_distribution: str
 ) -> None:

@@ -30,6 +30,7 @@ from ditta_core.adaptation.guard import (
 )
 from ditta_core.adaptation.job import AdaptationProgress
 from ditta_core.adaptation.losses import anchor_targets
+from ditta_core.adaptation.region import Region
 from ditta_core.adaptation.trainer import DistillationTrainer, EncodedClip, enlarge
 from ditta_core.adaptation.views import EncodedView, encode_views
 from ditta_core.inference.reliability import reliability
@@ -44,7 +45,11 @@ memory: docs/ablations.md#frames-of-the-statistics."""
 
 @torch.no_grad()
 def blend(
-    segmenter: TemporalSegmenter, clip: NDArray[np.uint8], input_size: tuple[int, int], share: float
+    segmenter: TemporalSegmenter,
+    clip: NDArray[np.uint8],
+    input_size: tuple[int, int],
+    share: float,
+    region: Region = Region(),
 ) -> tuple[EncodedClip, float]:
     """Blend the warm-up's statistics into the encoder's (stage A), and encode the clip with them.
 
@@ -53,7 +58,7 @@ def blend(
     """
     pixels = segmenter.model.preprocess(clip, input_size, next(segmenter.parameters()).device)
     chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share)
+    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share, region)
     return EncodedClip.of(segmenter.model, pixels), taken
 
 
@@ -65,7 +70,11 @@ def predict(segmenter: TemporalSegmenter, clip: EncodedClip, resize: Sequence[tu
 
 
 def teach(
-    teacher: TargetBuilder, clip: NDArray[np.uint8], probabilities: Tensor, config: AdaptationConfig
+    teacher: TargetBuilder,
+    clip: NDArray[np.uint8],
+    probabilities: Tensor,
+    config: AdaptationConfig,
+    region: Region = Region(),
 ) -> tuple[DistillationTarget, Limits]:
     """What the teacher makes of the model's probabilities (stage B), and what a decoder trained on it may contradict.
 
@@ -73,9 +82,10 @@ def teach(
         NoTargetError: the teacher found nothing to learn from.
     """
     prediction = probabilities.cpu().numpy()
-    target = teacher.build(clip, prediction, reliability(probabilities).cpu().numpy())
+    target = teacher.build(clip, prediction, region.silence(reliability(probabilities).cpu().numpy()))
     anchored = anchor_targets(target, prediction) if config.anchor_targets else target
-    return anchored, WEIGHTED_LIMITS if anchored is target else ANCHORED_LIMITS
+    limits = WEIGHTED_LIMITS if anchored is target else ANCHORED_LIMITS
+    return region.ask_nothing(anchored), limits
 
 
 class Distillation:
@@ -86,6 +96,7 @@ class Distillation:
         resize: sizes of the losses, see :class:`DistillationTrainer`.
         probabilities: of the model before the training, float [n, C, h, w].
         target: of the same frames.
+        region: pixels that the result is judged by.
     """
 
     def __init__(
@@ -95,12 +106,14 @@ class Distillation:
         resize: Sequence[tuple[int, int]],
         probabilities: Tensor,
         target: DistillationTarget,
+        region: Region,
     ) -> None:
         self.segmenter = segmenter
         self.config = config
         self.resize = resize
-        self.probabilities = probabilities
+        self.probabilities = region.of(probabilities)
         self.target = target
+        self.region = region
         self.trainer = DistillationTrainer(segmenter, config, resize, objects=target.object_ids is not None)
         self.untrained = [parameter.detach().clone() for parameter in self.trainer.parameters]
 
@@ -126,7 +139,8 @@ class Distillation:
                 trained.copy_(before.lerp(trained, deployed))
             if config.kept_share and losses and deployed:
                 logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
-                add_offsets(segmenter.model, class_offsets(self.probabilities, logits, config.kept_share))
+                offsets = class_offsets(self.probabilities, self.region.of(logits), config.kept_share)
+                add_offsets(segmenter.model, offsets)
         return losses
 
     @torch.no_grad()
@@ -141,7 +155,7 @@ class Distillation:
         """
         if self.config.train_mode:  # the statistics of the encoder moved
             encoded = EncodedClip.of(self.segmenter.model, encoded.pixels)
-        adapted = predict(self.segmenter, encoded, self.resize)
+        adapted = self.region.of(predict(self.segmenter, encoded, self.resize))
         objection = DecoderCheck.of(self.probabilities, adapted, limits).objection if self.config.guarded else ""
         if not objection:
             guard_against_collapse(self.probabilities.argmax(1), adapted.argmax(1))
@@ -159,6 +173,7 @@ def adapt(
     config: AdaptationConfig,
     progress: Callable[[AdaptationProgress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    region: Region = Region(),
 ) -> AdaptationReport:
     """Adapt ``segmenter`` in place to the clip: blend the statistics, make targets, train, check.
 
@@ -167,6 +182,7 @@ def adapt(
         input_size: network input (height, width).
         progress: told after every step; may be called often.
         cancelled: asked before every step.
+        region: pixels that take part. In training mode the statistics are those of whole frames all the same.
 
     Raises:
         NoTargetError: the teacher found nothing to learn from.
@@ -183,17 +199,17 @@ def adapt(
     resize = (input_size, (clip.shape[1], clip.shape[2])) if config.full_resolution else ()
     segmenter.eval()
 
-    encoded, statistics_share = blend(segmenter, clip, input_size, config.statistics_share)
+    encoded, statistics_share = blend(segmenter, clip, input_size, config.statistics_share, region)
     probabilities = predict(segmenter, encoded, resize)
-    target, limits = teach(teacher, clip, probabilities, config)
+    target, limits = teach(teacher, clip, probabilities, config, region)
     target_seconds = time.perf_counter() - start
 
     losses: tuple[float, ...] = ()
-    refused = objection_to_targets(probabilities, target) if config.guarded and config.passes else ""
+    refused = objection_to_targets(probabilities, target, region) if config.guarded and config.passes else ""
     if refused:
         reason = f"the decoder was not trained: {refused}"
     else:
-        decoder = Distillation(segmenter, config, resize, probabilities, target)
+        decoder = Distillation(segmenter, config, resize, probabilities, target, region)
         losses = decoder.train(encoded, clip, input_size, progress, cancelled)
         refused = decoder.check(encoded, limits)
         reason = f"the trained decoder was refused: {refused}" if refused else "adapted"

@@ -8,6 +8,7 @@ from another camera than the training data this is worth more than any other sin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ditta_core.adaptation.region import Region
 from ditta_core.segmentation.base import SegmentationModel
 
 EARLY_LAYERS = 0.7
@@ -22,7 +24,9 @@ EARLY_LAYERS = 0.7
 Chosen in docs/ablations.md#layers-that-take-statistics."""
 
 
-def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float, part: float = 1.0) -> None:
+def blend_statistics(
+    module: nn.Module, forward: Callable[[], Any], share: float, part: float = 1.0, region: Region = Region()
+) -> None:
     """Replace the running statistics of BatchNorm layers of ``module`` by the blend with those of the target frames.
 
     All layers take the target's statistics in one pass, in which they normalise by the batch itself, and are blended
@@ -33,6 +37,7 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
         forward: runs the module once over the target frames as one batch.
         share: s in 0..1; 0 keeps the source statistics, 1 takes the target's.
         part: of the layers, 0..1, rounded up: the first ones in the order of the module. The others keep the source's.
+        region: pixels of the target frames that the statistics are taken of.
 
     Raises:
         ValueError: share or part lies outside 0..1.
@@ -50,13 +55,19 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
     ]
     source = [statistic.clone() for statistic in statistics]
     momenta = [layer.momentum for layer in layers]
+    handles = []
     for layer in layers:
+        if region.ignored is not None:
+            handles.append(layer.register_forward_pre_hook(partial(_take_statistics, region)))
+            continue
         layer.train()
         layer.momentum = 1.0  # the running statistics become those of the one batch
     try:
         with torch.no_grad():
             forward()
     finally:
+        for handle in handles:
+            handle.remove()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.eval()
             layer.momentum = momentum
@@ -64,13 +75,25 @@ def blend_statistics(module: nn.Module, forward: Callable[[], Any], share: float
             statistic.copy_(before.lerp(statistic, share))
 
 
-def blend_encoder_statistics(model: SegmentationModel, pixels: Tensor, share: float) -> float:
+def _take_statistics(region: Region, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Before a layer in evaluation mode runs: its running statistics become those of the region of this one batch."""
+    assert isinstance(layer, _BatchNorm)
+    shown = region.of(inputs[0])
+    for statistic, value in ((layer.running_mean, shown.mean((0, 2, 3))), (layer.running_var, shown.var((0, 2, 3)))):
+        if statistic is not None and bool(value.isfinite().all()):  # a map of one pixel has no variance
+            statistic.copy_(value)
+
+
+def blend_encoder_statistics(
+    model: SegmentationModel, pixels: Tensor, share: float, region: Region = Region()
+) -> float:
     """Blend the statistics of the encoder's first layers; its last layers' and the decoder's stay the source's.
 
     Args:
         model: in evaluation mode; changed in place.
         pixels: the target frames as one batch, float [N, 3, H, W], see ``SegmentationModel.preprocess``.
         share: s in 0..1, see :func:`blend_statistics`.
+        region: pixels of the target frames that the statistics are taken of.
 
     Returns:
         The share that was taken: 0 where the encoder has no BatchNorm, as a transformer's, and nothing was blended.
@@ -78,5 +101,5 @@ def blend_encoder_statistics(model: SegmentationModel, pixels: Tensor, share: fl
     Raises:
         ValueError: share lies outside 0..1.
     """
-    blend_statistics(model.encoder, lambda: model.encode(pixels), share, EARLY_LAYERS)
+    blend_statistics(model.encoder, lambda: model.encode(pixels), share, EARLY_LAYERS, region)
     return share if any(isinstance(layer, _BatchNorm) for layer in model.encoder.modules()) else 0.0

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation.region import Region
 from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import AdaptationFailed
 
@@ -110,7 +111,7 @@ def require_something_shown(clip: NDArray[np.uint8]) -> None:
         )
 
 
-def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
+def objection_to_targets(prediction: Tensor, target: DistillationTarget, region: Region = Region()) -> str:
     """Why not to train towards soft targets at all; empty where nothing speaks against it, and for hard ones.
 
     A few frames show too little: what is learned of them steadies the masks, but makes them no better. And a model that
@@ -120,6 +121,7 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
     Args:
         prediction: probabilities before the training, float [n, C, h, w].
         target: of the same pixels.
+        region: pixels that count.
     """
     if target.probabilities is None or target.weights is not None:
         return ""
@@ -128,7 +130,8 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget) -> str:
             f"{len(prediction)} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} "
             f"costs as often as it gives (warmup_frames)"
         )
-    sharpening = float(target.probabilities.max(1).mean()) - float(prediction.max(1).values.mean())
+    goal, before = (region.of(maps).max(1).values for maps in (torch.from_numpy(target.probabilities), prediction))
+    sharpening = float(goal.mean()) - float(before.mean())
     if sharpening <= LARGEST_SHARPENING:
         return ""
     return (

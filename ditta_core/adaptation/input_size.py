@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation.region import Region
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.segmentation.base import SegmentationModel
 
@@ -108,12 +109,14 @@ def find_long_side(
     clip: NDArray[np.uint8],
     largest: int = max(LONG_SIDES),
     step: Callable[[], object] = lambda: None,
+    region: Region = Region(),
 ) -> InputSizeChoice | None:
     """Compare the sizes on a clip, RGB uint8 [n, H, W, 3], and choose one.
 
     Args:
         largest: longest side that may be chosen; larger ones are compared all the same, as the mean needs them.
         step: called before each run of the network; may raise.
+        region: pixels that are compared.
 
     Returns:
         The choice; None where there is nothing to choose: the model has one size, or only the default is allowed.
@@ -132,7 +135,7 @@ def find_long_side(
             step()
             input_size = model.input_size(image_size, side)
             logits = model(model.preprocess(clip[index : index + 1], input_size, model.mean.device))
-            maps.append(F.interpolate(logits, grid, mode="bilinear", align_corners=False).softmax(1))
+            maps.append(region.of(F.interpolate(logits, grid, mode="bilinear", align_corners=False).softmax(1)))
         shares += agreement_with_others(maps)
     agreements = dict(zip(sides, (shares / len(chosen)).tolist(), strict=True))
     side = choose_long_side(agreements, largest)

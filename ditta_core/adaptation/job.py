@@ -26,6 +26,7 @@ class AdaptationJob:
         adaptation: Settings of the training.
         largest_side: Where it is given, the adaptation finds the longest side of the network input by itself, and takes
             none that is longer than these pixels.
+        ignored: Pixels of the frames that take no part, bool [H, W]; None where all do.
     """
 
     clip: NDArray[np.uint8]
@@ -34,6 +35,7 @@ class AdaptationJob:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     largest_side: int | None = None
+    ignored: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

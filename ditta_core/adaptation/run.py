@@ -14,6 +14,7 @@ from ditta_core.adaptation.adapt import adapt
 from ditta_core.adaptation.guard import require_something_shown
 from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, Cancelled
+from ditta_core.adaptation.region import Region
 from ditta_core.adaptation.state import AdaptedState, changed_tensors
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
@@ -44,7 +45,8 @@ def run_job(
         search_seconds = time.perf_counter() - search_start
         if choice is not None:
             input_size = base.model.input_size((job.clip.shape[1], job.clip.shape[2]), choice.long_side)
-        report = adapt(adapted, job.clip, input_size, teacher, job.adaptation, progress, cancelled)
+        region = Region(job.ignored)
+        report = adapt(adapted, job.clip, input_size, teacher, job.adaptation, progress, cancelled, region)
         report = replace(report, seconds=search_seconds + report.seconds)
         if choice is not None:
             report = replace(report, long_side=choice.long_side, size_agreement=choice.agreement)
@@ -76,4 +78,4 @@ def _input_size(job: AdaptationJob, model: SegmentationModel, cancelled: Callabl
         return None
     if job.adaptation.guarded:
         require_something_shown(job.clip)
-    return find_long_side(model, job.clip, job.largest_side, step)
+    return find_long_side(model, job.clip, job.largest_side, step, Region(job.ignored))

@@ -27,6 +27,7 @@ _EDGENETS = "https://github.com/sacmehta/EdgeNets/raw/master/model/segmentation/
 _ESPNETV2_WEIGHTS = f"{_EDGENETS}/espnetv2/espnetv2_s_2.0_city_1024x512.pth"
 _DICENET_WEIGHTS = f"{_EDGENETS}/dicenet/dicenet_s_1.75_city_1024x512.pth"
 _DITTA_CONVERSION = "python tools/convert_ditta_checkpoint.py RELEASED FILE"
+_ONNX_CHECK = "ditta models check FILE.onnx"
 _SAM2_WEIGHTS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt"
 _SEGFORMER = "nvidia/segformer-b0-finetuned-cityscapes-1024-1024"
 _SAM2_FOLDER = "facebook/sam2.1-hiera-tiny"
@@ -113,6 +114,7 @@ def models(cached: list[CachedCheckpoint]) -> list[Option]:
         Option("hf:FOLDER or hf:ID", "any *ForSemanticSegmentation of transformers", problem=other),
         Option("adapted:FILE", "one of these after `ditta adapt`", problem=adapted),
         Option("ditta:FILE", "SegFormer with DiTTA's decode head", problem=package or ditta),
+        Option("onnx:FILE", "any segmentation network in ONNX", problem=onnx_problem()),
     ]
 
 
@@ -159,6 +161,13 @@ def transformers_problem() -> Problem | None:
     if release(version) < _TRANSFORMERS:
         return Problem("package", f"the package transformers is too old: {version}", install)
     return torchvision_problem()
+
+
+def onnx_problem() -> Problem:
+    """What keeps a network in ONNX from being loaded: the package, or that the file is yours to give."""
+    if util.find_spec("onnx") is None:
+        return Problem("package", "the package onnx is not installed", "pip install 'onnx>=1.17'")
+    return _no_weights("you give the file, with a score for each class as its output", _ONNX_CHECK)
 
 
 def sam2_problem() -> Problem | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from ditta_core.segmentation.adapted import base_of_adapted
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.ditta_segformer import METADATA, convert, read_released, save_ditta_segformer
 from ditta_core.segmentation.edgenet import CLASSIFIER
+from ditta_core.segmentation.onnx_file import read_onnx
+from ditta_core.segmentation.onnx_model import OnnxNetwork, compare_with_openvino
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
@@ -54,6 +57,7 @@ class CheckpointKind(Enum):
     ADAPTED = "model adapted to recorded drives"
     SAM2 = "weights of SAM 2"
     VIDEO_TRACKER = "video tracker folder of Hugging Face"
+    ONNX = "network in ONNX"
 
 
 _TEACHERS = {
@@ -69,6 +73,7 @@ _MODELS = {
     CheckpointKind.DITTA: "ditta",
     CheckpointKind.HUGGING_FACE: "hf",
     CheckpointKind.ADAPTED: "adapted",
+    CheckpointKind.ONNX: "onnx",
 }
 """What stands before the path in the name of a model."""
 
@@ -171,7 +176,12 @@ def read_configuration(file: Path) -> Configuration:
 
 
 def identify_file(path: Path) -> IdentifiedCheckpoint:
-    """A weight file, ``.safetensors`` or ``torch.save``d; a ValueError where it is none of a network known here."""
+    """A weight file, ``.safetensors`` or ``torch.save``d, or ``.onnx``; a ValueError where it is none known here."""
+    if path.suffix == ".onnx":
+        _check_is_weights(path)
+        network = read_onnx(path)
+        numbers = sum(prod(tensor.dims) for tensor in network.model.graph.initializer)
+        return IdentifiedCheckpoint(path, CheckpointKind.ONNX, f"operator set {network.opset}", numbers)
     tensors = _tensors_without_values(path)
     base = base_of_adapted(path)
     if base is not None:
@@ -248,8 +258,8 @@ def _check_is_weights(path: Path) -> None:
         reason = "is a pointer of Git LFS; fetch the file itself by git lfs pull"
     elif start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         reason = "is a web page, as failed downloads leave it; download it again"
-    elif path.suffix in (".onnx", ".engine", ".xml", ".tflite", ".h5"):
-        reason = "is a model of another runtime, which cannot be adapted; take the weights that it was made from"
+    elif path.suffix in (".engine", ".xml", ".tflite", ".h5"):
+        reason = "is a model of another runtime, which cannot be adapted; take the weights or the ONNX file behind it"
     elif path.suffix != ".safetensors" and _is_torch_script(path):
         reason = "is a TorchScript program; take the state dict of the model that it was made from"
     else:
@@ -287,6 +297,8 @@ class ModelTrial:
         likely_misspelt: See :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
         parameters: Number of parameters of the whole model.
         trained_parameters: Number of parameters that an adaptation trains.
+        adapts: What an adaptation changes, in a sentence, where that is less than of other models; else empty.
+        compared: How far the outputs are those of another runtime, in a sentence; empty where it was not compared.
         input_size: Network input (H, W) for the frame of the trial.
         milliseconds: Milliseconds for one frame, the model alone.
     """
@@ -299,6 +311,8 @@ class ModelTrial:
     trained_parameters: int
     input_size: tuple[int, int]
     milliseconds: float
+    adapts: str = ""
+    compared: str = ""
 
 
 @dataclass(frozen=True)
@@ -323,7 +337,10 @@ def try_model(source: ModelSource) -> ModelTrial:
     """
     model = load_model(source)
     with _failing_as(f"{source.name} to segment a frame", source.device):
-        return _segment_noise(model, source.name)
+        trial = _segment_noise(model, source.name)
+        if isinstance(model, OnnxNetwork):
+            trial = replace(trial, compared=compare_with_openvino(source.name.partition(":")[2], model))
+        return trial
 
 
 @contextmanager
@@ -371,6 +388,7 @@ def _segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
         trained_parameters=sum(parameter.numel() for parameter in model.decoder_parameters()),
         input_size=input_size,
         milliseconds=milliseconds,
+        adapts=model.adapts,
     )
 
 

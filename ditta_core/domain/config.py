@@ -30,8 +30,8 @@ class OfflineConfig:
         rounds: Number of times that pseudo-labels are made; None for the recipe's own.
         stronger_view: Whether pseudo-labels come from the best input size and the mirrored image instead of the plain
             network input.
-        deployed_share: Position of the deployed weights between those before (0) and after (1) the training; half of the
-            way was worth more than all of it for every recipe, see docs/adapt.md.
+        deployed_share: Position of the deployed weights between those before (0) and after (1) the training; half
+            of the way was worth more than all of it for every recipe, see docs/adapt.md.
         guarded: Whether an adaptation that contradicts the model on frames kept out of it is refused.
         most_frames: Largest number of frames that are taken of all drives, in continuous stretches.
         published: Whether faults of the published code that can matter are kept: see the recipes that name it.

@@ -169,6 +169,8 @@ class ServingNetwork:
         self._distrust = distrust
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
+        if not segmenter.model.compilable:
+            reason = "the network is run by OpenVINO as its file has it"
         self._runtime = Runtime.TORCH if reason else config.runtime
         if self._runtime is Runtime.AUTO:
             self._runtime = Runtime.OPENVINO if device.type == "cpu" else Runtime.COMPILE

@@ -6,6 +6,8 @@ the corners. So only the borders between classes are interpolated: docs/ablation
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Segmentation
 
 BORDER_PIXELS = 1 << 16
 """Pixels at borders that are interpolated at a time; bounds the memory where nearly every pixel is one, as in noise."""
@@ -37,6 +40,24 @@ def label_frame(
     else:
         confidence, winner = largest(model.prepare_enlargement(probabilities)[0], size, model.logits_align_corners)
     return model.class_map.label_image(winner), confidence.mul(255).round_().to(torch.uint8).cpu().numpy()
+
+
+def take_labels(
+    segmentation: Segmentation, unlabelled: int, min_confidence: float, ignored: NDArray[np.bool_] | None
+) -> None:
+    """Take the class of pixels that are to have none, in place; the confidence of a pixel without a class becomes 0.
+
+    Args:
+        unlabelled: id of pixels without a class.
+        min_confidence: 0..1; pixels below it have no class.
+        ignored: bool [H, W], further pixels that have none.
+    """
+    class_ids, confidence = segmentation.class_ids, segmentation.confidence
+    if min_confidence > 0:
+        class_ids[confidence < math.ceil(255 * min_confidence)] = unlabelled
+    if ignored is not None:
+        class_ids[ignored] = unlabelled
+    confidence[class_ids == unlabelled] = 0
 
 
 def largest(maps: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[Tensor, NDArray[np.int16]]:

@@ -7,7 +7,6 @@ generation would leak and take seconds: docs/ablations.md#openvino-graph-for-eve
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
 import threading
 import warnings
@@ -17,16 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
-def import_openvino() -> Any:
-    """The package ``openvino``, without its telemetry, which tells its makers of every import and conversion.
-
-    Telemetry is another package, which openvino does without where ``sys.modules`` says that it is missing.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
+from ditta_core.segmentation.openvino_runtime import import_openvino
 
 
 def has_bfloat16() -> bool:

@@ -45,10 +45,12 @@ class SegmentationModel(nn.Module):
         temporal_pool: Factor from the stride of the logits to that of the temporal add-on's maps, which is about 4.
         decodes_crops: Whether a crop of the features, all maps [N, channels, h, w], decodes to about that crop of the
             logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
+        compilable: Whether the network may be traced and compiled; not where something else than torch runs it.
         logits_align_corners: Convention in which the logits are enlarged to the network input.
 
     Attributes:
-        fixed_input_size: Network input (H, W) where position embeddings admit only that one, else None.
+        fixed_input_size: Network input (H, W) where the network admits only that one, else None.
+        adapts: What an adaptation changes of this model, in a sentence, where that is less than of others; else empty.
         add_on_weights: Initial weights of the temporal add-on by their names in ``TemporalSegmenter``, where the
             model's file has them; empty for random ones.
     """
@@ -57,6 +59,7 @@ class SegmentationModel(nn.Module):
     embedding_dim: int
     temporal_pool: int = 1
     decodes_crops: bool = False
+    compilable: bool = True
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor
@@ -67,6 +70,7 @@ class SegmentationModel(nn.Module):
         self.class_map = ClassMap.identity(outputs)
         self.pixel_format = pixel_format or PixelFormat()
         self.fixed_input_size: tuple[int, int] | None = None
+        self.adapts = ""
         self.add_on_weights: dict[str, Tensor] = {}
         self.register_buffer("mean", torch.tensor(self.pixel_format.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.pixel_format.std).view(1, 3, 1, 1), persistent=False)
@@ -136,8 +140,8 @@ class SegmentationModel(nn.Module):
         """
         if self.fixed_input_size not in (None, tuple(input_size)):
             raise ValueError(
-                f"expected the network input {self.fixed_input_size} (height, width), the only one that the position "
-                f"embeddings of this model admit, but got {tuple(input_size)}; leave the input size to the model"
+                f"expected the network input {self.fixed_input_size} (height, width), the only one that this "
+                f"model admits, but got {tuple(input_size)}; leave the input size to the model"
             )
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
         if tuple(pixels.shape[-2:]) != tuple(input_size):
@@ -171,8 +175,8 @@ class SegmentationModel(nn.Module):
         if self.fixed_input_size is not None and self.fixed_input_size != (height, width):
             own_height, own_width = self.fixed_input_size
             raise ValueError(
-                f"expected a network input of {own_width}x{own_height} pixels, the only one that the position "
-                f"embeddings of this model admit, but got {width}x{height}; leave the input size to the model"
+                f"expected a network input of {own_width}x{own_height} pixels, the only one that this "
+                f"model admits, but got {width}x{height}; leave the input size to the model"
             )
         if self.fixed_input_size is None and (height % self.size_multiple or width % self.size_multiple):
             near_height, near_width = self.input_size(input_size, 0)

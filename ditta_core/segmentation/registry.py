@@ -15,6 +15,7 @@ from ditta_core.segmentation.dicenet import load_dicenet
 from ditta_core.segmentation.ditta_segformer import load_ditta_segformer
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.segmentation.huggingface import load_huggingface
+from ditta_core.segmentation.onnx_model import load_onnx
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.types import quoted
 
@@ -51,11 +52,13 @@ def _load(source: ModelSource) -> SegmentationModel:
         return load_huggingface(argument, source.allow_download, source.allow_pickle)
     if kind == "ditta" and argument:
         return load_ditta_segformer(argument)
+    if kind == "onnx" and argument:
+        return load_onnx(argument, source.classes)
     if kind == KIND and argument:
         return _load_adapted(argument, source)
     raise ValueError(
         f"expected the model 'camvid', 'street', 'espnetv2:<weight file>', 'dicenet:<weight file>', "
-        f"'hf:<id or folder>', 'ditta:<weight file>' or 'adapted:<file>', but got {source.name!r}"
+        f"'hf:<id or folder>', 'ditta:<weight file>', 'onnx:<file>' or 'adapted:<file>', but got {source.name!r}"
     )
 
 

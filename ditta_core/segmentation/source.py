@@ -16,7 +16,8 @@ class ModelSource:
         name: Name of the model: ``camvid`` or ``street``, the packaged ones; ``espnetv2:<weight file>`` or
             ``dicenet:<weight file>``, networks of the EdgeNets release; ``hf:<id or folder>``, a segmentation
             checkpoint of transformers; ``ditta:<weight file>``, a SegFormer with the published decode head, as
-            ``tools/convert_ditta_checkpoint.py`` writes it; ``adapted:<file>``, one of these after ``ditta adapt``.
+            ``tools/convert_ditta_checkpoint.py`` writes it; ``onnx:<file>``, any network in ONNX;
+            ``adapted:<file>``, one of these after ``ditta adapt``.
         classes: Classes to publish: empty for the model's own, or what :meth:`ClassList.parse` takes.
         device: Device of torch, such as ``cpu`` or ``cuda:0``.
         allow_download: Whether files that are not on this machine may be fetched.

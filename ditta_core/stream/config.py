@@ -44,6 +44,7 @@ class StreamConfig:
         scene: How readily a change of scene is believed.
         remembered_scenes: Number of adapted generations that are kept (an LRU cache), so that a scene seen before is
             restored instead of learned again; 0 keeps none.
+        min_confidence: Probability in 0..1 below which a pixel has no class; 0 leaves every pixel its likeliest one.
         max_clock_jump: Seconds by which a stamp may be older than the last one: up to it, the frame is late and
             rejected; where three in a row are further back, the stream starts over (a looped bag).
     """
@@ -56,6 +57,7 @@ class StreamConfig:
     update_seconds: float = 0.0
     scene: SceneConfig = field(default_factory=SceneConfig)
     remembered_scenes: int = 4
+    min_confidence: float = 0.0
     max_clock_jump: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,5 +66,7 @@ class StreamConfig:
         for name, unit in (("warmup_seconds", "seconds"), ("update_seconds", "seconds"), ("target_rate", "hertz")):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"expected {name} in {unit}, 0 or more, but got {getattr(self, name)}")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"expected min_confidence in 0..1, but got {self.min_confidence}")
         if self.remembered_scenes < 0:
             raise ValueError(f"expected remembered_scenes >= 0, but got {self.remembered_scenes}")

@@ -19,6 +19,7 @@ from ditta_core.adaptation.guard import shows_something
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.inference.compiled_network import Compiler, RuntimeStatus
 from ditta_core.inference.frame_segmenter import FrameSegmenter
+from ditta_core.inference.labelling import take_labels
 from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
@@ -28,6 +29,7 @@ from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
 from ditta_core.stream.heir import Heir
+from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.network_input import StreamInputSize
 from ditta_core.stream.requests import Requests
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
@@ -57,6 +59,7 @@ class VideoSegmenter:
         generations: Generations of earlier sessions, adapted from the same base model, to be restored where their
             scenes come back.
         compiler: Compiles the networks that serve; shared by the streams of a process; None for eager torch.
+        ignore_mask: Pixels that have no class and take no part in adaptations.
 
     Raises:
         FileNotFoundError, ValueError: The model cannot be loaded, see :func:`load_model`.
@@ -74,6 +77,7 @@ class VideoSegmenter:
         base: TemporalSegmenter | None = None,
         generations: Iterable[Generation] = (),
         compiler: Compiler | None = None,
+        ignore_mask: IgnoreMask | None = None,
     ) -> None:
         self._source = ModelSource(model) if isinstance(model, str) else model
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
@@ -81,6 +85,7 @@ class VideoSegmenter:
         self._notify = notify
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
+        self._ignore_mask = ignore_mask or IgnoreMask()
         self._lock = threading.Lock()
         self._requests = Requests()
         self._restorer = ImageRestorer()
@@ -127,9 +132,10 @@ class VideoSegmenter:
 
         Raises:
             FrameRejected: The frame is older than the last one, or differs from it in size, frame_id or clock and has
-                not been confirmed by others.
+                not been confirmed by others, or is not of the shape of the ignore mask.
         """
         with self._lock:
+            ignored = self._ignore_mask.at(frame.size)
             self._check_continuity(frame)
             self._requests.carry_out()
             self._poll_runner()
@@ -145,7 +151,7 @@ class VideoSegmenter:
                 self._status = replace(self._status, input_size=input_size)
             self._certainty = float(segmentation.confidence[::4, ::4].mean()) / 255
             # Only now: the scene is watched by how sure the model is, also of what belongs to no class.
-            segmentation.confidence[segmentation.class_ids == self.model.classes.unlabelled] = 0
+            take_labels(segmentation, self.model.classes.unlabelled, self._config.min_confidence, ignored)
             if self._warmup is not None and self._status.state is State.COLLECTING:
                 self._collect(self._warmup, seen)
             self._last = seen
@@ -330,7 +336,10 @@ class VideoSegmenter:
         input_size = self._sizes.serving(size, self._config, clip.updates)
         # The mean of two adaptations serves at one size: an update keeps that of the generation.
         largest = self._sizes.largest(size, self._config, noisiness) if clip.updates is None else None
-        self._runner.submit(AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest))
+        ignored = self._ignore_mask.at(size)
+        self._runner.submit(
+            AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest, ignored)
+        )
         self._poll_runner()
 
     def _poll_runner(self) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 
 from ditta_core.classes import ClassList
 from ditta_core.types import Frame, Segmentation
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.classes import classes_json
-from ditta_ros.messages.images import image_message
+from ditta_ros.messages.images import image_message, png_message
 from ditta_ros.messages.label_info import label_info_message
 from ditta_ros.messages.state import StreamState
 
@@ -55,6 +55,9 @@ class CameraOutputs:
         self._semantic = self._publisher(Image, "semantic")
         self._confidence = self._publisher(Image, "confidence")
         self._overlay = self._publisher(Image, "overlay")
+        self._colored = self._publisher(Image, "colored")
+        # The name under which image_transport looks for it.
+        self._compressed = self._publisher(CompressedImage, "semantic/compressed")
         self.camera_info = self._publisher(CameraInfo, "camera_info")
         self.points = self._publisher(PointCloud2, "points")
         self._state = self._latched_publisher(String, "state")
@@ -83,10 +86,14 @@ class CameraOutputs:
             self._node.destroy_publisher(publisher)
 
     def publish_masks(self, segmentation: Segmentation, header: Header) -> None:
-        """Publish the label image, and the confidence while somebody subscribes to it, under the image's header."""
+        """Publish the label image under the image's header; as PNG, as colours and the confidence to who subscribes."""
         self._semantic.publish(image_message(segmentation.class_ids, header))
         if self._confidence.get_subscription_count():
             self._confidence.publish(image_message(segmentation.confidence, header))
+        if self._colored.get_subscription_count():
+            self._colored.publish(image_message(self._classes.colorize(segmentation.class_ids), header))
+        if self._compressed.get_subscription_count():
+            self._compressed.publish(png_message(segmentation.class_ids, header))
 
     def publish_overlay(
         self, frame: Frame, segmentation: Segmentation, header: Header, time: float, rate: float, opacity: float

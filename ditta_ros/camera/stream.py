@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.stream.generation_file import largest_file
+from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.runner import AdaptationRunner
 from ditta_core.stream.status import FrameRejected, StreamStatus
 from ditta_core.stream.video_segmenter import VideoSegmenter
@@ -109,6 +110,7 @@ class CameraStream:
         self._state_lock = threading.Lock()
         self._published_status: StreamStatus | None = None
         self._synchronized: SynchronizedOutputs | None = None
+        ignore_mask = IgnoreMask.read(topics.ignore_mask)
         self._outputs = CameraOutputs(node, topics, base.model.classes)
 
         self._folder, saved = None, SavedGenerations()
@@ -130,6 +132,7 @@ class CameraStream:
             base=base,
             generations=saved.generations,
             compiler=compiler,
+            ignore_mask=ignore_mask,
         )
         self.publish_state()
 

@@ -27,12 +27,14 @@ class CameraTopics:
         image: Topic of the images.
         camera_info: Topic of the CameraInfo.
         depth: Topic of the registered depth images; empty for none.
+        ignore_mask: Image file of the pixels that are ignored; empty for none.
     """
 
     name: str
     image: str
     camera_info: str
     depth: str = ""
+    ignore_mask: str = ""
 
     def input(self, parameters: NodeParameters) -> str:
         """The topic that is subscribed to for the images, which is that of the images and its transport."""
@@ -99,16 +101,17 @@ def camera_topics(
         is_default = parameters.image_topic == IMAGE
         image = (remapped(IMAGE) or DEFAULT_IMAGE) if is_default else parameters.image_topic
         info = parameters.camera_info_topic or (remapped(CAMERA_INFO) if is_default else "")
-        return (complete(CameraTopics("", image, info, parameters.depth_topic)),)
+        return (complete(CameraTopics("", image, info, parameters.depth_topic, parameters.ignore_mask)),)
     example = "'{front: /front/image_raw, rear: {image: /rear/image_raw, depth: /rear/depth}}'"
     entries = read_yaml(parameters.cameras, "the parameter cameras")
     if not isinstance(entries, Mapping) or not entries:
         found = quoted(parameters.cameras)
         raise ValueError(f"expected the parameter cameras as YAML such as {example}, but got {found}")
-    if parameters.camera_info_topic or parameters.depth_topic:
+    given = [name for name in ("camera_info_topic", "depth_topic", "ignore_mask") if getattr(parameters, name)]
+    if given:
         raise ValueError(
-            "expected camera_info_topic and depth_topic to be empty beside cameras, but got "
-            f"{parameters.camera_info_topic!r} and {parameters.depth_topic!r}; give them in cameras, for each camera"
+            f"expected camera_info_topic, depth_topic and ignore_mask to be empty beside cameras, but got "
+            f"{' and '.join(given)}; give them in cameras, for each camera"
         )
     return tuple(complete(camera_of(name, entry, example)) for name, entry in entries.items())
 
@@ -133,11 +136,13 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
             f"expected a camera's name in cameras of letters, digits and underscores, not beginning with a digit or an "
             f"underscore, but got {quoted(name)}"
         )
-    topics = {"image": entry} if isinstance(entry, str) else entry
-    known = isinstance(topics, Mapping) and set(topics) <= set(KEYS)
+    topics = {"image": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
+    ignore_mask = topics.pop("ignore_mask", "")
+    known = set(topics) <= set(KEYS) and isinstance(ignore_mask, str)
     if not known or not topics.get("image") or not all(map(_may_be_topic, topics.values())):
         raise ValueError(
             f"expected for the camera {name} in cameras a topic, or topics by {', '.join(KEYS)} of which image must be "
-            f"there, as in {example}, but got {quoted(entry)}"
+            f"there (and the file ignore_mask), as in {example}, but got {quoted(entry)}"
         )
-    return CameraTopics(name, topics["image"], topics.get("camera_info", ""), topics.get("depth", ""))
+    info, depth = topics.get("camera_info", ""), topics.get("depth", "")
+    return CameraTopics(name, topics["image"], info, depth, ignore_mask)

@@ -13,15 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditta_core.classes import ClassList, Color
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.messages.classes import classes_json
 
 if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
     from ditta_core.catalog.checkpoints import IdentifiedCheckpoint, ModelTrial, TeacherTrial
 
-MODEL_KINDS = (*PACKAGED, "espnetv2", "dicenet", "hf", "ditta", "adapted")
+MODEL_KINDS = (*PACKAGED, "espnetv2", "dicenet", "hf", "ditta", "onnx", "adapted")
 """What the name of a model begins with, as opposed to a path."""
+
+CLASSES = "classes to publish: YAML text, a .yaml file or a packaged list"
 
 MARKS = {None: "✓", "weights": "·", "package": "✗"}
 """Mark before the name of a model or teacher, by what is missing."""
@@ -36,7 +40,7 @@ def add_models_parser(commands: Any) -> None:
         "Nothing is downloaded.",
     )
     models.add_argument("--json", action="store_true", help="print JSON")
-    actions = models.add_subparsers(dest="action", metavar="check")
+    actions = models.add_subparsers(dest="action", metavar="check | classes")
     add = actions.add_parser(
         "check",
         help="whether a checkpoint works, and how to use it",
@@ -44,12 +48,27 @@ def add_models_parser(commands: Any) -> None:
         "that use it.",
     ).add_argument
     add("path", metavar="PATH", help="weight file, model folder, or name of a model such as hf:ID")
-    add("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
+    add("--classes", default="", help=CLASSES)
     add("--device", default="cpu", help="torch device (default: cpu)")
     add("--allow-download", action="store_true", help="fetch what is not on this machine (hf:ID)")
     add("--allow-pickle", action="store_true", help="read pytorch_model.bin where there is no safetensors")
     # Without a default: it would overwrite what was said before the word check.
     add("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add = actions.add_parser(
+        "classes",
+        help="id, name and colour of the classes that a model publishes",
+        description="Print id, name and colour of the classes that a model publishes, those of ~/semantic and "
+        "~/colored.",
+    ).add_argument
+    add("model", metavar="MODEL", nargs="?", default=PACKAGED[0], help=f"name of the model (default: {PACKAGED[0]})")
+    add("--classes", default="", help=CLASSES)
+    add("--allow-download", action="store_true", help="fetch what is not on this machine (hf:ID)")
+    add(
+        "--csv",
+        action="store_true",
+        help="print the colour table of Kimera and Hydra: name,red,green,blue,alpha,id; there 0 is the label of what "
+        "is unknown, so that the labels are the class ids plus 1",
+    )
 
 
 def run_models_command(options: argparse.Namespace) -> int:
@@ -58,6 +77,8 @@ def run_models_command(options: argparse.Namespace) -> int:
     Returns:
         Exit code: 0 for success, 2 for a checkpoint that cannot be used.
     """
+    if options.action == "classes":
+        return run_classes_command(options)
     if options.action is None:
         from ditta_core.catalog.available import available  # imports torch
 
@@ -72,6 +93,54 @@ def run_models_command(options: argparse.Namespace) -> int:
         return 2
     print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.text())
     return 0
+
+
+def run_classes_command(options: argparse.Namespace) -> int:
+    """Run ``ditta models classes``.
+
+    Returns:
+        Exit code: 0 for success, 2 for a model or classes that cannot be used.
+    """
+    from ditta_core.segmentation.registry import load_model  # imports torch
+
+    try:
+        source = ModelSource(options.model, options.classes, allow_download=options.allow_download)
+        classes = load_model(source).classes
+    except (ValueError, OSError, ImportError) as error:
+        print(f"ditta models classes: {error}", file=sys.stderr)
+        return 2
+    if options.csv:
+        print(color_table(classes))
+        for names in of_one_color(classes):
+            print(f"ditta models classes: {', '.join(names)} have one colour, and are one label there", file=sys.stderr)
+    elif options.json:
+        print(classes_json(classes))
+    else:
+        for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
+            print(f"{index:>5}  {'#{:02x}{:02x}{:02x}'.format(*color)}  {name}")
+    return 0
+
+
+def of_one_color(classes: ClassList) -> list[list[str]]:
+    """The names of classes that colours do not tell apart, nor from unlabelled pixels, which are black."""
+    names: dict[Color, list[str]] = {(0, 0, 0): ["unlabelled"]}
+    for name, color in zip(classes.names, classes.colors, strict=True):
+        names.setdefault(color, []).append(name)
+    return [alike for alike in names.values() if len(alike) > 1]
+
+
+def color_table(classes: ClassList) -> str:
+    """The table by which Kimera and Hydra make labels of colours: label 0 for black, which is unlabelled.
+
+    They take label 0 for what is unknown and never map it, so that class ids are counted from 1. They split lines at
+    every comma.
+    """
+    rows = [("unlabelled", (0, 0, 0)), *zip(classes.names, classes.colors, strict=True)]
+    lines = [
+        f"{name.replace(',', ' ')},{red},{green},{blue},255,{label}"
+        for label, (name, (red, green, blue)) in enumerate(rows)
+    ]
+    return "\n".join(["name,red,green,blue,alpha,id", *lines])
 
 
 def available_text(found: Available) -> str:
@@ -91,7 +160,8 @@ def available_text(found: Available) -> str:
             "",
             f"{MARKS[None]} can be loaded   {MARKS['weights']} can be loaded once you give it weights   "
             f"{MARKS['package']} needs a package",
-            "ditta models check PATH tells what a weight file or model folder is, and whether it works.",
+            "ditta models check PATH tells what a weight file or model folder is, and whether it works;",
+            "ditta models classes MODEL prints ids, names and colours.",
         ]
     )
 
@@ -154,6 +224,7 @@ def trial_lines(trial: ModelTrial | TeacherTrial) -> list[tuple[str, str]]:
         lines += [("class", f"{name}: {', '.join(outputs)}") for name, outputs in trial.published]
         if trial.unlabelled:
             lines.append(("unlabelled", ", ".join(trial.unlabelled)))
+    lines += [(name, text) for name, text in (("adapts", trial.adapts), ("compared", trial.compared)) if text]
     for member, output in trial.likely_misspelt.items():
         text = f"{member!r} is no output of the model, but {output!r} is, and belongs to no class: a typing error?"
         lines.append(("warning", text))

@@ -150,12 +150,12 @@ def broken_ros_remedy(problem: str, middleware: str = "") -> str:
             f"ros-<distribution>-{package}"
         )
     if "librmw" in problem:
-        return "pip install 'ros-kilted-rclpy[fastrtps]' (wheels), or apt install ros-<distribution>-rmw-fastrtps-cpp"
+        return "pip install 'ros-jazzy-rclpy[fastrtps]' (wheels), or apt install ros-<distribution>-rmw-fastrtps-cpp"
     if re.search(r"numpy|multiarray|_ARRAY_API", problem, re.IGNORECASE):
         return "take the NumPy for which ROS was made: pip uninstall numpy, or pip install 'numpy<2'"
     if missing := re.search(r"No module named '(\w+_(?:msgs|srvs|interfaces))", problem):
         package = missing[1].replace("_", "-")
-        return f"apt install ros-<distribution>-{package}, or pip install ros-kilted-{package}"
+        return f"apt install ros-<distribution>-{package}, or pip install ros-jazzy-{package}"
     return INSTALL_ROS
 
 

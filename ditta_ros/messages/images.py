@@ -21,7 +21,7 @@ from ditta_ros.messages.image_header import PNG_START, read_header
 from ditta_ros.messages.white_level import WhiteOf, full_range
 
 if TYPE_CHECKING:
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import Header
 
 
@@ -383,6 +383,19 @@ def image_message(image: NDArray[Any], header: Header) -> Image:
     data.frombytes(np.ascontiguousarray(image).data.cast("B"))
     message.data = data
     return message
+
+
+def png_message(labels: NDArray[Any], header: Header) -> CompressedImage:
+    """A label image uint8 or uint16 [H, W] as PNG, which keeps class ids as they are, named as image_transport does.
+
+    Args:
+        header: Header of the camera image that the labels belong to, used unchanged.
+    """
+    from sensor_msgs.msg import CompressedImage
+
+    data = array("B")
+    data.frombytes(cv2.imencode(".png", labels)[1].data.cast("B"))
+    return CompressedImage(header=header, format=f"{encoding_of(labels)}; png compressed ", data=data)
 
 
 def label_image(message: ImageLike) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -15,7 +15,8 @@ def label_info_message(classes: ClassList) -> LabelInfo | None:
 
     Unlabelled pixels have no entry: by the definition of the message their id is the largest one of the label image
     anyway, and Nav2's layer complains of every class that its configuration does not give a cost. The threshold is 0,
-    as no pixel is left out for its confidence; the header is empty, as the message holds for as long as the node runs.
+    as pixels below ``min_confidence``, which may change, are unlabelled already; the header is empty, as the message
+    holds for as long as the node runs.
     """
     try:
         from std_msgs.msg import Header

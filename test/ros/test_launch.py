@@ -167,9 +167,9 @@ def classes_of(value: Any) -> Iterator[str]:
             yield from classes_of(each)
 
 
-def test_rviz_shows_camera_overlay_masks_and_points() -> None:
+def test_rviz_shows_camera_overlay_colours_and_points() -> None:
     assert set(classes_of(rviz_layout())) <= set(RVIZ_CLASSES)
-    assert {CAMERA, "/ditta/overlay", "/ditta/semantic", "/ditta/points"} <= set(rviz_topics())
+    assert {CAMERA, "/ditta/overlay", "/ditta/colored", "/ditta/points"} <= set(rviz_topics())
     (points,) = (
         each
         for each in rviz_layout()["Visualization Manager"]["Displays"]
@@ -185,7 +185,12 @@ def test_foxglove_has_a_place_for_every_panel_and_a_panel_for_every_place() -> N
         return [part] if isinstance(part, str) else places(part["first"]) + places(part["second"])
 
     assert sorted(places(layout["layout"])) == sorted(layout["configById"])
-    assert {"/ditta/overlay", "/ditta/state", "/diagnostics"} <= set(foxglove_topics())
+    assert {"/ditta/overlay", "/ditta/colored", "/ditta/state", "/diagnostics"} <= set(foxglove_topics())
+
+
+def test_no_layout_shows_class_ids_as_brightness() -> None:
+    """Which are black to the eye: the ids of a dozen classes are the darkest dozen of 256 greys."""
+    assert "/ditta/semantic" not in {**rviz_topics(), **foxglove_topics()}
 
 
 def script_of_foxglove() -> tuple[set[str], set[str]]:

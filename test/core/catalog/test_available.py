@@ -24,7 +24,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pretends that packages are installed, by name with their version, and all others not."""
 
     def pretend(**versions: str) -> None:
-        here = {"sam2", "hydra", "iopath", "transformers"}
+        here = {"sam2", "hydra", "iopath", "onnx", "transformers"}
         monkeypatch.setattr(util, "find_spec", lambda name: object() if name in here & set(versions) else None)
         monkeypatch.setattr(module, "distribution_version", lambda name: versions.get(name, "unknown"))
 
@@ -81,6 +81,7 @@ def test_missing_packages(packages: Callable[..., None]) -> None:
     for name in ("hf:FOLDER or hf:ID", "ditta:FILE", "object_vote:sam2_transformers"):
         assert problems[name].reason == "the package transformers is not installed"
         assert problems[name].command == "pip install 'transformers>=4.57'"
+    assert problems["onnx:FILE"].command == "pip install 'onnx>=1.17'"
     assert problems["object_vote:sam2"].reason == "the package sam2 is not installed"
     assert "pip install" in problems["object_vote:sam2"].command
     assert "camvid" not in problems and "flow" not in problems and "object_vote:flow" not in problems
@@ -123,7 +124,7 @@ def test_torchvision_for_cuda_beside_torch_for_cpu(
 
 
 def test_missing_weights(packages: Callable[..., None]) -> None:
-    packages(transformers="5.23.0", sam2="1.1.0", hydra="1.3.2", iopath="0.1.10")
+    packages(transformers="5.23.0", sam2="1.1.0", hydra="1.3.2", iopath="0.1.10", onnx="1.23.2")
     problems = {option.name: option.problem for option in [*models([]), *teachers([])] if option.problem is not None}
     starts = {
         "espnetv2:FILE": "curl -LO https://",
@@ -131,6 +132,7 @@ def test_missing_weights(packages: Callable[..., None]) -> None:
         "hf:FOLDER or hf:ID": "hf download nvidia/",
         "adapted:FILE": "ditta adapt DRIVE",
         "ditta:FILE": "",
+        "onnx:FILE": "ditta models check",
         "object_vote:sam2": "curl -LO https://",
         "object_vote:sam2_transformers": "hf download facebook/",
     }

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ditta_core.inference import labelling
-from ditta_core.inference.labelling import label_frame, largest
+from ditta_core.inference.labelling import label_frame, largest, take_labels
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
+from ditta_core.types import Segmentation
 
 
 def dense(maps: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:
@@ -66,3 +67,19 @@ def test_the_labels_of_a_frame() -> None:
     same_ids, same_confidence = label_frame(model, torch.from_numpy(expected.numpy())[None], size)
     np.testing.assert_array_equal(same_ids, model.class_map.label_image(winner))
     assert np.abs(same_confidence.astype(int) - confidence).max() <= 1
+
+
+@pytest.mark.parametrize(("dtype", "unlabelled"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_pixels_that_are_to_have_no_class(dtype: type, unlabelled: int) -> None:
+    ids = np.array([[0, 1, 2, unlabelled, 3]], dtype)
+    confidence = np.array([[127, 128, 255, 200, 255]], np.uint8)
+    ignored = np.array([[False, False, False, False, True]])
+    segmentation = Segmentation(ids.copy(), confidence.copy(), generation=0)
+    take_labels(segmentation, unlabelled, 0.0, None)
+    assert segmentation.class_ids.tolist() == ids.tolist()
+    assert segmentation.confidence.tolist() == [[127, 128, 255, 0, 255]]
+    take_labels(segmentation, unlabelled, 0.5, ignored)
+    assert segmentation.class_ids.tolist() == [[unlabelled, 1, 2, unlabelled, unlabelled]]
+    assert segmentation.confidence.tolist() == [[0, 128, 255, 0, 0]]
+    take_labels(segmentation, unlabelled, 1.0, None)
+    assert segmentation.class_ids.tolist() == [[unlabelled, unlabelled, 2, unlabelled, unlabelled]]

@@ -103,7 +103,7 @@ for generation in range(12):
 
 def test_openvino_tells_nobody() -> None:
     program = (
-        "import sys; from ditta_core.inference.openvino_network import import_openvino; import_openvino(); "
+        "import sys; from ditta_core.segmentation.openvino_runtime import import_openvino; import_openvino(); "
         "from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -116,7 +116,7 @@ def test_fixed_sizes_are_known(loaded: Loaded) -> None:
     assert model.input_size((360, 640), 320) == architecture.size
     images = np.zeros((1, 40, 60, 3), np.uint8)
     assert model.preprocess(images, architecture.size, torch.device("cpu")).shape == (1, 3, *architecture.size)
-    with pytest.raises(ValueError, match="the only one that the position embeddings of this model admit"):
+    with pytest.raises(ValueError, match="the only one that this model admits"):
         model.preprocess(images, (32, 64), torch.device("cpu"))
 
 

@@ -9,14 +9,14 @@ import pytest
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from ros_harness import LATCHED, RELIABLE, wait_until
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from ditta_core.classes import ClassList
 from ditta_core.types import Frame, Segmentation, State
 from ditta_ros.camera.outputs import CameraOutputs
 from ditta_ros.camera.topics import CameraTopics
-from ditta_ros.messages.images import label_image, rgb_image
+from ditta_ros.messages.images import label_image, labels_of_compressed, rgb_image
 from ditta_ros.messages.state import StreamState
 from ditta_ros.process.executor import BackgroundExecutor
 
@@ -71,6 +71,26 @@ def test_masks_go_out_under_the_header_of_the_image(listener: Listener) -> None:
     assert masks[0].header == confidences[0].header == header(7)
     np.testing.assert_array_equal(label_image(masks[0]), LABELS)
     np.testing.assert_array_equal(label_image(confidences[0]), SEGMENTATION.confidence)
+
+
+def test_colours_and_png_go_out_with_every_mask_to_those_who_listen(listener: Listener) -> None:
+    listener.outputs.publish_masks(SEGMENTATION, header(6))  # nobody listens yet
+    colored = listener.listen(Image, "colored")
+    compressed = listener.listen(CompressedImage, "semantic/compressed")
+    for number in range(7, 12):
+        listener.outputs.publish_masks(SEGMENTATION, header(number))
+    wait_until(lambda: len(colored) == len(compressed) == 5, "all colours and all PNG images")
+    for received in (colored, compressed):
+        assert [message.header for message in received] == [header(number) for number in range(7, 12)]
+
+    assert (colored[0].encoding, colored[0].height, colored[0].width) == ("rgb8", 4, 6)
+    pixels = rgb_image(colored[0])
+    for class_id, color in enumerate(CLASSES.colors):
+        assert (pixels[class_id == LABELS] == color).all()
+    assert (pixels[LABELS == 255] == 0).all()
+
+    assert compressed[0].format == "mono8; png compressed "
+    np.testing.assert_array_equal(labels_of_compressed(compressed[0]), LABELS)
 
 
 def test_overlays_come_at_their_rate_to_those_who_listen(listener: Listener) -> None:

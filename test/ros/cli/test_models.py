@@ -106,6 +106,48 @@ def test_a_model_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "drivable: road" in capsys.readouterr().out
 
 
+def colour_map(table: str) -> dict[tuple[int, ...], int]:
+    """Labels by colour, as ``SemanticLabel2Color`` of Kimera-Semantics reads them: numbers by atoi, later rows win."""
+
+    def atoi(text: str) -> int:
+        return int(text) if text.isdigit() else 0
+
+    rows = [line.split(",") for line in table.splitlines()]
+    assert {len(row) for row in rows} == {6}
+    return {tuple(map(atoi, row[1:5])): atoi(row[5]) for row in rows}
+
+
+def test_the_colour_table_of_kimera(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classes", "camvid", "--classes", "[road, {'a, b': [car, pole]}, sky]", "--csv") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("name,red,green,blue,alpha,id\n") and not captured.err
+    classes = ClassList.parse("[road, {'a, b': [car, pole]}, sky]")
+    labels = colour_map(captured.out)
+    assert labels[0, 0, 0, 255] == 0, "unlabelled, which Kimera maps as unknown"
+    for class_id, color in enumerate(classes.colors):
+        assert labels[(*color, 255)] == class_id + 1
+
+
+def test_colours_that_tell_no_classes_apart_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    grey = "color: [9, 9, 9]"
+    file.write_text(f"[{{name: road, {grey}}}, {{name: car, {grey}}}, {{name: sky, color: [0, 0, 0]}}]")
+    assert run("classes", "--classes", str(file), "--csv") == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 5
+    assert "unlabelled, sky have one colour" in captured.err and "road, car have one colour" in captured.err
+
+
+def test_the_classes_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classes", "street") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["0", "#804080", "road"] and len(lines) == 19
+    assert run("--json", "classes", "street") == 0
+    assert json.loads(capsys.readouterr().out)[0] == {"id": 0, "name": "road", "color": [128, 64, 128]}
+    assert run("classes", "espnetv2:absent.pth") == 2
+    assert capsys.readouterr().err.startswith("ditta models classes: expected a weight file")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
