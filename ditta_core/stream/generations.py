@@ -63,6 +63,16 @@ class GenerationStore:
         """The one with the highest number, the last added of equals; None where the store is empty."""
         return max(reversed(self._generations), key=lambda generation: generation.number, default=None)
 
+    def to_restore(self) -> Generation:
+        """The newest; a ValueError with the reasons where the store is empty."""
+        newest = self.newest
+        if newest is None:
+            raise ValueError(
+                "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
+                "(remembered_scenes 0)"
+            )
+        return newest
+
     def resize(self, capacity: int) -> None:
         """Keep as many from now on; ValueError where that is negative."""
         if capacity < 0:

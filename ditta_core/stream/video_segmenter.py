@@ -143,7 +143,7 @@ class VideoSegmenter:
             self._maybe_update(frame)
             # The scene is watched on the camera's own image: what sets the thresholds there is the change of the light
             # itself, and a cut has to be known before anything of the last shot is averaged into this frame.
-            start, input_size = time.perf_counter(), self._input_size(frame)
+            start, input_size = time.perf_counter(), self._sizes.serving(frame.size, self._config, self._generation)
             seen = self._restorer(frame) if self._config.inference.restoration else frame
             segmentation = self._serving.segment(seen, input_size, self._status.generation)
             self._sizes.times.add(time.perf_counter() - start, input_size, self._serving.runtime)
@@ -176,12 +176,7 @@ class VideoSegmenter:
         Raises:
             ValueError: None is kept.
         """
-        generation = self._store.newest
-        if generation is None:
-            raise ValueError(
-                "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
-                "(remembered_scenes 0)"
-            )
+        generation = self._store.to_restore()
         self._requests.put("restore", lambda: self._restore(generation, "restored"))
 
     def reset(self) -> None:
@@ -222,10 +217,6 @@ class VideoSegmenter:
     def _interrupt(self, cancel: bool) -> None:
         if self._status.state is State.COLLECTING or (cancel and self._status.state is State.ADAPTING):
             self._abort_warmup("warm-up given up: it was stopped")
-
-    def _input_size(self, frame: Frame) -> tuple[int, int]:
-        """Network input (height, width) for a frame."""
-        return self._sizes.serving(frame.size, self._config, self._generation)
 
     # --- does this frame follow the last one? ------------------------------------------------------------------------
 
