@@ -196,7 +196,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     base = load_model(model_source(Cell("city", "0006R0", 0, 1, 10, "clean"), shared))
-    config = OfflineConfig(steps=options.steps, guarded=False, **options.set)
+    config = OfflineConfig(steps=options.steps, guarded=False, deployed_share=1.0, **options.set)
     noted: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     frames: dict[int, DriveFrames] = {}
     read = ""

@@ -332,13 +332,14 @@ class _Adaptation:
     @torch.no_grad()
     def _deploy(self) -> OfflineResult:
         config = self.config
+        share = self.recipe.deployed_share if config.deployed_share is None else config.deployed_share
         after = {name: value.clone() for name, value in self.model.state_dict().items()}
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
-                value.copy_(self.before[name].lerp(after[name], config.deployed_share))
-        trained = bool(self.position.step) and config.deployed_share > 0
+                value.copy_(self.before[name].lerp(after[name], share))
+        trained = bool(self.position.step) and share > 0
         refused, check = self._check() if trained and self.drive.held_out else ("", None)
-        deployed, reason = config.deployed_share if trained else 0.0, self.diverged or "adapted"
+        deployed, reason = share if trained else 0.0, self.diverged or "adapted"
         if refused:
             self.model.load_state_dict(self.before)
             deployed = 0.0

@@ -14,6 +14,7 @@ class SourceOnly(Recipe):
 
     needs_source = True
     recolours = False
+    deployed_share = 1.0
 
     def loss(self, batch: Batch) -> Losses:
         return {"source": self.supervised(batch)}

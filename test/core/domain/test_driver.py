@@ -20,7 +20,7 @@ from ditta_core.domain.recipes.self_training import SelfTraining
 from ditta_core.domain.training_state import TrainingStateError
 
 SIZE = (96, 128)
-CONFIG = OfflineConfig(steps=6, window=(48, 64), learning_rate=1e-3, guarded=False)
+CONFIG = OfflineConfig(steps=6, window=(48, 64), learning_rate=1e-3, guarded=False, deployed_share=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ class Collapsing(Recipe):
 
 
 def test_a_collapse_is_refused(drive: DriveFrames) -> None:
-    config = OfflineConfig(steps=30, window=(48, 64), learning_rate=0.05)
+    config = OfflineConfig(steps=30, window=(48, 64), learning_rate=0.05, deployed_share=1.0)
     result = adapt_offline(ColourModel(), Collapsing, drive, config)
     assert result.report.refused and result.report.deployed_share == 0
     assert "with 30% of the drives' statistics, is what is written" in result.report.reason
@@ -175,7 +175,7 @@ def test_self_training_repairs_a_damaged_classifier(drive: DriveFrames) -> None:
     """Learned from nothing but the drive: a mechanism that goes the wrong way would show."""
     target = PanningDrive(20, noise=10)
     model = ColourModel()
-    config = OfflineConfig(steps=120, window=(64, 64), learning_rate=3e-3, guarded=False)
+    config = OfflineConfig(steps=120, window=(64, 64), learning_rate=3e-3, guarded=False, deployed_share=1.0)
     before = accuracy(model, target)
     after = accuracy(adapted(model, adapt_offline(model, RECIPES["vst"], drive, config)), target)
     assert after > before + 0.01
