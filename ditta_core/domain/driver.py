@@ -36,7 +36,8 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.dense_flow import SMALLEST_LINK
 
 LIMITS = Limits(sure=0.9, contradicted=0.05)
-"""What a model that was trained on drives may contradict of itself before, on frames that were kept out."""
+"""What a model that was trained on drives may contradict of itself before, on frames that were kept out; how much of it
+is the recipe's to say."""
 LARGEST_GRADIENT = 10.0
 """Norm that gradients are clipped to: a rare window of one odd class must not undo a hundred steps."""
 PARTS = 50
@@ -384,7 +385,7 @@ class _Adaptation:
         self.model.load_state_dict(self.before)
         before = self._held_out_probabilities()
         self.model.load_state_dict(trained)
-        check = DecoderCheck.of(before, after, LIMITS)
+        check = DecoderCheck.of(before, after, replace(LIMITS, contradicted=self.recipe.most_contradicted))
         objection = check.objection if self.config.guarded else ""
         if not objection:
             try:
