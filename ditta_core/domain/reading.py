@@ -19,7 +19,7 @@ STRETCH = 12
 """Frames of a stretch where not all frames are taken: labels gathered along time need neighbours on either side."""
 LARGEST_GAP = 3.0
 """Time between two frames of a stretch, as a multiple of the median of its drive."""
-STILL = 1.0
+STILL = 0.5
 """Mean difference in grey levels, at an eighth of the size, below which a frame shows what the last one showed."""
 HELD_OUT, HELD_OUT_SHARE = 20, 0.1
 """Largest number of frames that are kept out of the training, for the guard and the pictures, and as a share of all."""
