@@ -86,8 +86,9 @@ class URShared(UR):
     fresh_heads = False
 
 
+SOURCE_FREE = {name: recipe for name, recipe in RECIPES.items() if not recipe.needs_source}
 METHODS: Mapping[str, type[Recipe]] = {
-    **{name: recipe for name, recipe in RECIPES.items() if not recipe.needs_source},
+    **SOURCE_FREE,
     "ur_shared_heads": URShared,
     "ur_no_dropout": without(UR, "dropout"),
     "ur_no_entropy": without(UR, "entropy"),
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--drives", default="0006R0", metavar="A,B")
     parser.add_argument("--images", default=",".join(IMAGES), metavar="A,B")
-    parser.add_argument("--methods", default=",".join((SOURCE, STATISTICS, *RECIPES)), metavar="A,B")
+    parser.add_argument("--methods", default=",".join((SOURCE, STATISTICS, *SOURCE_FREE)), metavar="A,B")
     parser.add_argument("--out", type=Path, default=RESULTS / "domain_study.json")
     parser.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="other settings of OfflineConfig")
     options = parser.parse_args()

@@ -108,8 +108,15 @@ def measure(source: Part, drive: Part, test: Part, method: str, config: OfflineC
         state = model.state_dict()
         for name, value in result.tensors.items():
             state[name].copy_(torch.from_numpy(value))
-    losses = dict(result.report.losses[-1][1]) if result.report.losses else {}
-    return {"miou": score(model, test), "seconds": seconds, "steps": result.report.steps, "losses": losses}
+    report = result.report
+    return {
+        "miou": score(model, test),
+        "seconds": seconds,
+        "steps": report.steps,
+        "contradicted": report.contradicted,
+        "entropy_ratio": report.entropy_ratio,
+        "losses": dict(report.losses[-1][1]) if report.losses else {},
+    }
 
 
 def markdown(noted: Mapping[str, Any]) -> str:

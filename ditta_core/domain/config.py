@@ -30,8 +30,8 @@ class OfflineConfig:
         rounds: Number of times that pseudo-labels are made; None for the recipe's own.
         stronger_view: Whether pseudo-labels come from the best input size and the mirrored image instead of the plain
             network input.
-        deployed_share: Position of the deployed weights between those before (0) and after (1) the training; half
-            of the way was worth more than all of it for every recipe, see docs/adapt.md.
+        deployed_share: Position of the deployed weights between those before (0) and after (1) the training; None for
+            the recipe's own, which is half of the way without a source (docs/adapt.md) and all of it with one.
         guarded: Whether an adaptation that contradicts the model on frames kept out of it is refused.
         most_frames: Largest number of frames that are taken of all drives, in continuous stretches.
         published: Whether faults of the published code that can matter are kept: see the recipes that name it.
@@ -54,7 +54,7 @@ class OfflineConfig:
     portion_step: float = 0.1
     rounds: int | None = None
     stronger_view: bool = False
-    deployed_share: float = 0.5
+    deployed_share: float | None = None
     guarded: bool = True
     most_frames: int = 300
     published: bool = False
@@ -73,7 +73,7 @@ class OfflineConfig:
         if self.train not in TRAINED:
             raise ValueError(f"expected one of {list(TRAINED)} to train, but got {self.train!r}")
         for name in ("statistics_share", "portion", "portion_step", "deployed_share"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")
         if min(self.window) < 1 or not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f"expected a window with pixels and growing scales, but got {self.window}, {self.scales}")

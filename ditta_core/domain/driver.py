@@ -36,7 +36,8 @@ from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.dense_flow import SMALLEST_LINK
 
 LIMITS = Limits(sure=0.9, contradicted=0.05)
-"""What a model that was trained on drives may contradict of itself before, on frames that were kept out."""
+"""What a model that was trained on drives may contradict of itself before, on frames that were kept out; how much of it
+is the recipe's to say."""
 LARGEST_GRADIENT = 10.0
 """Norm that gradients are clipped to: a rare window of one odd class must not undo a hundred steps."""
 PARTS = 50
@@ -332,13 +333,14 @@ class _Adaptation:
     @torch.no_grad()
     def _deploy(self) -> OfflineResult:
         config = self.config
+        share = self.recipe.deployed_share if config.deployed_share is None else config.deployed_share
         after = {name: value.clone() for name, value in self.model.state_dict().items()}
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
-                value.copy_(self.before[name].lerp(after[name], config.deployed_share))
-        trained = bool(self.position.step) and config.deployed_share > 0
+                value.copy_(self.before[name].lerp(after[name], share))
+        trained = bool(self.position.step) and share > 0
         refused, check = self._check() if trained and self.drive.held_out else ("", None)
-        deployed, reason = config.deployed_share if trained else 0.0, self.diverged or "adapted"
+        deployed, reason = share if trained else 0.0, self.diverged or "adapted"
         if refused:
             self.model.load_state_dict(self.before)
             deployed = 0.0
@@ -383,7 +385,7 @@ class _Adaptation:
         self.model.load_state_dict(self.before)
         before = self._held_out_probabilities()
         self.model.load_state_dict(trained)
-        check = DecoderCheck.of(before, after, LIMITS)
+        check = DecoderCheck.of(before, after, replace(LIMITS, contradicted=self.recipe.most_contradicted))
         objection = check.objection if self.config.guarded else ""
         if not objection:
             try:

@@ -120,6 +120,8 @@ class Recipe(nn.Module, ABC):
         recolours: Whether the student's images are to be seen in another light.
         stronger_view: Whether labels come from the best size of the network input in any case, see
             :attr:`OfflineConfig.stronger_view`.
+        deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`.
+        most_contradicted: Share of the pixels that the model was sure of, 0..1, that may get another class.
     """
 
     needs_source: ClassVar[bool] = False
@@ -127,6 +129,8 @@ class Recipe(nn.Module, ABC):
     rounds: ClassVar[int] = 1
     recolours: ClassVar[bool] = True
     stronger_view: ClassVar[bool] = False
+    deployed_share: ClassVar[float] = 0.5
+    most_contradicted: ClassVar[float] = 0.05
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ class SourceOnly(Recipe):
 
     needs_source = True
     recolours = False
+    deployed_share = 1.0
+    most_contradicted = 0.25  # true labels may put right what the model was sure of
 
     def loss(self, batch: Batch) -> Losses:
         return {"source": self.supervised(batch)}

@@ -115,6 +115,16 @@ def test_what_the_source_teaches_is_learned(name: str, drive: DriveFrames, sourc
     assert accuracy(model, target) > 0.85
 
 
+def test_what_the_source_puts_right_is_deployed_whole_and_not_refused(source: DriveFrames) -> None:
+    """True labels may change more of what the model was sure of than its own may."""
+    drive = read_drives([PanningDrive(20)], SIZE, 100)
+    config = OfflineConfig(steps=5, window=(64, 64))
+    result = adapt_offline(ColourModel(), RECIPES["source_only"], drive, config, source)
+    assert not result.report.refused and result.report.deployed_share == 1
+    assert RECIPES["source_only"].most_contradicted > RECIPES["ur"].most_contradicted
+    assert RECIPES["ur"].deployed_share == 0.5
+
+
 def test_a_target_that_nothing_can_be_followed_in_is_learned_frame_by_frame(source: DriveFrames) -> None:
     """Stills: every frame is of another place."""
     stills = [PanningDrive(1, seed=seed) for seed in range(10, 24)]
