@@ -181,14 +181,15 @@ def measure(
 
 
 def markdown(noted: Mapping[str, Any]) -> str:
-    """The table: methods by drive and image, and the mean difference from the statistics alone."""
+    """The table: methods by drive and image, half of the training deployed, and differences from the statistics alone."""
     cells = sorted({key.rpartition(" ")[0].rpartition(" ")[0] for key in noted})
     methods = list(dict.fromkeys(key.split(" ")[2] for key in noted))
     lines = [f"| | {' | '.join(cells)} | mean against statistics | worst |", "|---" * (len(cells) + 3) + "|"]
     for method in methods:
         scores = []
         for cell in cells:
-            values = [row["miou"] for key, row in noted.items() if key.startswith(f"{cell} {method} ")]
+            rows = [row for key, row in noted.items() if key.startswith(f"{cell} {method} ")]
+            values = [row.get("miou_half_deployed") or row["miou"] for row in rows]
             scores.append(float(np.mean(values)) if values else None)
         base = [noted.get(f"{cell} {STATISTICS} 0", {}).get("miou") for cell in cells]
         gains = [one - other for one, other in zip(scores, base, strict=True) if one is not None and other is not None]
