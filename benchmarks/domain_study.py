@@ -181,7 +181,7 @@ def measure(
 
 
 def markdown(noted: Mapping[str, Any]) -> str:
-    """The table: methods by drive and image, half of the training deployed, and differences from the statistics alone."""
+    """The table: methods by drive and image, half of the training deployed, against the statistics alone."""
     cells = sorted({key.rpartition(" ")[0].rpartition(" ")[0] for key in noted})
     methods = list(dict.fromkeys(key.split(" ")[2] for key in noted))
     lines = [f"| | {' | '.join(cells)} | mean against statistics | worst |", "|---" * (len(cells) + 3) + "|"]
