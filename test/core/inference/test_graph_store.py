@@ -248,12 +248,12 @@ def test_the_size_used_last_is_compiled_before_the_first_frame(tmp_path: Path, b
     network = first.network(base, False)
     first.prepare(base, settings)
     assert first.wait(10) and network.compiled is None, "no size is known yet"
-    assert network(frame(base)) is None and first.wait(60) and network(frame(base)) is not None
+    assert network(frame(base)) is None and first.wait(100) and network(frame(base)) is not None
 
     again = Compiler(FLOAT32, GraphStore(tmp_path))
     network = again.network(base, False)
     again.prepare(base, settings)
-    assert again.wait(60)
+    assert again.wait(100)
     output = network(frame(base))
     assert output is not None, "the first frame"
     with torch.no_grad():
@@ -270,7 +270,7 @@ def test_the_size_of_the_settings_is_compiled_before_the_first_frame(base: Tempo
     compiler = Compiler(FLOAT32)
     network = compiler.network(base, False)
     compiler.prepare(base, InferenceConfig(input_size=(64, 96)))
-    assert compiler.wait(60) and network(frame(base)) is not None
+    assert compiler.wait(100) and network(frame(base)) is not None
 
 
 def test_a_graph_of_another_network_is_found_out_by_the_first_frame(tmp_path: Path, base: TemporalSegmenter) -> None:
@@ -285,7 +285,7 @@ def test_a_graph_of_another_network_is_found_out_by_the_first_frame(tmp_path: Pa
     )
     network = compiler.network(base, False)
     compiler.prepare(base, InferenceConfig(long_side=96))
-    assert compiler.wait(60) and network.compiled is not None
+    assert compiler.wait(100) and network.compiled is not None
     assert network(frame(base)) is None, "eager torch answers"
-    assert compiler.wait(60)
+    assert compiler.wait(100)
     assert network(frame(base)) is not None and network.status.runtime == "openvino"

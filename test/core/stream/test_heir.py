@@ -19,6 +19,8 @@ from ditta_core.types import Frame, Segmentation, State
 if find_spec("openvino") is None:
     pytest.skip("needs openvino", allow_module_level=True)
 
+pytestmark = pytest.mark.timeout(300)  # it compiles, which takes a busy machine its time
+
 FRAMES = moving_square(12, side=8, pan=3).clip
 
 
@@ -36,7 +38,7 @@ class Waiting:
         self.pushed = 0
         self.push()
         assert self.stream.status.collected == 0, "the clip waits for the compiled network"
-        assert self.compiler.wait(60)
+        assert self.compiler.wait(100)
         self.push()
         self.compiler.submit(self.gate.wait)  # type: ignore[arg-type]
         self.push()
@@ -62,7 +64,7 @@ def test_the_model_before_serves_on_until_the_next_one_is_compiled(waiting: Wait
         assert waiting.stream.status.state is State.ADAPTING and segmentation.generation == 0
         assert "network" in segmentation.latency_ms, "by its compiled network"
     waiting.gate.set()
-    assert waiting.compiler.wait(60)
+    assert waiting.compiler.wait(100)
     segmentation = waiting.push()
     assert waiting.stream.status.state is State.ADAPTED and segmentation.generation == 1
     assert "network" in segmentation.latency_ms, "so is the first frame of the next one"
@@ -72,7 +74,7 @@ def test_whoever_asks_for_another_model_meanwhile_gets_that(waiting: Waiting) ->
     waiting.stream.reset()
     waiting.push()
     waiting.gate.set()
-    assert waiting.compiler.wait(60)
+    assert waiting.compiler.wait(100)
     assert waiting.push().generation == 0 and waiting.stream.status.state is State.BASE
 
 
