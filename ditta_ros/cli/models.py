@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_core.classes import ClassList, Color
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TeacherConfig
-from ditta_ros.messages.classes import classes_json
 
 if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
     from ditta_core.catalog.checkpoints import IdentifiedCheckpoint, ModelTrial, TeacherTrial
+    from ditta_core.classes import ClassList, Color
 
 MODEL_KINDS = (*PACKAGED, "espnetv2", "dicenet", "hf", "ditta", "onnx", "adapted")
 """What the name of a model begins with, as opposed to a path."""
@@ -102,6 +101,7 @@ def run_classes_command(options: argparse.Namespace) -> int:
         Exit code: 0 for success, 2 for a model or classes that cannot be used.
     """
     from ditta_core.segmentation.registry import load_model  # imports torch
+    from ditta_ros.messages.classes import classes_json
 
     try:
         source = ModelSource(options.model, options.classes, allow_download=options.allow_download)
