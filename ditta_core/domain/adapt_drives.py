@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class DrivesJob:
         config: Settings of the driver.
         input_size: Network input (height, width) that the model will serve at; None for ``long_side``.
         long_side: Longest side of it in pixels; 0 for the images' own.
+        restoration: Whether noise and darkness are taken out of the images first, as the node does where it is not told
+            otherwise: a model learns what it will serve on.
     """
 
     model: ModelSource
@@ -48,6 +51,7 @@ class DrivesJob:
     config: OfflineConfig = field(default_factory=OfflineConfig)
     input_size: tuple[int, int] | None = None
     long_side: int = DEFAULT_LONG_SIDE
+    restoration: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ def adapt_to_drives(
             f"expected labelled drives for {job.method}, but got none; give --source, or take another method"
         )
     with joined_group(job.config.batch) as processes:
+        if processes.size > 1 and job.model.device == "cuda":  # a GPU for each process of a machine
+            job = replace(job, model=replace(job.model, device=f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
         model = load_model(job.model)
         first = next(drive for drive in drives if len(drive)).image(0)
         image_size = first.shape[0], first.shape[1]
@@ -112,7 +118,9 @@ def adapt_to_drives(
         stored = None
         if job.config.stronger_view or recipe.stronger_view:
             stored = _stronger_size(model, drives, image_size, input_size)
-        drive = read_drives(drives, input_size, job.config.most_frames, stored, progress=reading)
+        drive = read_drives(
+            drives, input_size, job.config.most_frames, stored, restored=job.restoration, progress=reading
+        )
         labelled = None
         if source:
             labelled = read_drives(source, input_size, job.config.most_frames, classes=model.classes, progress=reading)

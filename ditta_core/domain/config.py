@@ -28,10 +28,9 @@ class OfflineConfig:
         portion: Share of every class's pixels, 0..1, that gets a pseudo-label in the first round.
         portion_step: What every further round adds to it.
         rounds: Number of times that pseudo-labels are made; None for the recipe's own.
-        stronger_view: Whether pseudo-labels come from the best input size and the mirrored image instead of the plain
-            network input.
+        stronger_view: Whether pseudo-labels come from the best input size instead of that of the network input.
         deployed_share: Position of the deployed weights between those before (0) and after (1) the training; None for
-            the recipe's own, which is half of the way without a source (docs/adapt.md) and all of it with one.
+            the recipe's own, see docs/adapt.md for what half of the way is worth.
         guarded: Whether an adaptation that contradicts the model on frames kept out of it is refused.
         most_frames: Largest number of frames that are taken of all drives, in continuous stretches.
         published: Whether faults of the published code that can matter are kept: see the recipes that name it.

@@ -13,7 +13,8 @@ from ditta_core.classes import ClassList, comparable
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.domain.frames import DriveFrames, resize_image
 from ditta_core.domain.windows import STRIDE
-from ditta_core.types import UNLABELLED
+from ditta_core.inference.restoration import ImageRestorer
+from ditta_core.types import UNLABELLED, Frame
 
 STRETCH = 12
 """Frames of a stretch where not all frames are taken: labels gathered along time need neighbours on either side."""
@@ -45,6 +46,7 @@ def read_drives(
     stored_size: tuple[int, int] | None = None,
     classes: ClassList | None = None,
     fewest: int = FEWEST,
+    restored: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> DriveFrames:
     """Read frames of drives: all, or as many as are asked for and fit into memory.
@@ -59,6 +61,7 @@ def read_drives(
         classes: Classes of the labels, for a labelled source, whose drives have some of them by name; its frames
             without labels are left out, and none is held out. None for targets.
         fewest: Number of frames below which there are too few.
+        restored: Whether noise and darkness are taken out of the images first, as the node does before its network.
         progress: told after every frame how many of how many were read.
 
     Raises:
@@ -74,6 +77,7 @@ def read_drives(
     shape: tuple[int, int] | None = None
     done = blank = 0
     for stretch in chosen:
+        restorer = ImageRestorer() if restored else None
         images: list[NDArray[np.uint8]] = []
         last: NDArray[np.float32] | None = None
         for drive, index in stretch:
@@ -86,6 +90,8 @@ def read_drives(
             blank += not shown
             if not shown or (classes is not None and truth is None):
                 continue
+            if restorer is not None:
+                image = restorer(Frame(image, drives[drive].stamp(index))).image
             stored = resize_image(image, stored_size)
             small = _small(stored)
             if last is not None and classes is None and float(np.abs(small - last).mean()) < STILL:

@@ -122,7 +122,7 @@ def _job(options: argparse.Namespace) -> DrivesJob:
     )
     model = ModelSource(options.model, options.classes, options.device, options.allow_download, options.allow_pickle)
     input_size = None if options.input_size is None else (options.input_size[1], options.input_size[0])
-    return DrivesJob(model, options.method, config, input_size, options.long_side)
+    return DrivesJob(model, options.method, config, input_size, options.long_side, not options.no_restoration)
 
 
 def _tell(options: argparse.Namespace, adapted: AdaptedDrives) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import SequenceView
 from ditta_core.domain.reading import STRETCH, DrivesError, choose_stretches, read_drives
+from ditta_core.inference.restoration import ImageRestorer
 
 SIZE = (96, 128)
 
@@ -106,3 +107,13 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     read_drives([PanningDrive(9)], SIZE, 100, progress=lambda done, of: told.append((done, of)))
     assert told == [(done, 9) for done in range(1, 10)]
+
+
+def test_restored_frames_are_those_that_the_node_serves_on() -> None:
+    noisy = PanningDrive(10, noise=30, step=4)
+    frames = read_drives([noisy], SIZE, 100, restored=True)
+    restorer = ImageRestorer()
+    for index in range(len(frames)):
+        expected = restorer(noisy.frame(index)).image
+        np.testing.assert_array_equal(frames.image(index), expected)
+        assert (expected != noisy.image(index)).any()
