@@ -223,7 +223,7 @@ def main() -> None:
     frames: dict[int, DriveFrames] = {}
     read = ""
     for drive, image, method, seed in runs(options):
-        key = f"{drive} {image} {method} {seed}"
+        key = f"{drive} {image}{'+restored' * options.restored} {method} {seed}"
         if key in noted:
             continue
         if read != f"{drive} {image}":

@@ -27,9 +27,10 @@ ANCHORS = 64
 
 
 class VST(SelfTraining):
-    """Self-training with labels that the frames around agree on, gathered along optical flow, in two rounds."""
+    """Self-training with labels that the frames around agree on, gathered along optical flow.
 
-    rounds = 2
+    In one round, as a second one was not worth it for other recipes: docs/adapt.md.
+    """
 
     def label(self, drive: DriveFrames, number: int) -> PseudoLabels | None:
         portion = min(self.config.portion + number * self.config.portion_step, 1.0)
