@@ -29,7 +29,7 @@ from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
 from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.network_input import StreamInputSize
-from ditta_core.stream.requests import PendingRequests
+from ditta_core.stream.requests import Requests
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
@@ -85,8 +85,7 @@ class VideoSegmenter:
         self._compiler = compiler
         self._ignore_mask = ignore_mask or IgnoreMask()
         self._lock = threading.Lock()
-        self._requests = PendingRequests()
-        self._request = self._requests.ask
+        self._requests = Requests()
         self._restorer = ImageRestorer()
         self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
         self._store = GenerationStore(config.remembered_scenes, generations)
@@ -166,7 +165,7 @@ class VideoSegmenter:
 
     def request_adaptation(self) -> None:
         """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
-        self._request("adapt", self._begin_warmup)
+        self._requests.put("adapt", self._begin_warmup)
 
     def request_restore(self) -> None:
         """Serve the newest of the generations that are kept.
@@ -180,15 +179,15 @@ class VideoSegmenter:
                 "expected a generation to restore, but got none: nothing was adapted yet, or nothing is kept "
                 "(remembered_scenes 0)"
             )
-        self._request("restore", lambda: self._restore(generation, "restored"))
+        self._requests.put("restore", lambda: self._restore(generation, "restored"))
 
     def reset(self) -> None:
         """Go back to the base model until an adaptation is requested or the stream starts over."""
-        self._request("reset", lambda: self._return_to_base("base model, not adapted"))
+        self._requests.put("reset", lambda: self._return_to_base("base model, not adapted"))
 
     def reconfigure(self, config: StreamConfig, adaptation: AdaptationConfig, teacher: TeacherConfig) -> None:
         """Change the settings between two frames; an adaptation that is running goes on with its own."""
-        self._request("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
+        self._requests.put("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
         """No frames come until ``resume``: a clip that is being collected is dropped.
@@ -196,11 +195,11 @@ class VideoSegmenter:
         Args:
             cancel: Whether a running adaptation is cancelled as well.
         """
-        self._request("pause", lambda: self._interrupt(cancel))
+        self._requests.put("pause", lambda: self._interrupt(cancel))
 
     def resume(self) -> None:
         """Frames come (again): begin a warm-up if none is running or done and the settings ask for one at start."""
-        self._request("resume", self._start)
+        self._requests.put("resume", self._start)
 
     def close(self) -> None:
         """Cancel what is running and free the runner."""
