@@ -87,7 +87,8 @@ def test_the_same_seed_gives_the_same_weights(drive: DriveFrames) -> None:
 
 @pytest.mark.parametrize("name", ["ur", "stpl", "hcl"])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(name: str, drive: DriveFrames, tmp_path: Path) -> None:
-    whole = adapt_offline(ColourModel(), RECIPES[name], drive, CONFIG)
+    config = OfflineConfig(**{**vars(CONFIG), "rounds": 2})
+    whole = adapt_offline(ColourModel(), RECIPES[name], drive, config)
     file, steps = tmp_path / "state.safetensors", 0
 
     def count(told: OfflineProgress) -> None:
@@ -98,14 +99,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(name: str, drive:
         begun = steps
         with pytest.raises(Cancelled, match="the same command goes on with it"):
             adapt_offline(
-                ColourModel(), RECIPES[name], drive, CONFIG, None, file, count, lambda begun=begun: steps - begun >= 2
+                ColourModel(), RECIPES[name], drive, config, None, file, count, lambda begun=begun: steps - begun >= 2
             )
         assert file.is_file()
-    resumed = adapt_offline(ColourModel(), RECIPES[name], drive, CONFIG, None, file, count)
+    resumed = adapt_offline(ColourModel(), RECIPES[name], drive, config, None, file, count)
     assert resumed.report.steps == 6
     for key, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[key], value)
-    assert resumed.report.labelled == whole.report.labelled
+    assert len(resumed.report.labelled) == 2 and resumed.report.labelled == whole.report.labelled
 
 
 def test_a_state_of_something_else_is_refused(drive: DriveFrames, tmp_path: Path) -> None:
