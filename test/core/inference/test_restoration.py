@@ -365,7 +365,7 @@ def test_clip_and_network_see_the_restored_images(base: TemporalSegmenter, setti
     assert job.adaptation == AdaptationConfig().after_restoration(restorer.noisiness)
     assert (restorer.noisiness > 0) == (not settings)
     for mask, frame in zip(masks, seen, strict=True):
-        alone = FrameSegmenter(base, stream.config.inference, False).segment(frame, stream._input_size(frame), 0)
+        alone = FrameSegmenter(base, stream.config.inference, False).segment(frame, stream.status.input_size, 0)
         np.testing.assert_array_equal(mask.confidence, alone.confidence)
 
 
