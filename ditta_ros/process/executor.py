@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -43,6 +45,15 @@ class BackgroundExecutor:
         self._executor.add_node(node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
         self._thread.start()
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """Before Python ends, which would cut off the thread in the midst of rclpy's C++ and abort the process."""
+        if self._thread.is_alive():
+            self._stopping.set_result(None)
+            with suppress(Exception):  # whatever rclpy says of a context that is no more
+                self._executor.wake()
+            self._thread.join(STOP_SECONDS)
 
     def _spin(self) -> None:
         try:
@@ -83,6 +94,7 @@ class BackgroundExecutor:
                 return False
             self._executor.wake()
             self._thread.join(0.1)
+        atexit.unregister(self._end)
         self._executor.remove_node(self._node)
         self._executor.shutdown()
         return True

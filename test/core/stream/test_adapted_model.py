@@ -38,7 +38,7 @@ def test_the_warmup_runs_on_top_and_its_generation_is_kept(tmp_path: Path) -> No
     warm = result.state.apply(adapted)
     assert bias in {name.removeprefix("model.") for name in result.state.tensors}
     # From the adapted weights, not from those of the base: a warm-up moves a bias by much less than a quarter.
-    torch.testing.assert_close(warm.model.output_bias, adapted.model.output_bias, atol=0.12, rtol=0)
+    torch.testing.assert_close(warm.model.output_bias, adapted.model.output_bias, atol=0.2, rtol=0)
 
     path = tmp_path / "generation-0001.safetensors"
     save_generation(path, Generation(1, result.state, result.report), model_fingerprint(adapted))

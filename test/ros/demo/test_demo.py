@@ -176,8 +176,9 @@ def kill_the_node(demo: Demo) -> None:
 @pytest.mark.parametrize(
     ("arguments", "happens", "code", "message"),
     [
-        ((), interrupt, 130, "interrupted"),
-        ((), kill_the_node, 1, r"the node process ended with exit code -9; the end of .*node\.log:"),
+        # Slow enough that it has not come to its end before.
+        (("--frame-rate", "2"), interrupt, 130, "interrupted"),
+        (("--frame-rate", "2"), kill_the_node, 1, r"the node process ended with exit code -9; the end of .*node\.log:"),
         (("--timeout", "0.1"), lambda _: None, 1, r"the adaptation did not finish within 0\.1 s: the node is "),
     ],
     ids=["ctrl-c", "dead node", "time limit"],

@@ -88,7 +88,9 @@ def test_a_bag_gives_the_numbers_of_the_folder(folder: Path, bag: Path, tmp_path
 @pytest.mark.timeout(180)
 def test_the_node_in_lockstep_gives_the_numbers_of_the_bag(bag: Path, tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
-    direct, node = evaluate(tmp_path, bag, "--node", "--lockstep", "--method", "ditta", "--warmup-ratio", "20")
+    direct, node = evaluate(
+        tmp_path, bag, "--node", "--lockstep", "--eager", "--method", "ditta", "--warmup-ratio", "20"
+    )
     assert (direct["method"], node["method"]) == ("ditta", "node")
     assert node["dropped"] == 0
     assert node["latency_ms"]["p50"] > 0
