@@ -31,7 +31,7 @@ demo: $(VENV)/installed ## DiTTA on a real street video over real ROS 2; report 
 # process, so that two run beside each other; whoever is done takes over some of the other's.
 TESTS := $(RUN) -m pytest --hypothesis-profile=ci --numprocesses 2 --dist worksteal
 
-test: $(VENV)/installed ## the tests that take at most ten seconds each; five minutes on two cores
+test: $(VENV)/installed ## the tests that take at most ten seconds each; seven minutes on two cores
 	$(TESTS) -m 'not slow' $(ARGS)
 
 test-all: $(VENV)/installed ## all tests
