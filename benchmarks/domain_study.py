@@ -25,10 +25,10 @@ import torch
 from goals import ROOT
 from notes import write_notes
 from numpy.typing import NDArray
+from recorded_drives import INPUT_SIZE, drive_of, even_and_odd, score
 from scenes import Cell, model_source
 
 from ditta_core.datasets.base import SequenceView, VideoSequence
-from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import adapt_offline
 from ditta_core.domain.frames import DriveFrames
@@ -38,38 +38,14 @@ from ditta_core.domain.recipes.hcl import HCL
 from ditta_core.domain.recipes.registry import RECIPES
 from ditta_core.domain.recipes.ur import UR
 from ditta_core.domain.recipes.vst import STPL
-from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
-from ditta_core.evaluation.metrics import ConfusionMatrix
-from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import Frame
 
 RESULTS = ROOT / "benchmarks" / "results"
-INPUT_SIZE = (368, 480)
 IMAGES = ("clean", "noise:3", "low_light:3", "fog:3")
 SOURCE, STATISTICS = "source", "statistics"
-
-
-class EveryOther(SequenceView):
-    """Every other frame of a drive, beginning with the first or the second."""
-
-    def __init__(self, original: VideoSequence, indices: list[int]) -> None:
-        super().__init__(original)
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return super().image(self.indices[index])
-
-    def labels(self, index: int) -> NDArray[np.uint8] | None:
-        return super().labels(self.indices[index])
-
-    def stamp(self, index: int) -> int:
-        return super().stamp(self.indices[index])
 
 
 class Restored(SequenceView):
@@ -114,27 +90,6 @@ METHODS: Mapping[str, type[Recipe]] = {
     "hcl_no_instance": without(HCL, "instance"),
     "stpl_no_contrast": without(STPL, "contrast"),
 }
-
-
-def drive_of(shared: Path, name: str, image: str, odd: bool) -> VideoSequence:
-    """The even or the odd frames of a drive, corrupted where asked for."""
-    sequence: VideoSequence = CamVidSequence(shared / "data" / "camvid" / "train", frame_rate=1.0)
-    assert isinstance(sequence, CamVidSequence)
-    indices = [index for index, path in enumerate(sequence.image_paths) if path.stem.startswith(name)]
-    if image != "clean":
-        sequence = CorruptedSequence(sequence, Corruption.parse(image), seed=1)
-    return EveryOther(sequence, indices[int(odd) :: 2])
-
-
-@torch.inference_mode()
-def score(model: SegmentationModel, drive: VideoSequence) -> float:
-    """mIoU in percent, frame by frame."""
-    confusion = ConfusionMatrix(len(model.classes))
-    for index in range(len(drive)):
-        truth = drive.labels(index)
-        assert truth is not None
-        confusion.update(truth, segment_frame(model, drive.image(index), INPUT_SIZE)[0])
-    return 100 * float(confusion.mean_iou())
 
 
 def runs(options: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
@@ -228,13 +183,13 @@ def main() -> None:
             continue
         if read != f"{drive} {image}":
             read = f"{drive} {image}"
-            target = drive_of(shared, drive, image, odd=False)
+            target: VideoSequence = even_and_odd(drive_of(shared, drive, image))[0]
             larger = base.input_size((360, 480), 640)
             frames = {
                 place: read_drives([target], INPUT_SIZE, 300, size, restored=options.restored)
                 for place, size in enumerate((INPUT_SIZE, larger))
             }
-        test = drive_of(shared, drive, image, odd=True)
+        test: VideoSequence = even_and_odd(drive_of(shared, drive, image))[1]
         test = Restored(test) if options.restored else test
         noted[key] = measure(base, frames, test, method, replace(config, seed=config.seed + seed))
         write_notes(options.out, noted)

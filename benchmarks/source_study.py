@@ -24,23 +24,16 @@ import numpy as np
 import torch
 from goals import ROOT
 from notes import write_notes
-from numpy.typing import NDArray
+from recorded_drives import INPUT_SIZE, Part, drive_of, even_and_odd, score
 from scenes import Cell, model_source
 
-from ditta_core.datasets.base import SequenceView, VideoSequence
-from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import adapt_offline
 from ditta_core.domain.reading import read_drives
 from ditta_core.domain.recipes.registry import RECIPES
-from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
-from ditta_core.evaluation.metrics import ConfusionMatrix
-from ditta_core.inference.frame_segmenter import segment_frame
-from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 
 RESULTS = ROOT / "benchmarks" / "results"
-INPUT_SIZE = (368, 480)
 IMAGES = ("low_light:3", "fog:3", "clean")
 BASE, STATISTICS = "base", "statistics"
 PUBLISHED = "_published"
@@ -48,47 +41,6 @@ PUBLISHED = "_published"
 WITH_SOURCE = tuple(name for name, recipe in RECIPES.items() if recipe.needs_source)
 METHODS = (BASE, STATISTICS, *WITH_SOURCE, f"tps{PUBLISHED}", f"da_vsn{PUBLISHED}", "ur", "vst", "hcl", "stpl")
 QUICK = (BASE, STATISTICS, "source_only", "tps", "fda", "pixmatch", "da_stc")
-
-
-class Part(SequenceView):
-    """Some of the frames of a drive."""
-
-    def __init__(self, original: VideoSequence, indices: list[int]) -> None:
-        super().__init__(original)
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return super().image(self.indices[index])
-
-    def labels(self, index: int) -> NDArray[np.uint8] | None:
-        return super().labels(self.indices[index])
-
-    def stamp(self, index: int) -> int:
-        return super().stamp(self.indices[index])
-
-
-def drive_of(shared: Path, name: str, image: str = "clean") -> Part:
-    """A training drive of CamVid, corrupted where asked for."""
-    sequence = CamVidSequence(shared / "data" / "camvid" / "train", frame_rate=1.0)
-    indices = [index for index, path in enumerate(sequence.image_paths) if path.stem.startswith(name)]
-    seen: VideoSequence = sequence
-    if image != "clean":
-        seen = CorruptedSequence(sequence, Corruption.parse(image), seed=1)
-    return Part(seen, indices)
-
-
-@torch.inference_mode()
-def score(model: SegmentationModel, drive: VideoSequence) -> float:
-    """mIoU in percent, frame by frame."""
-    confusion = ConfusionMatrix(len(model.classes))
-    for index in range(len(drive)):
-        truth = drive.labels(index)
-        assert truth is not None
-        confusion.update(truth, segment_frame(model, drive.image(index), INPUT_SIZE)[0])
-    return 100 * float(confusion.mean_iou())
 
 
 def measure(source: Part, drive: Part, test: Part, method: str, config: OfflineConfig, shared: Path) -> dict[str, Any]:
@@ -158,7 +110,7 @@ def main() -> None:
     source = drive_of(shared, "0016E5")
     for image in options.images.split(","):
         target = drive_of(shared, "0006R0", image)
-        even, odd = (Part(target.original, target.indices[start::2]) for start in (0, 1))
+        even, odd = even_and_odd(target)
         for method in options.methods.split(","):
             key = f"{image} {method}"
             if key in noted:

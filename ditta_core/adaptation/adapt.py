@@ -133,11 +133,10 @@ class Distillation:
             views = encode_views(segmenter.model, clip, self.target, input_size, count, config.seed)
         losses = self.trainer.train(encoded, self.target, progress, cancelled, views)
         segmenter.eval().requires_grad_(False)
-        deployed = config.deployed_share
         with torch.no_grad():
             for trained, before in zip(segmenter.model.decoder_parameters(), self.untrained, strict=False):
-                trained.copy_(before.lerp(trained, deployed))
-            if config.kept_share and losses and deployed:
+                trained.copy_(before.lerp(trained, config.deployed_share))
+            if config.kept_share and losses and config.deployed_share:
                 logits = torch.cat([segmenter.decode_clip(frame)[0] for frame in encoded.features])
                 offsets = class_offsets(self.probabilities, self.region.of(logits), config.kept_share)
                 add_offsets(segmenter.model, offsets)

@@ -1,0 +1,65 @@
+"""CamVid's training drives at 1 Hz, as the studies of `ditta adapt` see them, and how a model is scored there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ditta_core.datasets.base import SequenceView, VideoSequence
+from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
+from ditta_core.evaluation.metrics import ConfusionMatrix
+from ditta_core.inference.frame_segmenter import segment_frame
+from ditta_core.segmentation.base import SegmentationModel
+
+INPUT_SIZE = (368, 480)
+"""Height and width of the network input."""
+
+
+class Part(SequenceView):
+    """Some of the frames of a drive, by their indices."""
+
+    def __init__(self, original: VideoSequence, indices: list[int]) -> None:
+        super().__init__(original)
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return super().image(self.indices[index])
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        return super().labels(self.indices[index])
+
+    def stamp(self, index: int) -> int:
+        return super().stamp(self.indices[index])
+
+
+def drive_of(shared: Path, name: str, image: str = "clean") -> Part:
+    """A training drive of CamVid, corrupted where asked for."""
+    sequence = CamVidSequence(shared / "data" / "camvid" / "train", frame_rate=1.0)
+    indices = [index for index, path in enumerate(sequence.image_paths) if path.stem.startswith(name)]
+    seen: VideoSequence = sequence
+    if image != "clean":
+        seen = CorruptedSequence(sequence, Corruption.parse(image), seed=1)
+    return Part(seen, indices)
+
+
+def even_and_odd(drive: Part) -> tuple[Part, Part]:
+    """Its frames to learn from, and those to be scored on."""
+    return Part(drive.original, drive.indices[::2]), Part(drive.original, drive.indices[1::2])
+
+
+@torch.inference_mode()
+def score(model: SegmentationModel, drive: VideoSequence) -> float:
+    """mIoU in percent, frame by frame."""
+    confusion = ConfusionMatrix(len(model.classes))
+    for index in range(len(drive)):
+        truth = drive.labels(index)
+        assert truth is not None
+        confusion.update(truth, segment_frame(model, drive.image(index), INPUT_SIZE)[0])
+    return 100 * float(confusion.mean_iou())
