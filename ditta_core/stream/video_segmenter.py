@@ -93,7 +93,8 @@ class VideoSegmenter:
         self._lock = threading.Lock()
         self._requests = Requests()
         self._restorer = ImageRestorer()
-        self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
+        describer = SceneDescriber(self.model)
+        self._monitor = SceneMonitor(describer, config.scene, describer.later)
         self._store = GenerationStore(config.remembered_scenes, generations)
         self._continuity = Continuity()
         self._last: Frame | None = None  # as the network saw it
