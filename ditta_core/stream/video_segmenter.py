@@ -94,7 +94,7 @@ class VideoSegmenter:
         self._requests = Requests()
         self._restorer = ImageRestorer()
         describer = SceneDescriber(self.model)
-        self._monitor = SceneMonitor(describer, config.scene, describer.later)
+        self._monitor = SceneMonitor(describer, config.scene, describer.later if self.model.reentrant else None)
         self._store = GenerationStore(config.remembered_scenes, generations)
         self._continuity = Continuity()
         self._last: Frame | None = None  # as the network saw it
