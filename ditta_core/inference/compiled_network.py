@@ -277,7 +277,7 @@ class ServingNetwork:
     def _proves(self, form: Form, compiled: Compiled, pixels: Tensor) -> bool:
         """Compare with eager torch for once; where they differ, compile anew as for any frame."""
         if self._agreement(compiled, pixels).suffices(LEAST[form.status.precision]):
-            form.unproven = False
+            form.unproven, self._replaces_torch = False, True
             return True
         self._drop(form, pixels)
         self._prepare(pixels)
