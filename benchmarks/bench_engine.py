@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import statistics
 import time
 from dataclasses import replace
@@ -32,6 +33,8 @@ from ditta_core.types import Frame
 from ditta_ros.demo.run import default_video
 
 SIZE = (368, 480)
+NODE_THREADS = max((os.cpu_count() or 1) - 1, 1)
+"""Threads that the node takes by itself; one core is left to the flow and the adaptation."""
 ROUNDS = 3
 """How often each way of adapting is measured; the median counts."""
 
@@ -58,7 +61,9 @@ def test_fused_stream_against_frame_by_frame(compare: Any, results: Any, images:
 
 
 def test_compiled_stream_against_frame_by_frame(compare: Any, results: Any, images: np.ndarray) -> None:
-    """As the node runs it, against eager inference of every frame on its own."""
+    """As the node runs it, on as many threads, against eager inference of every frame on its own."""
+    torch.set_num_threads(NODE_THREADS)
+    cv2.setNumThreads(NODE_THREADS)
     model = load_model(ModelSource())
     stream = compiled_stream(model)
     stamps = iter(range(1000))
@@ -74,6 +79,8 @@ def test_compiled_stream_against_frame_by_frame(compare: Any, results: Any, imag
 
 def test_segformer_as_the_node_runs_it(compare: Any, results: Any, images: np.ndarray, tmp_path: Path) -> None:
     """SegFormer-B0 with random weights at 512×384, against eager inference of every frame on its own."""
+    torch.set_num_threads(NODE_THREADS)
+    cv2.setNumThreads(NODE_THREADS)
     transformers = pytest.importorskip("transformers")
     names = dict(enumerate(load_model(ModelSource("street")).classes.names))
     config = transformers.SegformerConfig(id2label=names, label2id={name: index for index, name in names.items()})

@@ -107,8 +107,8 @@ class SceneMonitor:
         describe: Gives the signature of an RGB image, such as a
             :class:`~ditta_core.stream.scene.signature.SceneDescriber`.
         config: How readily a change is believed.
-        later: Does the same beside the frame, for descriptions that are not needed at once: what they say is told with
-            the next frame. None for all of them at once.
+        later: Does the same beside the frame, but for those of a warm-up: what they say is told with the next frame.
+            None for all of them at once.
 
     Attributes:
         config: As above; may be replaced between two frames.
@@ -196,7 +196,7 @@ class SceneMonitor:
             self._take_certainty(certainty)
         if left or self._now - self._described < self._patience() * (1 - 1e-6):
             return SceneObservation(cut, left)
-        if self._later is not None and self._eager == 0 and self._gathered is None and self._pending is None:
+        if self._later is not None and self._gathered is None:
             self._described = self._now
             self._awaited = self._later(image)
             return SceneObservation(cut)
