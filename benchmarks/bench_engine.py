@@ -134,7 +134,8 @@ def test_scaling_of_the_adaptation(results: Any, images: np.ndarray) -> None:
     """Seconds over the length of the warm-up."""
     rows = []
     for frames in (2, 5, 10):
-        report = run_job(AdaptationJob(images[:frames], SIZE, adaptation=AdaptationConfig(passes=2, guarded=False))).report
+        trained = AdaptationConfig(passes=2, guarded=False)
+        report = run_job(AdaptationJob(images[:frames], SIZE, adaptation=trained)).report
         rows.append({"frames": frames, "seconds": report.seconds, "of them targets": report.target_seconds})
     results.scaling["adaptation, two passes"] = rows
 

@@ -135,7 +135,7 @@ class EfficientPyramidPooling(nn.Module):
         (norm, activation), (convolution, *rest) = normalise.br, convolve.cbr  # type: ignore[misc]
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)
         if norm.training or norm._forward_pre_hooks or norm.running_mean is None or norm.running_var is None:
-            return self.merge_layer(torch.cat(list(branches), 1))  # type: ignore[no-any-return]
+            return self.merge_layer(torch.cat(list(branches), 1))
         width, parts = branches[0].shape[1], []
         for index, branch in enumerate(branches):
             own = slice(index * width, (index + 1) * width)
@@ -146,7 +146,7 @@ class EfficientPyramidPooling(nn.Module):
         merged = sum(parts[1:], parts[0])
         for layer in rest:
             merged = layer(merged)
-        return project(merged)  # type: ignore[no-any-return]
+        return project(merged)
 
 
 class EdgeNet(SegmentationModel):
