@@ -58,7 +58,7 @@ def blend(
     """
     pixels = segmenter.model.preprocess(clip, input_size, next(segmenter.parameters()).device)
     chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share, region)
+    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share, region, judged=True)
     return EncodedClip.of(segmenter.model, pixels), taken
 
 
