@@ -25,7 +25,7 @@ Chosen in docs/ablations.md#layers-that-take-statistics."""
 
 LARGER_FACTOR = 2.0
 LARGEST_SHARE = 0.6
-NEARER = 0.95
+NEARER = 0.9
 """Factor on the share, and its largest value, where with it the later layers' mismatch falls below this part of what it
 is without: docs/ablations.md#a-larger-share."""
 
