@@ -55,7 +55,7 @@ def blend(
     """Blend the warm-up's statistics into the encoder's (stage A); returns the share of them that was taken."""
     chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
     pixels = segmenter.model.preprocess(clip[chosen], input_size, next(segmenter.parameters()).device)
-    return blend_encoder_statistics(segmenter.model, pixels, share, region)
+    return blend_encoder_statistics(segmenter.model, pixels, share, region, judged=True)
 
 
 @torch.no_grad()
