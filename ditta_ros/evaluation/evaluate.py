@@ -22,7 +22,7 @@ from ditta_core.evaluation.collect import FinishedEvaluation, collect, unfinishe
 from ditta_core.evaluation.corruptions import Corruption
 from ditta_core.evaluation.fingerprint import evaluation_fingerprint
 from ditta_core.evaluation.methods.base import MethodSetup
-from ditta_core.evaluation.methods.registry import METHODS
+from ditta_core.evaluation.methods.registry import METHODS, check_labelled
 from ditta_core.evaluation.plan import EvaluationOptions, PlannedResult, check_sequences, plan
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
@@ -35,6 +35,7 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.adaptation.drives import open_drives
 from ditta_ros.bags.files import is_bag
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.evaluation.defaults import AUTO, NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
@@ -74,7 +75,9 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     """What is compared.
 
     Raises:
-        ValueError: a method or a corruption is unknown, or a number is out of its range.
+        FileNotFoundError: there is nothing at the path of a source.
+        ValueError: a method or a corruption is unknown, a method lacks its labelled source, or a number is out of its
+            range.
     """
     methods = tuple(options.method)
     if options.node:
@@ -87,16 +90,22 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     teacher = TeacherConfig(
         options.teacher, options.teacher_checkpoint, options.teacher_image_size, allow_download=download
     )
+    labelled = open_drives(
+        options.source, options.image_topic, options.ground_truth_topic, options.frame_rate, options.source_split
+    )
+    setup = MethodSetup(
+        source=ModelSource(options.model, options.classes, options.device, download, options.allow_pickle),
+        teacher=teacher,
+        input_size=None if options.input_size is None else options.input_size[::-1],
+        long_side=options.long_side,
+        seed=options.seed,
+        runtime=Runtime.TORCH if options.eager else Runtime.OPENVINO,
+        labelled=tuple(labelled),
+    )
+    check_labelled(methods, setup)
     return EvaluationOptions(
         methods=methods,
-        setup=MethodSetup(
-            source=ModelSource(options.model, options.classes, options.device, download, options.allow_pickle),
-            teacher=teacher,
-            input_size=None if options.input_size is None else options.input_size[::-1],
-            long_side=options.long_side,
-            seed=options.seed,
-            runtime=Runtime.TORCH if options.eager else Runtime.OPENVINO,
-        ),
+        setup=setup,
         warmup_ratios=options.warmup_ratio,
         whole_video=options.whole_video,
         corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in options.corruption),
@@ -123,6 +132,7 @@ def _configuration(
         "seed": setup.seed,
         "model": setup.source.name,
         "classes": setup.source.classes,
+        "labelled": {sequence.name: len(sequence) for sequence in setup.labelled},
         "device": setup.source.device,
         "teacher": asdict(setup.teacher),
         "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
@@ -141,6 +151,7 @@ def _shown_side(long_side: int) -> int | str:
 _NOT_IN_THE_NUMBERS = (
     "command",
     "input",
+    "source",
     "list_methods",
     "rest",
     "allow_download",
@@ -161,7 +172,7 @@ def _claim_store(
     """The store of this very evaluation; one of its own where the same one is under way already."""
     values = {name: value for name, value in vars(options).items() if name not in _NOT_IN_THE_NUMBERS}
     packages = [Path(__file__).parents[2] / package for package in ("ditta_core", "ditta_ros")]
-    name = evaluation_fingerprint(values, sequences, evaluation.setup, packages)
+    name = evaluation_fingerprint(values, (*sequences, *evaluation.setup.labelled), evaluation.setup, packages)
     store = TrialStore.claim(options.work, name)
     if store.folder.name != name:
         print(f"the same evaluation is under way in {options.work / name}: this one keeps its parts in {store.folder}")
