@@ -1,7 +1,10 @@
 """PixMatch: what the model says of a target picture, it is to say of perturbed ones too.
 
 Melas-Kyriazi & Manrai, "PixMatch: Unsupervised Domain Adaptation via Pixelwise Consistency Training", CVPR 2021.
-Picture and label are cut by one draw; the published code draws twice for its second head, which we do not have.
+Picture and label are cut by one draw; the published code draws twice for its second head, which we do not have. The
+Fourier perturbation goes both ways here: the target in the source's low amplitudes, and the source, whose labels are
+true, in the target's. Published is the first alone (``OfflineConfig.published``): where the target is in bad weather,
+it makes the model sure of its own wrong labels and shows it nothing of that weather that is right.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def in_pixels(part: Part) -> Part:
 
 
 class PixMatch(SourceOnly):
-    """Cross-entropy on the source, and with the plain picture's labels on three perturbed target pictures."""
+    """Cross-entropy on the restyled source, and with the plain picture's labels on three perturbed target pictures."""
 
     def loss(self, batch: Batch) -> Losses:
         clip, source = batch.target, source_of(batch)
@@ -65,7 +68,8 @@ class PixMatch(SourceOnly):
         consistency = {
             name: WEIGHT * label_loss(self.predict(seen, clip), wanted) for name, (seen, wanted) in pairs.items()
         }
-        return {"source": self.supervised(batch), **consistency}
+        shown = None if self.config.published else as_image(fourier_style(source.plain[-1], picture, FOURIER_WIDTH))
+        return {"source": self.supervised(batch, shown), **consistency}
 
 
 def zoom(image: NDArray[np.uint8], labels: Tensor, part: Part) -> tuple[NDArray[np.uint8], Tensor]:

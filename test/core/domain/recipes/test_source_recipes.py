@@ -54,7 +54,8 @@ def test_they_are_the_published_ones_and_the_row_to_beat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "published"), [*((name, False) for name in TERMS), ("tps", True), ("da_vsn", True), ("rda", True)]
+    ("name", "published"),
+    [*((name, False) for name in TERMS), *((name, True) for name in ("tps", "pixmatch", "da_vsn", "rda"))],
 )
 def test_every_recipe_trains_with_all_its_terms(
     name: str, published: bool, drive: DriveFrames, source: DriveFrames
