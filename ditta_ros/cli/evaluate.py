@@ -84,6 +84,11 @@ def add_evaluate_parser(commands: Any) -> None:
     ratios = "lengths of the warm-up in percent of each video's frames (default: 10)"
     add("--warmup-ratio", type=number_list, default=(10,), metavar="10,25,50", help=ratios)
     add("--whole-video", action="store_true", help="measure all frames; the unadapted method serves the warm-up")
+    annotated = (
+        "measure the annotated frames alone, each with the one before it, in one confusion matrix: the published "
+    )
+    annotated += "protocol from VIPER and SYNTHIA-Seq to Cityscapes; for methods without a warm-up"
+    add("--annotated-frames", action="store_true", help=annotated)
     add(
         "--corruption",
         type=split_list,

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ditta_core.datasets.annotated import annotated_frames
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.open import open_sequences
@@ -58,7 +59,7 @@ def _open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
             sequences += open_sequences(path, options.format, options.frame_rate, options.split)
     if options.max_frames is not None:
         sequences = [Excerpt(sequence, options.max_frames) for sequence in sequences]
-    return sequences
+    return annotated_frames(sequences) if options.annotated_frames else sequences
 
 
 def _fill_in(options: argparse.Namespace) -> None:
@@ -67,6 +68,8 @@ def _fill_in(options: argparse.Namespace) -> None:
         options.max_frames = QUICK_FRAMES
     if options.long_side is None:
         options.long_side = QUICK_LONG_SIDE if options.quick else AUTO_LONG_SIDE
+    if options.annotated_frames:
+        options.whole_video, options.vc_windows = True, ()
     if options.threads is None:
         options.threads = os.cpu_count() or 1
 
@@ -86,6 +89,12 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     unknown = [name for name in methods if name not in known]
     if unknown:
         raise ValueError(f"expected methods of {known}, but got {unknown}")
+    warming = [name for name in methods if name == NODE or METHODS[name].uses_warmup]
+    if options.annotated_frames and warming:
+        raise ValueError(
+            f"expected methods without a warm-up for annotated frames alone, but got {', '.join(warming)}; give "
+            f"--method source_merged, and --model adapted:FILE for what `ditta adapt` has learned"
+        )
     download = options.allow_download
     teacher = TeacherConfig(
         options.teacher, options.teacher_checkpoint, options.teacher_image_size, allow_download=download

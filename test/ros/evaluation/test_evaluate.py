@@ -193,6 +193,11 @@ def empty(folder: Path, bag: Path, target: Path) -> Path:
         (None, ("--method", "magic"), "expected methods of .* but got .*magic"),
         (None, ("--method", "source,tps,fda"), "expected labelled drives for tps, fda, but got none; give --source"),
         (None, ("--method", "tps", "--source", "/nowhere"), "/nowhere"),
+        (
+            None,
+            ("--method", "source,ur", "--annotated-frames"),
+            "without a warm-up .*but got ur; give --method source_m",
+        ),
         (None, ("--corruption", "fog:9"), "fog"),
         (None, ("--classes", "cityscapes19"), "cityscapes19|member"),
         (None, ("--model", "espnetv2:nowhere.pth"), "nowhere.pth does not exist"),
