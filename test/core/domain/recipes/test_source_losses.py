@@ -101,7 +101,7 @@ def test_parts_of_picture_and_labels_are_the_same() -> None:
     assert np.array_equal(mixed[::2, ::2, 0], mixed_labels[0].numpy()) and int(mixed_labels[0, 4, 8]) == labels[0, 4, 8]
 
 
-def test_pixmatch_shows_the_source_in_the_amplitudes_of_the_target_but_not_as_published() -> None:
+def test_pixmatch_shows_the_source_in_the_colours_of_the_target_but_not_as_published() -> None:
     """The target is darker by half: so is the source that the model learns from, its places unmoved."""
     model = ColourModel()
     clips = []
@@ -121,9 +121,10 @@ def test_pixmatch_shows_the_source_in_the_amplitudes_of_the_target_but_not_as_pu
         recipe.loss(Batch(target, source, 0, 0.0, np.random.default_rng(0)))
         seen[published] = shown[-1].astype(float)
     assert np.array_equal(seen[True], source.plain[-1])
-    assert seen[False].mean() == pytest.approx(target.plain[-1].mean(), rel=0.1)
+    assert seen[False].mean() == pytest.approx(target.plain[-1].mean(), rel=0.02)
     assert seen[False].mean() < 0.7 * seen[True].mean()
-    assert np.corrcoef(seen[False].ravel(), seen[True].ravel())[0, 1] > 0.7
+    for before, after in zip(seen[True].reshape(-1, 3).T, seen[False].reshape(-1, 3).T, strict=True):
+        assert len(np.unique(np.stack([before, after]), axis=1).T) == len(np.unique(before)), "a table of values"
 
 
 # --- DA-VSN ----------------------------------------------------------------------------------------------------------
