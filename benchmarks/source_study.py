@@ -133,19 +133,21 @@ def markdown(noted: Mapping[str, Any], target: str) -> str:
 def _table(noted: Mapping[str, Any], images: Sequence[str], target: str) -> list[str]:
     methods = list(dict.fromkeys(method for image, method in (key.split(" ") for key in noted) if image in images))
     methods.sort(key=lambda name: (*METHODS, *PAN_METHODS).index(name))
-    lines = [
-        f"| mIoU on {target} | {' | '.join(images)} | corrupted, against `source_only` |",
-        "|---" * (len(images) + 2) + "|",
-    ]
-    for method in methods:
-        found = {image: noted[f"{image} {method}"]["miou"] for image in images if f"{image} {method}" in noted}
+    rows = [[noted.get(f"{image} {method}") for image in images] for method in methods]
+    labels = any(row and "right_labels" in row for row in (cell for cells in rows for cell in cells))
+    head = [f"mIoU on {target}", *images, "corrupted, against `source_only`", *["labels right, %"] * labels]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method, found in zip(methods, rows, strict=True):
         gains = [
-            score - noted[f"{image} source_only"]["miou"]
-            for image, score in found.items()
-            if not image.endswith("clean") and f"{image} source_only" in noted
+            cell["miou"] - noted[f"{image} source_only"]["miou"]
+            for image, cell in zip(images, found, strict=True)
+            if cell and not image.endswith("clean") and f"{image} source_only" in noted
         ]
-        shown = [f"{found[image]:.1f}" if image in found else "–" for image in images]
-        lines.append(f"| `{method}` | {' | '.join(shown)} | {f'{np.mean(gains):+.1f}' if gains else '–'} |")
+        right = [cell["right_labels"] for cell in found if cell and "right_labels" in cell]
+        cells = [f"`{method}`", *(f"{cell['miou']:.1f}" if cell else "–" for cell in found)]
+        cells.append(f"{np.mean(gains):+.1f}" if gains else "–")
+        cells += [f"{np.mean(right):.1f}" if right else "–"] * labels
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
