@@ -63,7 +63,10 @@ LABEL_DRAWS = 100
 def right_labels(
     model: SegmentationModel, recipe: type[TPS], pans: Sequence[VideoSequence], config: OfflineConfig
 ) -> float:
-    """Share in percent of the labels that a recipe carries from the frame before, before any step, that are true."""
+    """Share in percent of the labels that a recipe carries from the frame before, before any step, that are true.
+
+    Of pixels whose flow is confirmed, which the published code does not ask for.
+    """
     frames = read_drives(pans, INPUT_SIZE, config.most_frames, classes=model.classes)
     taught = recipe(model, config, torch.Generator().manual_seed(config.seed))
     sampler = ClipSampler(frames, frames.labels, model, config, taught.frames, recolours=False)
@@ -73,7 +76,7 @@ def right_labels(
         clip = sampler.draw(random)
         labels = taught.label_last(Batch(clip, None, 0, 0.0, random))
         assert clip.labels is not None
-        known = (labels != UNLABELLED) & (clip.labels[-1:] != UNLABELLED)
+        known = clip.confirmed[-1:] & (labels != UNLABELLED) & (clip.labels[-1:] != UNLABELLED)
         right += int((labels == clip.labels[-1:])[known].sum())
         labelled += int(known.sum())
     return 100 * right / labelled
