@@ -109,13 +109,16 @@ def test_ctrl_c_keeps_what_was_reached_and_the_same_command_goes_on(drive: Path,
     process = subprocess.Popen([*command, "1000"], stderr=slave, env=environment)
     os.close(slave)
     told = ""
-    with suppress(OSError):  # which ends the output of a pseudo-terminal
-        while letters := os.read(terminal, 4096):
-            if "step" not in told and b"step" in letters:
-                process.send_signal(signal.SIGINT)
-            told += letters.decode(errors="ignore")
-    os.close(terminal)
-    process.wait(60)
+    try:
+        with suppress(OSError):  # which ends the output of a pseudo-terminal
+            while letters := os.read(terminal, 4096):
+                if "step" not in told and b"step" in letters:
+                    process.send_signal(signal.SIGINT)
+                told += letters.decode(errors="ignore")
+        process.wait(60)
+    finally:
+        process.kill()
+        os.close(terminal)
     assert process.returncode == 130, told
     assert "the same command goes on with it" in told
     assert state.is_file() and not out.exists()
