@@ -297,6 +297,14 @@ def test_the_results_of_the_rivals_are_those_that_were_measured() -> None:
             assert " / ".join(pair) == scores, (method, length)
 
 
+def test_the_results_with_labelled_data_are_those_of_the_study() -> None:
+    page = text_of(ROOT / "docs/adapt.md")
+    tables = text_of(ROOT / "benchmarks/results/source_study.md").strip().split("\n\n")
+    assert len(tables) == 2, "weather, and pans"
+    for table in tables:
+        assert table in page
+
+
 def test_the_page_of_the_evaluation_names_all_methods() -> None:
     from ditta_core.evaluation.methods.registry import METHODS
 
