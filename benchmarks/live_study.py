@@ -1,6 +1,6 @@
 """What are recorded drives worth to a robot that adapts live as well? `ditta adapt`, then DiTTA on top of it.
 
-    python benchmarks/live_study.py --steps 1000
+    python benchmarks/live_study.py
 
 Cityscapes weights of ESPNetv2, adapted to CamVid's training drives at 1 Hz without their labels, in the weather that is
 met later (another seed), as `ditta adapt` does it; then `ditta evaluate` on ``clip_0016E5`` at 640×480, as the study of
@@ -43,7 +43,7 @@ WON = 0.75
 
 def adapt(shared: Path, image: str, drives: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Adapt to drives in one weather, as the command does it; what the driver reported."""
-    config = OfflineConfig(steps=options.steps, stronger_view=options.stronger_view)
+    config = OfflineConfig(steps=options.steps, most_frames=options.frames, stronger_view=options.stronger_view)
     job = DrivesJob(model_source(Cell("city", "", 0, 1, 10, image), shared), options.method, config, INPUT_SIZE)
     begin = time.monotonic()
     targets = [drive_of(shared, name, image) for name in LEARNED_FROM[drives]]
@@ -99,7 +99,8 @@ def markdown(noted: Mapping[str, Any]) -> str:
     """The table: mIoU / VC8, and the share of what the weather took that is won back."""
     images = [image for image in IMAGES if any(key.startswith(f"{image} ") for key in noted)]
     lines = [
-        "mIoU / VC8 in percent; in brackets the share of what the weather took from the frame-by-frame mIoU of the "
+        "The number in a row's name is that of the steps. mIoU / VC8 in percent.",
+        "In brackets: the share of what the weather took from the frame-by-frame mIoU of the "
         "unadapted model that is won back.",
         "",
         f"| drives | | {' | '.join(images)} |",
@@ -128,6 +129,7 @@ def main() -> None:
     """Measure what is not noted yet, and write what is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--frames", type=int, default=300, help="largest number that is learned from")
     parser.add_argument("--method", default="ur")
     parser.add_argument("--stronger-view", action="store_true")
     parser.add_argument("--images", default=",".join(IMAGES), metavar="A,B")
