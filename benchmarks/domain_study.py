@@ -67,6 +67,12 @@ class URShared(UR):
     fresh_heads = False
 
 
+class URStronger(UR):
+    """UR with labels from the better view."""
+
+    stronger_view = True
+
+
 class MirroredLabels(SelfTraining):
     """Self-training with labels of the mirrored picture: what the guard must refuse."""
 
@@ -89,6 +95,7 @@ class PermutedLabels(SelfTraining):
 SOURCE_FREE = {name: recipe for name, recipe in RECIPES.items() if not recipe.needs_source}
 METHODS: Mapping[str, type[Recipe]] = {
     **SOURCE_FREE,
+    "ur_stronger_view": URStronger,
     "ur_shared_heads": URShared,
     "ur_no_dropout": without(UR, "dropout"),
     "ur_no_entropy": without(UR, "entropy"),
