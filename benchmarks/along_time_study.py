@@ -113,25 +113,27 @@ def alike(model: SegmentationModel, drive: DriveFrames, truth: NDArray[np.uint8]
     return 100 * float(np.mean([same[names[places] == name].mean() for name in present]))
 
 
-def measure(base: SegmentationModel, cell: Cell, config: OfflineConfig, shared: Path) -> dict[str, Any]:
-    """Labels and features of one scene."""
+def measure(
+    base: SegmentationModel, cell: Cell, config: OfflineConfig, shared: Path, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Labels and, with steps, features of one scene; what is known already is left as it is."""
+    noted = dict(known)
     scene = Scene(cell, shared)
     drive = read_drives([scene], INPUT_SIZE, 300, restored=True)
     truth = truth_of(drive, scene)
     before = with_tensors(base, adapt_offline(base, RECIPES["vst"], drive, replace(config, steps=0)))
-    view = ViewPredictor(before)
-    single = label_drive(drive, view, config.portion, by_margin=True).labels
-    gathered = label_drive(drive, TimePredictor(view), config.portion, by_margin=True).labels
-    both = (single != UNLABELLED) & (gathered != UNLABELLED)
-    noted: dict[str, Any] = {
-        "frames": len(drive),
-        "confirmed": drive.confirmed_share(),
-        "single": wrong(single, truth),
-        "gathered": wrong(gathered, truth),
-        "where both label": [wrong(np.where(both, each, UNLABELLED), truth)[0] for each in (single, gathered)],
-    }
-    if config.steps:
-        noted["alike before"] = alike(before, drive, truth)
+    if "single" not in noted:
+        view = ViewPredictor(before)
+        single = label_drive(drive, view, config.portion, by_margin=True).labels
+        gathered = label_drive(drive, TimePredictor(view), config.portion, by_margin=True).labels
+        noted |= {
+            "frames": len(drive),
+            "confirmed": drive.confirmed_share(),
+            "single": wrong(single, truth),
+            "gathered": wrong(gathered, truth),
+        }
+    if config.steps and "alike before" not in noted:
+        noted |= {"steps": config.steps, "alike before": alike(before, drive, truth)}
         for method in ("vst", "stpl"):
             after = with_tensors(base, adapt_offline(base, RECIPES[method], drive, config))
             noted[f"alike after {method}"] = alike(after, drive, truth)
@@ -170,10 +172,11 @@ def main() -> None:
     for video in options.videos.split(","):
         for image in options.images.split(","):
             key = f"{video} {image}"
-            if key in noted:
+            known = noted.get(key, {})
+            if "alike before" in known or ("single" in known and not options.steps):
                 continue
             cell = Cell("city", video, 10, RATE, WARMUP, image)
-            noted[key] = measure(load_model(model_source(cell, shared)), cell, config, shared)
+            noted[key] = measure(load_model(model_source(cell, shared)), cell, config, shared, known)
             write_notes(options.out, noted)
             options.out.with_suffix(".md").write_text(markdown(noted), encoding="utf-8")
             print(key, noted[key], flush=True)
