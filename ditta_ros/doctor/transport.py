@@ -22,8 +22,7 @@ from ditta_ros.doctor.children import ChildFailed, ask_python
 from ditta_ros.doctor.findings import Finding, error, ok, warning
 from ditta_ros.process.children import free_domain
 from ditta_ros.process.shared_memory import (
-    OLD_PROFILE_VARIABLE,
-    PROFILE_VARIABLE,
+    CHOICES,
     profile_variables,
     share_folder,
     shared_memory_environment,
@@ -92,7 +91,7 @@ def check_transport(environment: Mapping[str, str], fast_dds: bool) -> Finding:
         try:
             here, profile = round_trip(isolated), None
             if here.best_effort < ENOUGH and fast_dds:
-                bare = {key: isolated[key] for key in isolated if key not in (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE)}
+                bare = {key: isolated[key] for key in isolated if key not in CHOICES}
                 profile = round_trip(bare | shared_memory_environment(bare))
             return judge(here, profile)
         except ChildFailed as problem:

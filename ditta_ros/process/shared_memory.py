@@ -13,6 +13,10 @@ from pathlib import Path
 PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 OLD_PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 """The only one that Jazzy (rclpy 7) and earlier read; Kilted (rclpy 9) reads it too, but warns in every process."""
+TRANSPORTS_VARIABLE = "FASTDDS_BUILTIN_TRANSPORTS"
+"""With it users choose the transports without a profile, which would override it."""
+CHOICES = (PROFILE_VARIABLE, OLD_PROFILE_VARIABLE, TRANSPORTS_VARIABLE)
+"""Where one of these is set, the user has chosen how images travel."""
 
 
 def share_folder() -> Path:
@@ -43,7 +47,7 @@ def profile_variables() -> tuple[str, ...]:
 
 
 def shared_memory_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables to add to ``environment`` for the shared-memory profile; none where it has a profile of its own."""
-    if environment.get(PROFILE_VARIABLE) or environment.get(OLD_PROFILE_VARIABLE):
+    """The variables to add to ``environment`` for the shared-memory profile; none where the user has chosen already."""
+    if any(environment.get(name) for name in CHOICES):
         return {}
     return dict.fromkeys(profile_variables(), str(share_folder() / "config" / "fastdds.xml"))

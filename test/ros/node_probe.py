@@ -23,7 +23,7 @@ STREAM, ADAPTATION = "ditta: stream", "ditta: adaptation"
 def change_state(probe: Probe, transition: int) -> bool:
     """Ask for a lifecycle transition; whether it succeeded."""
     client = probe.clients["change_state"]
-    assert client.wait_for_service(20)
+    probe.call("get_state")  # which, unlike a transition, can be asked for again where its answer is lost
     request = ChangeState.Request(transition=Transition(id=transition))
     return probe.result(client.call_async(request)).success
 
@@ -42,7 +42,7 @@ def set_parameter(probe: Probe, name: str, value: float | int | str) -> str:
     }
     field, kind = fields[type(value)]
     client = probe.clients["set_parameters"]
-    assert client.wait_for_service(20)
+    probe.call("get_state")
     parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
     (result,) = probe.result(client.call_async(SetParameters.Request(parameters=[parameter]))).results
     return "" if result.successful else result.reason

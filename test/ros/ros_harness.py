@@ -32,8 +32,8 @@ SERVICES = {
     **dict.fromkeys(("adapt", "cancel", "reset", "restore", "save"), Trigger),
     "enable": SetBool,
     "change_state": ChangeState,
-    "get_state": GetState,
     "set_parameters": SetParameters,
+    "get_state": GetState,  # last, so that a node that answers it has found the others as well
 }
 ROOT = Path(__file__).resolve().parents[2]
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -75,7 +75,7 @@ class NodeProcess:
         return pid
 
     def stop(self) -> None:
-        """End it, however it is; by force only where it must be, which leaves 68 MB of shared memory behind."""
+        """End it, however it is; by force only where it must be."""
         self.process.terminate()
         try:
             self.process.wait(10)

@@ -25,6 +25,7 @@ import yaml
 
 from ditta_ros.cli.evaluate import add_evaluate_parser
 from ditta_ros.parameters import PARAMETERS
+from ditta_ros.process.shared_memory import CHOICES
 
 if TYPE_CHECKING:
     from ros_harness import NodeProcess, Probe
@@ -252,8 +253,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[A
     """Has the real launch read a launch file where ``packages`` are installed: its context, and its actions."""
     pytest.importorskip("launch_ros", reason="needs a sourced ROS: launch_ros is not on PyPI")
     launch = importlib.import_module("launch")
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    for name in CHOICES:
+        monkeypatch.delenv(name, raising=False)
 
     def read(file: Path, packages: Collection[str] = (), **arguments: Any) -> tuple[Any, list[Any]]:
         module = load(file)

@@ -75,6 +75,8 @@ def in_graph(watcher: Node) -> dict[str, Endpoints]:
 
 def test_the_policy_allows_what_a_real_node_has_and_nothing_else(ros: None) -> None:
     watcher = rclpy.create_node("watcher")
+    # A node that an earlier test killed stays in the graph for 20 s.
+    wait_until(lambda: not in_graph(watcher), lambda: f"the end of {in_graph(watcher)}", 40)
     seen: dict[str, Endpoints] = defaultdict(Endpoints)
     for values in ({"depth_topic": "/camera/depth", "use_sim_time": True}, {"image_transport": "compressed"}):
         parameters = {"runtime": "torch", "warmup_on": "service", **values}

@@ -12,6 +12,7 @@ from ditta_ros.process import shared_memory
 from ditta_ros.process.shared_memory import (
     OLD_PROFILE_VARIABLE,
     PROFILE_VARIABLE,
+    TRANSPORTS_VARIABLE,
     share_folder,
     shared_memory_environment,
 )
@@ -48,9 +49,16 @@ def test_each_ros_gets_the_variable_that_it_reads(
     assert set(shared_memory_environment({})) == expected
 
 
-@pytest.mark.parametrize("variable", [PROFILE_VARIABLE, OLD_PROFILE_VARIABLE])
-def test_a_profile_of_the_user_is_left_alone(variable: str) -> None:
-    assert shared_memory_environment({variable: "/home/user/profile.xml"}) == {}
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {PROFILE_VARIABLE: "/home/user/profile.xml"},
+        {OLD_PROFILE_VARIABLE: "/home/user/profile.xml"},
+        {TRANSPORTS_VARIABLE: "UDPv4"},
+    ],
+)
+def test_what_the_user_has_chosen_is_left_alone(chosen: dict[str, str]) -> None:
+    assert shared_memory_environment(chosen) == {}
 
 
 def test_profile_of_an_installation(tmp_path: Path) -> None:
