@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
-import time
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -100,11 +104,21 @@ def test_ctrl_c_keeps_what_was_reached_and_the_same_command_goes_on(drive: Path,
     command += [*SMALL, "--method", "self_training", "--steps"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     state = tmp_path / "adapted.safetensors.training"
-    process = subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True, env=environment)
-    time.sleep(25)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    terminal, slave = pty.openpty()  # without one there is no progress bar
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen([*command, "1000"], stderr=slave, env=environment)
+    os.close(slave)
+    told = ""
+    try:
+        with suppress(OSError):  # which ends the output of a pseudo-terminal
+            while letters := os.read(terminal, 4096):
+                if "step" not in told and b"step" in letters:
+                    process.send_signal(signal.SIGINT)
+                told += letters.decode(errors="ignore")
+        process.wait(60)
+    finally:
+        process.kill()
+        os.close(terminal)
     assert process.returncode == 130, told
     assert "the same command goes on with it" in told
     assert state.is_file() and not out.exists()
