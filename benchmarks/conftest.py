@@ -5,6 +5,7 @@ A benchmark that has a goal notes it; ``make bench`` prints them as a table and 
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import time
@@ -28,10 +29,12 @@ class Results:
     Attributes:
         goals: those that have a goal, in the order of the run.
         scaling: how a cost grows, by what, as rows of figures.
+        ran: names of the benchmarks.
     """
 
     goals: list[Goal] = field(default_factory=list)
     scaling: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    ran: set[str] = field(default_factory=set)
 
     def reach(self, name: str, value: float, comparison: str, goal: float, unit: str = "") -> None:
         """Note a figure that has a goal."""
@@ -61,6 +64,7 @@ RESULTS = pytest.StashKey[Results]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--results", type=Path, help="JSON file for goals and ratios")
+    parser.addoption("--keep", action="store_true", help="keep what the file has of benchmarks that do not run now")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,6 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
     """Note a benchmark that failed in the place of its figures."""
     report = yield
+    item.config.stash[RESULTS].ran.add(item.name)
     if report.failed and call.excinfo is not None:
         reason = f"{call.excinfo.typename}: {call.excinfo.value}".partition("\n")[0][:LONGEST_REASON]
         what = (getattr(item.obj, "__doc__", None) or item.name).partition("\n")[0]  # type: ignore[attr-defined]
@@ -103,7 +108,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             {"name": each.name, "our_seconds": each.stats.median, **each.extra_info}
             for each in (session.benchmarks if session is not None else [])
         ]
-        write_notes(path, results.json(benchmarks))
+        found = results.json(benchmarks)
+        if config.getoption("--keep") and path.exists():
+            found = merged(json.loads(path.read_text(encoding="utf-8")), found, results.ran)
+        write_notes(path, found)
+
+
+def merged(before: dict[str, Any], now: dict[str, Any], ran: set[str]) -> dict[str, Any]:
+    """The figures of two runs, those of the later one in the place of earlier ones of the same name.
+
+    Of benchmarks that ``ran`` in the later one, no earlier failure is left.
+    """
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        left = [row for row in before[name] if row["name"].partition(":")[0] not in ran]
+        return list({row["name"]: row for row in (*left, *now[name])}.values())
+
+    scaling = {**before["scaling"], **now["scaling"]}
+    return {**now, "goals": rows("goals"), "benchmarks": rows("benchmarks"), "scaling": scaling}
 
 
 @pytest.fixture(scope="session")

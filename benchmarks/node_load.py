@@ -57,7 +57,7 @@ class Measured:
         memory: (time, megabytes of the node, most megabytes of its adaptation process so far, and now).
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
-        active: when the node was active, before the first mask: negative.
+        active: when the node was active and the camera had found it, before the first mask: negative.
         start_seconds: CPU seconds of the node's process from its start until it was active.
     """
 
@@ -121,11 +121,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
-def images_of(sequence: VideoSequence, size: tuple[int, int], count: int = 60) -> list[NDArray[np.uint8]]:
-    """The beginning of a video at a size, there and back."""
+def images_of(
+    sequence: VideoSequence, size: tuple[int, int], count: int = 60, first: int = 0
+) -> list[NDArray[np.uint8]]:
+    """So many frames of a video from a ``first`` one on at a size, there and back."""
     forth = [
         np.asarray(cv2.resize(sequence.image(index), size[::-1]), np.uint8)
-        for index in range(min(count, len(sequence)))
+        for index in range(first, min(first + count, len(sequence)))
     ]
     return forth + forth[-2:0:-1]
 
@@ -253,13 +255,15 @@ class Session:
             time.sleep(max(0.0, next_time - time.monotonic()))
 
     def wait_until_active(self, pid: int) -> float:
-        """By what the node writes into its log; returns when that was."""
+        """By what the node writes into its log; returns when the camera has found it besides."""
         deadline = time.monotonic() + 60
         while "waiting for images on" not in self.log.read_text():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"expected an active node, but it is not:\n{self.log.read_text()}")
             time.sleep(0.01)
         self.measured.start_seconds = cpu_seconds(pid)
+        while not self.camera.get_subscription_count() and time.monotonic() < deadline:
+            time.sleep(0.005)
         return time.monotonic()
 
     def wait_for_first_mask(self) -> None:

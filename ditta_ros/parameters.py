@@ -234,8 +234,8 @@ class NodeParameters:
     )
     statistics_share: float = changeable(
         ADAPTATION.statistics_share,
-        "Share of the warm-up's BatchNorm statistics in those of the encoder's first layers. 0: none. For live mode "
-        "alone.",
+        "Share of the warm-up's BatchNorm statistics in those of the encoder's first layers; twice that, but at most "
+        "0.6, where it suits the later layers. 0: none. For live mode alone.",
         range=(0, 1),
     )
     passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))

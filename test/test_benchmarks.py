@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,16 +53,24 @@ def test_a_benchmark_that_fails_or_takes_too_long_leaves_the_others_standing(tmp
         (tmp_path / name).write_bytes((ROOT / "benchmarks" / name).read_bytes())
     (tmp_path / "test_rows.py").write_text(ROWS, encoding="utf-8")
     out = tmp_path / "bench.json"
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--results", str(out), str(tmp_path)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert ran.returncode == 1, ran.stdout
-    goals = json.loads(out.read_text(encoding="utf-8"))["goals"]
+
+    def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        options = ["-q", "-p", "no:cacheprovider", "--results", str(out), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, timeout=55)
+        return ran.returncode, json.loads(out.read_text(encoding="utf-8"))["goals"]
+
+    code, goals = run()
+    assert code == 1
     assert [goal["name"] for goal in goals] == ["first", "test_broken: A row.", "test_slow: Another row.", "last"]
     assert [goal["met"] for goal in goals] == [True, None, None, None]
     assert "it / never came" in goals[1]["failure"] and "Timeout" in goals[2]["failure"]
+
+    mended = ROWS.replace('raise KeyError("it | never came")', 'results.note("mended", 2.0)').replace("3.0", "4.0")
+    (tmp_path / "test_rows.py").write_text(mended, encoding="utf-8")
+    code, goals = run("-k", "broken or last", "--keep")
+    assert code == 0
+    assert {goal["name"]: goal["value"] for goal in goals} == {
+        "first": 1.0, "test_slow: Another row.": None, "last": 4.0, "mended": 2.0
+    }  # fmt: skip

@@ -25,6 +25,7 @@ from ditta_core.adaptation.guard import (
     Limits,
     RefusedError,
     guard_against_collapse,
+    objection_to_length,
     objection_to_targets,
     require_something_shown,
 )
@@ -50,16 +51,18 @@ def blend(
     input_size: tuple[int, int],
     share: float,
     region: Region = Region(),
-) -> tuple[EncodedClip, float]:
-    """Blend the warm-up's statistics into the encoder's (stage A), and encode the clip with them.
-
-    Returns:
-        The encoded clip, and the share of the statistics that was taken.
-    """
-    pixels = segmenter.model.preprocess(clip, input_size, next(segmenter.parameters()).device)
+) -> float:
+    """Blend the warm-up's statistics into the encoder's (stage A); returns the share of them that was taken."""
     chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-    taken = blend_encoder_statistics(segmenter.model, pixels[chosen], share, region)
-    return EncodedClip.of(segmenter.model, pixels), taken
+    pixels = segmenter.model.preprocess(clip[chosen], input_size, next(segmenter.parameters()).device)
+    return blend_encoder_statistics(segmenter.model, pixels, share, region, judged=True)
+
+
+@torch.no_grad()
+def encode(segmenter: TemporalSegmenter, clip: NDArray[np.uint8], input_size: tuple[int, int]) -> EncodedClip:
+    """The clip under the statistics that the encoder has by now."""
+    pixels = segmenter.model.preprocess(clip, input_size, next(segmenter.parameters()).device)
+    return EncodedClip.of(segmenter.model, pixels)
 
 
 @torch.no_grad()
@@ -198,16 +201,21 @@ def adapt(
     resize = (input_size, (clip.shape[1], clip.shape[2])) if config.full_resolution else ()
     segmenter.eval()
 
-    encoded, statistics_share = blend(segmenter, clip, input_size, config.statistics_share, region)
-    probabilities = predict(segmenter, encoded, resize)
-    target, limits = teach(teacher, clip, probabilities, config, region)
-    target_seconds = time.perf_counter() - start
-
+    statistics_share = blend(segmenter, clip, input_size, config.statistics_share, region)
     losses: tuple[float, ...] = ()
-    refused = objection_to_targets(probabilities, target, region) if config.guarded and config.passes else ""
-    if refused:
+    objects, target_seconds, judged = 0, 0.0, config.guarded and config.passes > 0
+    # Asked before the targets are made: they take most of the time that is left where nothing is trained.
+    refused = objection_to_length(len(clip)) if judged and config.anchor_targets and teacher.soft else ""
+    reason = f"the decoder was not trained: {refused}"
+    if not refused:
+        encoded = encode(segmenter, clip, input_size)
+        probabilities = predict(segmenter, encoded, resize)
+        target, limits = teach(teacher, clip, probabilities, config, region)
+        objects = target.objects
+        refused = objection_to_targets(probabilities, target, region) if judged else ""
         reason = f"the decoder was not trained: {refused}"
-    else:
+        target_seconds = time.perf_counter() - start
+    if not refused:
         decoder = Distillation(segmenter, config, resize, probabilities, target, region)
         losses = decoder.train(encoded, clip, input_size, progress, cancelled)
         refused = decoder.check(encoded, limits)
@@ -224,7 +232,7 @@ def adapt(
         seconds=time.perf_counter() - start,
         target_seconds=target_seconds,
         losses=losses,
-        objects=target.objects,
+        objects=objects,
         statistics_share=statistics_share,
         deployed_share=config.deployed_share if losses and not refused else 0.0,
         refused=refused,

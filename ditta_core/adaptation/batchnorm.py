@@ -23,6 +23,12 @@ EARLY_LAYERS = 0.7
 """Part of the encoder's BatchNorm layers, the first ones, that take statistics of the warm-up: 33 of ESPNetv2's 46.
 Chosen in docs/ablations.md#layers-that-take-statistics."""
 
+LARGER_FACTOR = 2.0
+LARGEST_SHARE = 0.6
+NEARER = 0.9
+"""Factor on the share, and its largest value, where with it the later layers' mismatch falls below this part of what it
+is without: docs/ablations.md#a-larger-share."""
+
 
 def blend_statistics(
     module: nn.Module, forward: Callable[[], Any], share: float, part: float = 1.0, region: Region = Region()
@@ -46,7 +52,7 @@ def blend_statistics(
         raise ValueError(
             f"expected a share of the statistics and a part of the layers in 0..1, but got {share}, {part}"
         )
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    layers = _layers(module)
     layers = layers[: ceil(part * len(layers))]
     if share == 0 or not layers:
         return
@@ -84,8 +90,41 @@ def _take_statistics(region: Region, layer: nn.Module, inputs: tuple[Tensor, ...
             statistic.copy_(value)
 
 
+@torch.no_grad()
+def mismatch_of_later_layers(model: SegmentationModel, pixels: Tensor, region: Region = Region()) -> float:
+    """How far what the later layers see lies from what they were trained with: mean of |½·ln(v / v_source)|.
+
+    The later layers are those that :func:`blend_encoder_statistics` leaves alone; v is the variance of a channel of
+    their inputs over the target frames, v_source the running variance of the source.
+
+    Args:
+        model: in evaluation mode.
+        pixels: the target frames as one batch, float [N, 3, H, W].
+        region: pixels of the target frames that count.
+    """
+    first = _layers(model.encoder)
+    first = first[: ceil(EARLY_LAYERS * len(first))]
+    found: list[Tensor] = []
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _BatchNorm)
+        shown = region.of(inputs[0])
+        if layer.running_var is not None and shown[:, 0].numel() > 1:
+            ratio = (shown.var((0, 2, 3)) + layer.eps) / (layer.running_var + layer.eps)
+            found.append(ratio.log().abs().mean() / 2)
+
+    later = [layer for layer in _layers(model) if all(layer is not one for one in first)]
+    handles = [layer.register_forward_pre_hook(look) for layer in later]
+    try:
+        model(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(torch.stack(found).mean()) if found else 0.0
+
+
 def blend_encoder_statistics(
-    model: SegmentationModel, pixels: Tensor, share: float, region: Region = Region()
+    model: SegmentationModel, pixels: Tensor, share: float, region: Region = Region(), judged: bool = False
 ) -> float:
     """Blend the statistics of the encoder's first layers; its last layers' and the decoder's stay the source's.
 
@@ -94,6 +133,8 @@ def blend_encoder_statistics(
         pixels: the target frames as one batch, float [N, 3, H, W], see ``SegmentationModel.preprocess``.
         share: s in 0..1, see :func:`blend_statistics`.
         region: pixels of the target frames that the statistics are taken of.
+        judged: whether ``LARGER_FACTOR`` times the share, but at most ``LARGEST_SHARE``, is taken instead where with
+            it the later layers see something clearly nearer to what they were trained with.
 
     Returns:
         The share that was taken: 0 where the encoder has no BatchNorm, as a transformer's, and nothing was blended.
@@ -101,5 +142,29 @@ def blend_encoder_statistics(
     Raises:
         ValueError: share lies outside 0..1.
     """
+    statistics = [
+        statistic
+        for layer in _layers(model.encoder)
+        for statistic in (layer.running_mean, layer.running_var)
+        if statistic is not None
+    ]
+    source = [statistic.clone() for statistic in statistics]
     blend_statistics(model.encoder, lambda: model.encode(pixels), share, EARLY_LAYERS, region)
-    return share if any(isinstance(layer, _BatchNorm) for layer in model.encoder.modules()) else 0.0
+    if not statistics:
+        return 0.0
+    larger = min(LARGER_FACTOR * share, LARGEST_SHARE)
+    if not judged or larger <= share or share == 0:
+        return share
+    mismatch = mismatch_of_later_layers(model, pixels, region)
+    smaller = [statistic.clone() for statistic in statistics]
+    for statistic, before, blended in zip(statistics, source, smaller, strict=True):
+        statistic.copy_(before + (blended - before) * (larger / share))
+    if mismatch_of_later_layers(model, pixels, region) < NEARER * mismatch:
+        return larger
+    for statistic, blended in zip(statistics, smaller, strict=True):
+        statistic.copy_(blended)
+    return share
+
+
+def _layers(module: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]

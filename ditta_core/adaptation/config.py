@@ -26,8 +26,8 @@ class AdaptationConfig:
         probability_loss: Whether the cross-entropy takes probabilities for logits, as published.
         full_resolution: Whether losses and targets have the size of the frame; off, the size of the logits.
         statistics_share: Share in 0..1 of the warm-up's BatchNorm statistics that is blended into the source's before
-            the training, in the encoder's first layers alone; larger for a restored clip, see
-            :meth:`after_restoration`.
+            the training, in the encoder's first layers alone; up to twice that where it suits the later layers
+            (docs/ablations.md#a-larger-share) or the clip was restored (:meth:`after_restoration`).
         passes: Number of passes over the warm-up frames, in time order.
         learning_rate: Learning rate of AdamW.
         views: Number of scaled, mirrored and recoloured views of warm-up frames that are trained on beside the frames,

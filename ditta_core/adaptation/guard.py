@@ -111,6 +111,16 @@ def require_something_shown(clip: NDArray[np.uint8]) -> None:
         )
 
 
+def objection_to_length(frames: int) -> str:
+    """Why not to train towards soft targets of so many frames at all; empty where they are enough."""
+    if frames >= SMALLEST_LESSON:
+        return ""
+    return (
+        f"{frames} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} costs as often "
+        f"as it gives (warmup_frames)"
+    )
+
+
 def objection_to_targets(prediction: Tensor, target: DistillationTarget, region: Region = Region()) -> str:
     """Why not to train towards soft targets at all; empty where nothing speaks against it, and for hard ones.
 
@@ -125,11 +135,8 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget, region:
     """
     if target.probabilities is None or target.weights is not None:
         return ""
-    if len(prediction) < SMALLEST_LESSON:
-        return (
-            f"{len(prediction)} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} "
-            f"costs as often as it gives (warmup_frames)"
-        )
+    if objection_to_length(len(prediction)):
+        return objection_to_length(len(prediction))
     goal, before = (region.of(maps).max(1).values for maps in (torch.from_numpy(target.probabilities), prediction))
     sharpening = float(goal.mean()) - float(before.mean())
     if sharpening <= LARGEST_SHARPENING:

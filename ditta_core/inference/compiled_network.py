@@ -1,7 +1,8 @@
 """The network that serves, compiled: nothing of it changes until the next generation, so all of it can be.
 
 That takes seconds, beside the stream, which uses eager torch meanwhile. Every generation and every size of the network
-input has a compiled form of its own. Runtimes compared: docs/ablations.md#compiled-network.
+input has a compiled form of its own, and those of a few sizes are kept, so that cameras of different sizes do not
+displace each other's. Runtimes compared: docs/ablations.md#compiled-network.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class Agreement:
 
 LEAST = {"float32": Agreement(0.999, 0.999), "bfloat16": Agreement(0.9, 0.99)}
 """Agreement that a compiled network must reach, by precision."""
+
+KEPT_SIZES = 4
+"""Number of sizes of the input for which a network's compiled forms are kept, some 30 MB each: two each for two
+cameras. The one used longest ago goes first."""
 
 LONGEST_REASON = 400
 """Number of characters of a runtime's own message that are passed on."""
@@ -137,6 +142,21 @@ def compile_torch(module: nn.Module, pixels: Tensor, precision: str) -> Compiled
     return run
 
 
+@dataclass
+class Form:
+    """The compiled form of a network for one size of its input.
+
+    Attributes:
+        status: What answers at the moment, and why.
+        compiled: None while there is none.
+        unproven: Whether it was compiled before there was a frame on which it could be compared with torch.
+    """
+
+    status: RuntimeStatus
+    compiled: Compiled | None = None
+    unproven: bool = False
+
+
 class ServingNetwork:
     """The network of one generation, compiled when its first frame comes, or before for a size that is known.
 
@@ -147,10 +167,6 @@ class ServingNetwork:
         background: runs jobs later, one after the other.
         make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises anything.
         distrust: the compiled form for these pixels is wrong; returns whether another attempt may give another one.
-
-    Attributes:
-        status: What answers at the moment, and why.
-        compiled: Compiled form for the last frame's size; None while there is none.
     """
 
     def __init__(
@@ -174,22 +190,45 @@ class ServingNetwork:
         self._runtime = Runtime.TORCH if reason else config.runtime
         if self._runtime is Runtime.AUTO:
             self._runtime = Runtime.OPENVINO if device.type == "cpu" else Runtime.COMPILE
-        self._size: tuple[int, ...] = ()
+        self._without = RuntimeStatus("torch", reason)  # where nothing is compiled, or is being
+        self._forms: dict[tuple[int, ...], Form] = {}  # an LRU cache: the one used last comes last
         self._replaces_torch = False
-        self._unproven = False  # compiled before there was a frame on which it could be compared with torch
         self._lock = threading.Lock()
-        self.compiled: Compiled | None = None
-        self.status = RuntimeStatus("torch", reason)
+
+    @property
+    def status(self) -> RuntimeStatus:
+        """What answers for the size used last, and why."""
+        form = self._last_form
+        return self._without if form is None else form.status
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """Compiled form for the size used last; None while there is none."""
+        form = self._last_form
+        return None if form is None else form.compiled
+
+    @property
+    def _last_form(self) -> Form | None:
+        with self._lock:
+            return next(reversed(self._forms.values()), None)
+
+    def status_at(self, size: tuple[int, int]) -> RuntimeStatus:
+        """What answers for pixels of a size (H, W), and why."""
+        with self._lock:
+            form = self._forms.get((1, 3, *size))
+        return self._without if form is None else form.status
 
     def __call__(self, pixels: Tensor) -> NetworkOutput | None:
         """The compiled network's output for normalised pixels float [1, 3, H, W]; None where torch has to answer."""
         if self._runtime is Runtime.TORCH:
             return None
-        if tuple(pixels.shape) != self._size:
-            self._prepare(pixels)
+        self._prepare(pixels)
         with self._lock:
-            compiled = self.compiled if tuple(pixels.shape) == self._size else None
-        if compiled is None or (self._unproven and not self._proves(compiled, pixels)):
+            form = self._forms.pop(tuple(pixels.shape), None)  # none where compiling ahead has just failed
+            if form is not None:
+                self._forms[tuple(pixels.shape)] = form
+        compiled = None if form is None else form.compiled
+        if form is None or compiled is None or (form.unproven and not self._proves(form, compiled, pixels)):
             self._replaces_torch = True
             return None
         output = NetworkOutput.of(*compiled(pixels))
@@ -210,7 +249,7 @@ class ServingNetwork:
     def prepare(self, size: tuple[int, int]) -> None:
         """Compile for pixels of a size (H, W) still to come; the first of them are compared with eager torch."""
         pixels = torch.zeros(1, 3, *size).contiguous(memory_format=torch.channels_last)
-        self._begin(pixels, partial(self._compile_unproven, pixels))
+        self._begin(pixels, self._compile_unproven)
 
     def begin(self, pixels: Tensor) -> None:
         """Compile for the size of these pixels now, not with their frame; where that one waits anyway, do nothing."""
@@ -218,56 +257,66 @@ class ServingNetwork:
             self._prepare(pixels)
 
     def _prepare(self, pixels: Tensor) -> None:
-        """Compile for the size of these pixels; the form for another size is given up."""
-        job = self._begin(pixels, partial(self._compile, pixels))
+        """Compile for the size of these pixels, unless that is begun."""
+        job = self._begin(pixels, self._compile)
         if job is not None and self._config.wait:
             job.result()
 
-    def _begin(self, pixels: Tensor, job: Callable[[], None]) -> Future[None] | None:
+    def _begin(self, pixels: Tensor, compile_form: Callable[[Form, Tensor], None]) -> Future[None] | None:
         """Have it compiled for the size of these pixels, unless that is begun."""
+        size = tuple(pixels.shape)
         with self._lock:
-            if tuple(pixels.shape) == self._size:
+            if size in self._forms:
                 return None
-            self._size, self.compiled, self._unproven = tuple(pixels.shape), None, False
-            self.status = RuntimeStatus("torch", f"{self._runtime.value} is being compiled", compiling=True)
-        return self._background(job)
+            reason = f"{self._runtime.value} is being compiled"
+            form = self._forms[size] = Form(RuntimeStatus("torch", reason, compiling=True))
+            for oldest in list(self._forms)[:-KEPT_SIZES]:
+                del self._forms[oldest]
+        return self._background(partial(compile_form, form, pixels))
 
-    def _proves(self, compiled: Compiled, pixels: Tensor) -> bool:
+    def _proves(self, form: Form, compiled: Compiled, pixels: Tensor) -> bool:
         """Compare with eager torch for once; where they differ, compile anew as for any frame."""
-        if self._agreement(compiled, pixels).suffices(LEAST[self.status.precision]):
-            self._unproven = False
+        if self._agreement(compiled, pixels).suffices(LEAST[form.status.precision]):
+            form.unproven, self._replaces_torch = False, True
             return True
-        with self._lock:
-            self._size = ()
+        self._drop(form, pixels)
         self._prepare(pixels)
         return False
+
+    def _keeps(self, form: Form, pixels: Tensor) -> bool:
+        """Whether a form has not been displaced by those of other sizes."""
+        with self._lock:
+            return self._forms.get(tuple(pixels.shape)) is form
+
+    def _drop(self, form: Form, pixels: Tensor) -> None:
+        if self._keeps(form, pixels):
+            with self._lock:
+                self._forms.pop(tuple(pixels.shape), None)
 
     def _agreement(self, compiled: Compiled, pixels: Tensor) -> Agreement:
         with torch.no_grad():
             return Agreement.of(compiled(pixels)[0], self._module(pixels)[0])
 
     @torch.inference_mode(False)
-    def _compile_unproven(self, pixels: Tensor) -> None:
+    def _compile_unproven(self, form: Form, pixels: Tensor) -> None:
         """Compile in the fastest precision that there is. What goes wrong is told with the first frame."""
         try:
             precision = precisions(self._config, self._runtime)[0]
             compiled = self._make(self._module, pixels, self._runtime, precision)
             compiled(pixels)  # the first run allocates
         except Exception:  # runtimes raise whatever they like, and there will be a frame to try again with
-            with self._lock:
-                self._size, self.status = (), RuntimeStatus("torch")
+            self._drop(form, pixels)
             return
         with self._lock:
-            if tuple(pixels.shape) == self._size:
-                self.compiled, self._unproven = compiled, True
-                self.status = RuntimeStatus(self._runtime.value, precision=precision)
+            form.compiled, form.unproven = compiled, True
+            form.status = RuntimeStatus(self._runtime.value, precision=precision)
         return_memory()
 
     @torch.inference_mode(False)
-    def _compile(self, pixels: Tensor) -> None:
+    def _compile(self, form: Form, pixels: Tensor) -> None:
         """Compile, and use the result if it gives the classes that eager torch gives."""
-        if tuple(pixels.shape) != self._size:
-            return  # the stream has another size by now
+        if not self._keeps(form, pixels):
+            return
         compiled, precision, reasons = None, "", list[str]()
         try:
             pixels = pixels.clone(memory_format=torch.channels_last)  # tracing takes no tensor of inference mode
@@ -281,8 +330,7 @@ class ServingNetwork:
         if compiled is None:
             status = RuntimeStatus("torch", f"{status.runtime} cannot run this network: {'; '.join(reasons)}")
         with self._lock:
-            if tuple(pixels.shape) == self._size:
-                self.compiled, self.status = compiled, status
+            form.compiled, form.status = compiled, status
         return_memory()
 
     def _agreeing(self, pixels: Tensor) -> tuple[Compiled | None, str, list[str]]:

@@ -78,6 +78,7 @@ class FrameSegmenter:
         self.trained_branch = temporal_branch
         self.smoother = FlowSmoother()
         self.memory: StreamMemory | None = None
+        self._input_size: tuple[int, int] | None = None  # of the last frame, or of the one to come
         self.configure(config)
 
     def configure(self, config: InferenceConfig) -> None:
@@ -88,6 +89,7 @@ class FrameSegmenter:
 
     def prepare(self, frame: Frame, input_size: tuple[int, int]) -> None:
         """Have the network compiled for frames like this one. Does not wait; :attr:`runtime` tells when it is."""
+        self._input_size = input_size
         if self.network is not None:
             model = self.segmenter.model
             self.network.begin(model.preprocess(frame.image[None], input_size, model.mean.device))
@@ -95,7 +97,9 @@ class FrameSegmenter:
     @property
     def runtime(self) -> RuntimeStatus:
         """What runs the network at the moment."""
-        return RuntimeStatus("torch") if self.network is None else self.network.status
+        if self.network is None:
+            return RuntimeStatus("torch")
+        return self.network.status if self._input_size is None else self.network.status_at(self._input_size)
 
     def _run_network(self, pixels: Tensor, clock: StageClock) -> NetworkOutput:
         """The network's output for normalised pixels [1, 3, H, W]."""
@@ -116,7 +120,7 @@ class FrameSegmenter:
     def segment(self, frame: Frame, input_size: tuple[int, int], generation: int) -> Segmentation:
         """Segment a frame and keep what the next one needs of it."""
         clock = StageClock()
-        model, memory = self.segmenter.model, self.memory
+        model, memory, self._input_size = self.segmenter.model, self.memory, input_size
         if memory is not None and frame.stamp - memory.stamp > self.config.max_fusion_gap * 1e9:
             memory = None  # too long ago to carry anything over
         if memory is not None and memory.input_size != input_size:

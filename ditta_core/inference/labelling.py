@@ -78,16 +78,16 @@ def largest(maps: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[T
     winner = np.take(np.where(border, np.int16(-1), corner)[top], left, axis=1)
 
     at_border = np.flatnonzero(winner == -1)
-    pixels = maps.flatten(1).T.contiguous().numpy()
+    pixels = maps.flatten(1).numpy()
     flat_winner, flat_value = winner.reshape(-1), value.view(-1).numpy()
     for begin in range(0, len(at_border), BORDER_PIXELS):
         chosen = at_border[begin : begin + BORDER_PIXELS]
         row, column = np.divmod(chosen, size[1])
         above, below = top[row] * width, bottom[row] * width
-        share = along[column][:, None]
-        upper = between(pixels[above + left[column]], pixels[above + right[column]], share)
-        lower = between(pixels[below + left[column]], pixels[below + right[column]], share)
-        best, index = torch.from_numpy(between(upper, lower, down[row][:, None])).max(1)
+        near, far, share = left[column], right[column], along[column]
+        upper = between(np.take(pixels, above + near, 1), np.take(pixels, above + far, 1), share)
+        lower = between(np.take(pixels, below + near, 1), np.take(pixels, below + far, 1), share)
+        best, index = torch.from_numpy(between(upper, lower, down[row])).max(0)
         flat_winner[chosen], flat_value[chosen] = index.numpy(), best.numpy()
     return value, winner
 

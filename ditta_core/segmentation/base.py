@@ -46,6 +46,7 @@ class SegmentationModel(nn.Module):
         decodes_crops: Whether a crop of the features, all maps [N, channels, h, w], decodes to about that crop of the
             logits, so that an adaptation may train on parts of frames; not where positions or sizes count.
         compilable: Whether the network may be traced and compiled; not where something else than torch runs it.
+        reentrant: Whether two threads may run it at once; not where it keeps something during a pass.
         logits_align_corners: Convention in which the logits are enlarged to the network input.
 
     Attributes:
@@ -60,6 +61,7 @@ class SegmentationModel(nn.Module):
     temporal_pool: int = 1
     decodes_crops: bool = False
     compilable: bool = True
+    reentrant: bool = True
     logits_align_corners: bool = False
     mean: Tensor
     std: Tensor

@@ -247,6 +247,8 @@ class SplitTransformer(SegmentationModel):
         UnsplittableError: the parts cannot be told apart, or do not give the network's logits.
     """
 
+    reentrant = False
+
     def __init__(self, network: PreTrainedModel, outputs: ClassList, pixel_format: PixelFormat | None = None) -> None:
         super().__init__(outputs, pixel_format)
         self.network = network

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from ditta_core.inference.frame_segmenter import FrameSegmenter
 from ditta_core.stream.generations import Generation
 
-COMPILE_SECONDS = 15.0
-"""Seconds for which the one before serves on; torch.compile may take minutes on a GPU."""
+COMPILE_SECONDS = 60.0
+"""Seconds for which the one before serves on: on a busy robot a new size takes half of that. torch.compile may take
+minutes on a GPU."""
 
 
 @dataclass(frozen=True)

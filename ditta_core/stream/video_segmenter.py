@@ -40,6 +40,8 @@ from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
 
+NOT_UPDATED = "generation {} was not updated: {}"
+
 
 class VideoSegmenter:
     """Segments a stream of frames and adapts to it.
@@ -85,11 +87,14 @@ class VideoSegmenter:
         self._notify = notify
         self._base = base or TemporalSegmenter(load_model(self._source))
         self._compiler = compiler
+        # The base model serves again at any time, such as where the scene changes: it stays compiled.
+        self._base_network = None if compiler is None else compiler.network(self._base, False)
         self._ignore_mask = ignore_mask or IgnoreMask()
         self._lock = threading.Lock()
         self._requests = Requests()
         self._restorer = ImageRestorer()
-        self._monitor = SceneMonitor(SceneDescriber(self.model), config.scene)
+        describer = SceneDescriber(self.model)
+        self._monitor = SceneMonitor(describer, config.scene, describer.later if self.model.reentrant else None)
         self._store = GenerationStore(config.remembered_scenes, generations)
         self._continuity = Continuity()
         self._last: Frame | None = None  # as the network saw it
@@ -238,11 +243,8 @@ class VideoSegmenter:
             self._forget_last_shot()
             self._set_status(f"{broken.reason}; the adaptation goes on")
         else:
-            self._start_over(broken.reason)
-
-    def _start_over(self, reason: str) -> None:
-        self._return_to_base(f"starting over: {reason}")
-        self._start()
+            self._return_to_base(f"starting over: {broken.reason}")
+            self._start()
 
     def _watch_scene(self, frame: Frame) -> None:
         """See whether this frame continues the last one, and whether it still shows the scene that was adapted to."""
@@ -254,7 +256,7 @@ class VideoSegmenter:
             self._forget_last_shot()
             if warmup is not None and self._status.state is State.COLLECTING:
                 if warmup.updates is not None:
-                    self._abort_update(warmup.updates, "a cut in the clip")
+                    self._abort_warmup(NOT_UPDATED.format(warmup.updates.number, "a cut in the clip"))
                 elif warmup.restart_after_cut():
                     self._collect_from_next_frame("collecting starts over: a cut in the clip")
         if seen.left and config.warmup_on is WarmupTrigger.SCENE_CHANGE:
@@ -271,7 +273,8 @@ class VideoSegmenter:
 
     def _start(self) -> None:
         """Begin a warm-up if nothing has begun and the settings ask for one at start."""
-        if self._status.state is State.BASE and self._config.warmup_on is not WarmupTrigger.SERVICE:
+        begun = self._heir is not None or self._status.state is not State.BASE
+        if not begun and self._config.warmup_on is not WarmupTrigger.SERVICE:
             self._begin_warmup(recognise=True)
 
     def _maybe_update(self, frame: Frame) -> None:
@@ -280,7 +283,7 @@ class VideoSegmenter:
             self._served_since = frame.stamp
         seconds = self._config.update_seconds
         due = seconds > 0 and frame.stamp - self._served_since >= seconds * 1e9
-        if due and self._generation is not None and self._status.state is State.ADAPTED:
+        if due and self._generation is not None and self._heir is None and self._status.state is State.ADAPTED:
             self._begin_warmup(updates=self._generation)
 
     def _begin_warmup(self, recognise: bool = False, updates: Generation | None = None) -> None:
@@ -335,22 +338,20 @@ class VideoSegmenter:
 
     def _poll_runner(self) -> None:
         """Take in the progress of a running adaptation, or its result."""
-        if self._warmup is None or self._status.state is not State.ADAPTING:
-            return
         if self._heir is not None:
             self._take_over(self._heir)
-            return
-        news = self._runner.poll()
-        if isinstance(news, AdaptationProgress):
-            self._status = replace(self._status, progress=news.fraction, losses=news.losses)
-        elif isinstance(news, AdaptationResult):
-            self._finish(self._warmup, news)
+        elif self._warmup is not None and self._status.state is State.ADAPTING:
+            news = self._runner.poll()
+            if isinstance(news, AdaptationProgress):
+                self._status = replace(self._status, progress=news.fraction, losses=news.losses)
+            elif isinstance(news, AdaptationResult):
+                self._finish(self._warmup, news)
 
     def _finish(self, warmup: WarmupClip, result: AdaptationResult) -> None:
         """Have the adapted model serve as soon as it is compiled; or say why the model stays as it is."""
         report, state, updated = result.report, result.state, warmup.updates
         if state is None and updated is not None:
-            self._abort_update(updated, report.reason)
+            self._abort_warmup(NOT_UPDATED.format(updated.number, report.reason))
             return
         if state is None:
             self._fail(report, report.reason)
@@ -359,13 +360,16 @@ class VideoSegmenter:
             if updated is not None:
                 state = updated.state.towards(state, UPDATE_SHARE, self._base)
             generation = Generation(self._store.next_number, state, report, warmup.signature)
-            segmenter = self._segmenter_of(generation)
-            if self._last is not None:
-                segmenter.prepare(self._last, self._sizes.serving(self._last.size, self._config, generation))
+            self._inherit(generation, partial(self._announce, generation, updated))
         except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
             self._fail(report, reason(error))
-            return
-        self._heir = Heir(generation, segmenter, partial(self._announce, generation, updated))
+
+    def _inherit(self, generation: Generation, announce: Callable[[], None]) -> None:
+        """Have a generation serve as soon as it is compiled for frames like the last one; raises what stops it."""
+        segmenter = self._segmenter_of(generation)
+        if self._last is not None:
+            segmenter.prepare(self._last, self._sizes.serving(self._last.size, self._config, generation))
+        self._heir = Heir(generation, segmenter, announce)
         self._take_over(self._heir)
 
     def _take_over(self, heir: Heir) -> None:
@@ -384,9 +388,6 @@ class VideoSegmenter:
     def _fail(self, report: AdaptationReport, reason: str) -> None:
         self._warmup = None
         self._set_status(f"adaptation failed: {reason}", state=State.FAILED, report=report)
-
-    def _abort_update(self, generation: Generation, reason: str) -> None:
-        self._abort_warmup(f"generation {generation.number} was not updated: {reason}")
 
     def _cancel(self) -> None:
         """Give up the running adaptation, and what came of it where that does not serve yet."""
@@ -407,22 +408,21 @@ class VideoSegmenter:
         self._abort_warmup(message)
 
     def _restore(self, generation: Generation, message: str) -> None:
-        """Serve a generation that is kept."""
+        """Serve a generation that is kept as soon as it is compiled; a clip or an adaptation is given up."""
         try:
-            self._serve(generation)
+            self._inherit(generation, partial(self._announce_restored, generation, message))
         except Exception as error:  # such as too little memory: what serves goes on
             self._set_status(f"generation {generation.number} could not be restored: {reason(error)}")
-            return
-        self._cancel()
+        else:
+            self._runner.cancel()
+            self._warmup = None
+
+    def _announce_restored(self, generation: Generation, message: str) -> None:
         self._store.touch(generation)
         self._on_serving(f"{message}: generation {generation.number}", **outcome(generation.report))
 
     def _serve(self, generation: Generation | None, segmenter: FrameSegmenter | None = None) -> None:
-        """Go on with a generation, or with the base model, from the next frame on, with an empty memory.
-
-        Raises:
-            ValueError: The generation belongs to another model; what was serving stays.
-        """
+        """Go on with a generation, or with the base model, from the next frame on, with an empty memory."""
         self._serving = segmenter or self._segmenter_of(generation)
         self._generation = generation
 

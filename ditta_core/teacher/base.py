@@ -38,7 +38,13 @@ class NoTargetError(AdaptationFailed):
 
 
 class TargetBuilder(ABC):
-    """Turns the base model's predictions on the warm-up clip into better ones."""
+    """Turns the base model's predictions on the warm-up clip into better ones.
+
+    Attributes:
+        soft: Whether its targets are soft labels, so that they need not be made where nothing is trained towards such.
+    """
+
+    soft: bool = False
 
     @abstractmethod
     def build(

@@ -142,6 +142,8 @@ class DenseFlow(TargetBuilder):
     object ids.
     """
 
+    soft = True
+
     def __init__(self, config: DenseFlowConfig | None = None) -> None:
         self.config = config or DenseFlowConfig()
 

@@ -66,7 +66,8 @@ class CutDetector:
         if last is None:
             return False, False
         score = thumbnail.score(last)
-        usual = float(np.median(self.scores)) if self.scores else 0.0
+        # The first score may be that of noise in the dark, which is above 27 from frame to frame.
+        usual = float(np.median(self.scores)) if self.scores else score
         previous = self.scores[-1] if self.scores else 0.0
         self.scores.append(min(score, 255.0))
         cut = score >= CUT_SCORE and score >= CUT_RATIO * usual

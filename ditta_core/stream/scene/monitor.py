@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -106,14 +107,23 @@ class SceneMonitor:
         describe: Gives the signature of an RGB image, such as a
             :class:`~ditta_core.stream.scene.signature.SceneDescriber`.
         config: How readily a change is believed.
+        later: Does the same beside the frame, but for those of a warm-up: what they say is told with the next frame.
+            None for all of them at once.
 
     Attributes:
         config: As above; may be replaced between two frames.
     """
 
-    def __init__(self, describe: Callable[[NDArray[np.uint8]], SceneSignature], config: SceneConfig) -> None:
+    def __init__(
+        self,
+        describe: Callable[[NDArray[np.uint8]], SceneSignature],
+        config: SceneConfig,
+        later: Callable[[NDArray[np.uint8]], Future[SceneSignature]] | None = None,
+    ) -> None:
         self.config = config
         self._describe = describe
+        self._later = later
+        self._awaited: Future[SceneSignature] | None = None  # description of the last frame
         self._cuts = CutDetector()
         self._clock = StreamClock()
         self._quiet_until = 0.0
@@ -125,6 +135,7 @@ class SceneMonitor:
         self.forget()
 
     def _refer_to(self, reference: SceneSignature | None) -> None:
+        self._awaited = None
         self._reference = reference
         self._gathered: deque[SceneSignature] | None = None
         self._certainties.clear()
@@ -169,6 +180,9 @@ class SceneMonitor:
             stamp: Nanoseconds. Where stamps do not advance, frames are counted instead.
             certainty: Mean confidence of the last segmentation, 0..1; None if unknown.
         """
+        awaited, self._awaited = self._awaited, None
+        # Before anything of this frame is known: as if it had been there with the last one.
+        left = "" if awaited is None else self._judge(self._take_description(awaited.result()))
         self._clock.advance(stamp)
         thumbnail = Thumbnail.of(image)
         cut, stands_out = self._cuts.observe(thumbnail)
@@ -177,13 +191,16 @@ class SceneMonitor:
         elif stands_out:
             self._open_cut()
         if thumbnail.blank:
-            return SceneObservation(cut)
+            return SceneObservation(cut, left)
         if certainty is not None and math.isfinite(certainty):
             self._take_certainty(certainty)
-        if self._now - self._described < self._patience() * (1 - 1e-6):
+        if left or self._now - self._described < self._patience() * (1 - 1e-6):
+            return SceneObservation(cut, left)
+        if self._later is not None and self._gathered is None:
+            self._described = self._now
+            self._awaited = self._later(image)
             return SceneObservation(cut)
-        since = self._take_description(self._describe(image))
-        return SceneObservation(cut, self._judge(since))
+        return SceneObservation(cut, self._judge(self._take_description(self._describe(image))))
 
     @property
     def _now(self) -> float:

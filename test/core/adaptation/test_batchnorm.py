@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ditta_core.adaptation.batchnorm import blend_encoder_statistics, blend_statistics
+from ditta_core.adaptation.batchnorm import blend_encoder_statistics, blend_statistics, mismatch_of_later_layers
+from ditta_core.adaptation.region import Region
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 
@@ -98,3 +100,80 @@ def test_nothing_is_blended_where_the_encoder_has_no_statistics() -> None:
     before = copy.deepcopy(model.state_dict())
     assert blend_encoder_statistics(model, torch.randn(2, 3, 64, 64), 0.4) == 0.0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def trained_on(pixels: torch.Tensor) -> ESPNetv2:
+    """A network whose running statistics are all those of these images."""
+    torch.manual_seed(4)
+    model = ESPNetv2(ClassList.packaged("camvid11")).eval()
+    blend_statistics(model, lambda: model(pixels), 1.0)
+    return model
+
+
+def running_variances(model: ESPNetv2) -> list[torch.Tensor]:
+    return [value.clone() for name, value in model.state_dict().items() if name.endswith("running_var")]
+
+
+def test_later_layers_that_see_what_they_were_trained_with_have_hardly_a_mismatch() -> None:
+    pixels = torch.randn(2, 3, 96, 96)
+    model = trained_on(pixels)
+    assert 5 * mismatch_of_later_layers(model, pixels) < mismatch_of_later_layers(model, 3 * pixels + 1)
+
+
+def test_mismatch_of_a_layer_by_hand() -> None:
+    pixels = 3 * torch.randn(2, 3, 64, 64)
+    model = trained_on(torch.randn(2, 3, 64, 64))
+    ratios = []
+    for layer in [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)][33:]:
+        layer.register_forward_hook(
+            lambda layer, inputs, _: ratios.append(
+                inputs[0].numpy().transpose(1, 0, 2, 3).reshape(len(layer.weight), -1).std(1, ddof=1)
+                / layer.running_var.sqrt().numpy()
+            )
+        )
+    with torch.no_grad():
+        model(pixels)
+    expected = np.mean([np.abs(np.log(ratio)).mean() for ratio in ratios])
+    assert mismatch_of_later_layers(model, pixels) == pytest.approx(expected, rel=1e-2)
+
+
+def test_pixels_that_do_not_count_do_not_change_the_mismatch() -> None:
+    pixels = torch.randn(2, 3, 64, 64)
+    model = trained_on(pixels)
+    ignored = np.zeros((64, 64), bool)
+    ignored[:, 48:] = True
+    other = pixels.clone()
+    other[..., 56:] *= 30
+    assert mismatch_of_later_layers(model, other, Region(ignored)) < mismatch_of_later_layers(model, other)
+
+
+def test_the_larger_share_is_taken_where_it_suits_the_later_layers() -> None:
+    home = torch.randn(2, 3, 64, 64)
+    model, shifted = trained_on(home), 3 * home + 1
+    fixed = copy.deepcopy(model)
+    assert blend_encoder_statistics(model, shifted, 0.25, judged=True) == 0.5
+    assert blend_encoder_statistics(fixed, shifted, 0.5) == 0.5
+    for one, other in zip(running_variances(model), running_variances(fixed), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_larger_share_is_left_where_it_does_not() -> None:
+    home = torch.randn(2, 3, 64, 64)
+    model, shifted = trained_on(home), 3 * home + 1
+    later = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)][33:]
+    for layer in later:
+        layer.momentum = 1.0
+        layer.train()
+    with torch.no_grad():
+        model(shifted)  # now they know what the first layers make of these images without their statistics
+    fixed = copy.deepcopy(model.eval())
+    assert blend_encoder_statistics(model, shifted, 0.25, judged=True) == 0.25
+    assert blend_encoder_statistics(fixed, shifted, 0.25) == 0.25
+    for one, other in zip(running_variances(model), running_variances(fixed), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.0, 0.0), (0.4, 0.6), (0.6, 0.6), (0.9, 0.9)])
+def test_no_more_than_the_largest_share_is_taken(share: float, taken: float) -> None:
+    home = torch.randn(2, 3, 64, 64)
+    assert blend_encoder_statistics(trained_on(home), 3 * home + 1, share, judged=True) == pytest.approx(taken)

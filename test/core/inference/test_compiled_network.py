@@ -110,6 +110,27 @@ def test_each_generation_and_each_size_has_a_network_of_its_own() -> None:
 
 
 @needs_openvino
+def test_two_sizes_do_not_displace_each_other_and_no_more_than_a_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "KEPT_SIZES", 2)
+    made = []
+
+    def noted(self: Blueprint, module: nn.Module, precision: str) -> OpenVINONetwork:
+        made.append(precision)
+        return compile_blueprint(self, module, precision)
+
+    compile_blueprint = Blueprint.compile
+    monkeypatch.setattr(Blueprint, "compile", noted)
+    network = Compiler(WAIT).network(small(), False)
+    for size in ((32, 48), (48, 32), (32, 48), (48, 32), (32, 48)):
+        answer = network(pixels_of(size))
+        assert answer is not None and answer.logits.shape[-2:] == (size[0] // 4, size[1] // 4)
+        assert network.status_at(size) == RuntimeStatus("openvino") and len(made) <= 2
+    network(pixels_of((32, 32)))  # in the place of the one used longest ago
+    assert len(made) == 3 and network.status_at((48, 32)) == RuntimeStatus("torch")
+    assert network(pixels_of((32, 48))) is not None and len(made) == 3
+
+
+@needs_openvino
 def test_an_answer_outlives_the_next_frame() -> None:
     segmenter = small()
     network = Compiler(WAIT).network(segmenter, True)

@@ -31,7 +31,7 @@ class Waiting:
         self.gate = threading.Event()
         self.compiler = Compiler(RuntimeConfig(precision="float32"))
         config = StreamConfig(
-            InferenceConfig(long_side=96), warmup_frames=2, warmup_on=WarmupTrigger.STARTUP, remembered_scenes=0
+            InferenceConfig(long_side=96), warmup_frames=2, warmup_on=WarmupTrigger.STARTUP, remembered_scenes=1
         )
         adaptation = AdaptationConfig(passes=1, guarded=False)
         self.stream = VideoSegmenter("camvid", config, adaptation=adaptation, compiler=self.compiler)
@@ -82,3 +82,25 @@ def test_it_is_not_waited_for_for_ever(waiting: Waiting, monkeypatch: pytest.Mon
     monkeypatch.setattr(heir, "COMPILE_SECONDS", 0.0)
     segmentation = waiting.push()
     assert segmentation.generation == 1 and "encode" in segmentation.latency_ms, "by eager torch"
+
+
+def test_the_base_model_stays_compiled_and_what_is_restored_serves_once_it_is(waiting: Waiting) -> None:
+    waiting.gate.set()
+    assert waiting.compiler.wait(100)
+    assert waiting.push().generation == 1
+    gate = threading.Event()
+    waiting.compiler.submit(gate.wait)  # type: ignore[arg-type]
+    waiting.stream.reset()
+    segmentation = waiting.push()
+    assert segmentation.generation == 0 and "network" in segmentation.latency_ms, "the base model stayed compiled"
+    waiting.stream.request_restore()
+    for _ in range(2):
+        segmentation = waiting.push()
+        assert segmentation.generation == 0 and "network" in segmentation.latency_ms, "it serves on"
+    waiting.stream.resume()  # begins no warm-up, which would give up what was asked for
+    assert waiting.push().generation == 0 and waiting.stream.status.state is State.BASE
+    gate.set()
+    assert waiting.compiler.wait(100)
+    segmentation = waiting.push()
+    assert segmentation.generation == 1 and "network" in segmentation.latency_ms
+    assert waiting.stream.status.state is State.ADAPTED and "restored" in waiting.stream.status.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import cv2
 import numpy as np
@@ -69,8 +70,9 @@ class Watch:
         sensitivity: float = 0.5,
         confirmation: float = 1.5,
         cooldown: float = 1.0,
+        later: Callable[[Image], Future[SceneSignature]] | None = None,
     ) -> None:
-        self.monitor = SceneMonitor(describe, SceneConfig(sensitivity, confirmation, cooldown))
+        self.monitor = SceneMonitor(describe, SceneConfig(sensitivity, confirmation, cooldown), later)
         self.monitor.begin()
         self.rate, self.warmup = rate, warmup
         self.count = 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import FILM_CUTS, FILM_SCORES, Image, Watch, colours, place, textured
 
-from ditta_core.stream.scene.cuts import Thumbnail
+from ditta_core.stream.scene.cuts import CUT_SCORE, CutDetector, Thumbnail
 
 
 @given(
@@ -39,3 +39,11 @@ def test_cuts_of_the_film(film: list[Image]) -> None:
 def test_another_size_is_a_cut() -> None:
     watch = Watch(colours).see(place(1, 20)).see([textured(1, 20, (60, 70))])
     assert watch.cuts == [20]
+
+
+def test_noise_from_the_first_frame_on_is_no_cut() -> None:
+    detector = CutDetector()
+    noise = np.random.default_rng(0).integers(0, 40, (12, 60, 80, 3), dtype=np.uint8)
+    assert not any(detector.observe(Thumbnail.of(image))[0] for image in noise)
+    assert min(detector.scores) > CUT_SCORE
+    assert CutDetector().observe(Thumbnail.of(noise[0])) == (False, False)

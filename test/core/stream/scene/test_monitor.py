@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -38,6 +39,23 @@ def test_slow_change_to_another_place() -> None:
     assert watch.cuts == []
     assert watch.left and watch.left[0] > 60
     assert "drifted" in watch.reasons[0]
+
+
+def test_descriptions_beside_the_frame_say_the_same_a_frame_later() -> None:
+    first, second = place(1, 300), place(7, 300)
+    fade = [cv2.addWeighted(first[40 + i], 1 - i / 200, second[i], i / 200, 0) for i in range(200)]
+    with ThreadPoolExecutor(1) as thread:
+        asked = []
+
+        def later(image: Image) -> Future[SceneSignature]:
+            asked.append(image)
+            return thread.submit(colours, image)
+
+        for film in ([*first[:40], *fade, *second[200:]], [*first[:40], *second[:60]], [*first[:40], *second[:60]] * 2):
+            plain, beside = Watch(colours).see(film), Watch(colours, later=later).see(film)
+            assert plain.left and beside.cuts == plain.cuts and beside.reasons == plain.reasons
+            assert all(late - now in (0, 1) for now, late in zip(plain.left, beside.left, strict=True))
+    assert len(asked) > 20
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 10])
