@@ -79,13 +79,16 @@ def evaluate(shared: Path, image: str, adapted: Path) -> dict[str, dict[str, Any
 
 
 def alone(image: str) -> dict[str, dict[str, Any]]:
-    """The same rows without drives, as the study of live DiTTA noted them."""
+    """The same rows without drives, as the study of live DiTTA has them at that time."""
     parts = json.loads((RESULTS / "study.json").read_text(encoding="utf-8"))
     return {
-        row["method"]: row
+        row["method"]: {name: row[name] for name in MEASURES}
         for part in parts.values()
         for row in part["rows"]
-        if row["model"] == "city" and row["warmup_ratio"] == 10 and (row["corruption"] or "clean") == image
+        if row["method"] in ("source", "ditta")
+        and row["model"] == "city"
+        and row["warmup_ratio"] == 10
+        and (row["corruption"] or "clean") == image
     }
 
 
@@ -106,11 +109,11 @@ def markdown(noted: Mapping[str, Any]) -> str:
         f"| drives | | {' | '.join(images)} |",
         "|---" * (len(images) + 2) + "|",
     ]
-    found: dict[tuple[str, str], dict[str, Any]] = {
-        ("none", method): {image: alone(image).get(method) for image in images} for method in ("source", "ditta")
-    }
+    found: dict[tuple[str, str], dict[str, Any]] = {("none", method): {} for method in ("source", "ditta")}
     for key, row in noted.items():
         image, _, drives = key.partition(" ")
+        for method, score in row["alone"].items():
+            found["none", method][image] = score
         for method, score in row["scores"].items():
             found.setdefault((drives, method), {})[image] = score
     for (drives, method), scores in found.items():
@@ -150,7 +153,7 @@ def main() -> None:
                 continue
             adapted = options.work / f"{key.replace(' ', '_').replace(':', '')}.safetensors"
             report = adapt(shared, image, drives, options, adapted)
-            noted[key] = {"training": report, "scores": evaluate(shared, image, adapted)}
+            noted[key] = {"training": report, "scores": evaluate(shared, image, adapted), "alone": alone(image)}
             write_notes(options.out, noted)
             options.out.with_suffix(".md").write_text(markdown(noted), encoding="utf-8")
             print(key, noted[key], flush=True)
