@@ -67,6 +67,51 @@ class Kept(SequenceView):
         self.image = cache(super().image)  # type: ignore[method-assign]
 
 
+class Pan(SequenceView):
+    """A camera that turns over one still frame of a drive: a window of 5/6 of it slides sideways, its labels with it.
+
+    What moves how far is known, which it is not at 1 Hz.
+
+    Args:
+        original: drive with the frame.
+        index: of the frame.
+        step: Columns of the frame that the window moves a frame, to the left where negative.
+    """
+
+    def __init__(self, original: VideoSequence, index: int, step: int) -> None:
+        super().__init__(original)
+        self.name, self.frame_rate = f"{original.name} {index}", 15.0
+        self.still, self.step = index, step
+
+    def __len__(self) -> int:
+        width = super().image(self.still).shape[1]
+        return 1 + (width - width * 5 // 6) // abs(self.step)
+
+    def _seen(self, picture: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        height, width = (side * 5 // 6 for side in picture.shape[:2])
+        top = (picture.shape[0] - height) // 2
+        left = self.step * index if self.step > 0 else picture.shape[1] - width + self.step * index
+        return picture[top : top + height, left : left + width]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self._seen(super().image(self.still), index)
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        labels = super().labels(self.still)
+        return None if labels is None else self._seen(labels, index)
+
+    def stamp(self, index: int) -> int:
+        return round(1e9 * index / self.frame_rate)
+
+
+def pans_of(drive: Part, step: int, image: str) -> list[VideoSequence]:
+    """A pan over every frame of a clean drive, by turns to either side, corrupted afresh in every frame."""
+    pans = [Pan(drive, index, step if index % 2 else -step) for index in range(len(drive))]
+    if image == "clean":
+        return list(pans)
+    return [CorruptedSequence(pan, Corruption.parse(image), seed=index) for index, pan in enumerate(pans)]
+
+
 def drive_of(shared: Path, name: str, image: str = "clean") -> Part:
     """A training drive of CamVid, corrupted where asked for."""
     sequence = CamVidSequence(shared / "data" / "camvid" / "train", frame_rate=1.0)

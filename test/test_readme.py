@@ -309,6 +309,14 @@ def test_what_learning_from_drives_gives_is_what_was_measured() -> None:
     assert [row for row in rows if row not in measured] == []
 
 
+def test_the_results_with_labelled_data_are_those_of_the_study() -> None:
+    page = text_of(ROOT / "docs/adapt.md")
+    tables = text_of(ROOT / "benchmarks/results/source_study.md").strip().split("\n\n")
+    assert len(tables) == 2, "weather, and pans"
+    for table in tables:
+        assert table in page
+
+
 def test_the_page_of_the_evaluation_names_all_methods() -> None:
     from ditta_core.evaluation.methods.registry import METHODS
 

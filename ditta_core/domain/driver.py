@@ -314,13 +314,13 @@ class _Adaptation:
     # --- what is kept ---------------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> str:
-        """What the training depends on: model, drives, source, recipe and settings."""
+        """What the training depends on: model, drives, source with its labels, recipe and settings."""
         digest = hashlib.sha256(weights_fingerprint(self.base).encode())
-        described = [type(self.recipe).__name__, asdict(self.config), self.base.classes.names, self.drive.stretches]
+        described = [type(self.recipe).__name__, asdict(self.config), self.base.classes.names]
         digest.update(json.dumps(described, default=str).encode())
         for frames in (self.drive, self.source):
-            for image in () if frames is None else frames.images:
-                digest.update(image.tobytes())
+            if frames is not None:
+                digest.update(frames.digest())
         return digest.hexdigest()
 
     def _save(self, fingerprint: str, begin: float, losses: _Means) -> None:

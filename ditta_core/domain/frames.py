@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -52,6 +53,13 @@ class DriveFrames:
     def map_size(self) -> tuple[int, int]:
         """Height and width of label maps and flow."""
         return self.input_size[0] // STRIDE, self.input_size[1] // STRIDE
+
+    def digest(self) -> bytes:
+        """A checksum of all that is learned from: sizes, stretches, images and true labels; 32 bytes."""
+        digest = hashlib.sha256(repr((self.input_size, self.stretches)).encode())
+        for array in (*self.images, *(() if self.labels is None else self.labels)):
+            digest.update(repr(array.shape).encode() + array.tobytes())
+        return digest.digest()
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Frame ``index`` at the size of the network input."""

@@ -59,7 +59,11 @@ def add_adapt_parser(commands: Any) -> None:
     add("--minutes", type=positive, metavar="M", help="minutes after which the training ends")
     add("--train", choices=TRAINED, default=defaults.train, help="the whole network (all, default) or its decoder")
     add("--stronger-view", action="store_true", help="take labels from the best input size and the mirrored image")
-    add("--published", action="store_true", help="keep faults of the published code, to compare (tps, da_vsn, rda)")
+    add(
+        "--published",
+        action="store_true",
+        help="keep faults of the published code, to compare (tps, pixmatch, da_vsn, rda)",
+    )
     add("--no-restoration", action="store_true", help="take images as they are, for a node with restoration:=false")
     add("--rounds", type=whole_number(1), metavar="N", help="times that labels are made (default: the method's)")
     add("--batch", type=whole_number(1), default=defaults.batch, metavar="N", help="windows of a step (default: 1)")

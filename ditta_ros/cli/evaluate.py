@@ -76,10 +76,19 @@ def add_evaluate_parser(commands: Any) -> None:
     add = parser.add_argument_group("how").add_argument
     methods = "methods to compare, all of which --list-methods lists (default: source,ditta)"
     add("--method", type=split_list, default=("source", "ditta"), metavar="A,B", help=methods)
+    add(
+        "--source", action="append", type=Path, default=[], metavar="PATH", help="labelled drives, for methods with one"
+    )
+    add("--source-split", metavar="NAME", help="split of a source that has several, such as train (default: val)")
     add("--list-methods", action="store_true", help="list what there is to compare, and run nothing")
     ratios = "lengths of the warm-up in percent of each video's frames (default: 10)"
     add("--warmup-ratio", type=number_list, default=(10,), metavar="10,25,50", help=ratios)
     add("--whole-video", action="store_true", help="measure all frames; the unadapted method serves the warm-up")
+    annotated = (
+        "measure the annotated frames alone, each with the one before it, in one confusion matrix: the published "
+    )
+    annotated += "protocol from VIPER and SYNTHIA-Seq to Cityscapes; for methods without a warm-up"
+    add("--annotated-frames", action="store_true", help=annotated)
     add(
         "--corruption",
         type=split_list,

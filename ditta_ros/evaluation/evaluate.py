@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ditta_core.datasets.annotated import annotated_frames
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.open import open_sequences
@@ -22,7 +23,7 @@ from ditta_core.evaluation.collect import FinishedEvaluation, collect, unfinishe
 from ditta_core.evaluation.corruptions import Corruption
 from ditta_core.evaluation.fingerprint import evaluation_fingerprint
 from ditta_core.evaluation.methods.base import MethodSetup
-from ditta_core.evaluation.methods.registry import METHODS
+from ditta_core.evaluation.methods.registry import METHODS, check_labelled
 from ditta_core.evaluation.plan import EvaluationOptions, PlannedResult, check_sequences, plan
 from ditta_core.evaluation.runners import run_here, run_on_ray
 from ditta_core.evaluation.store import TrialStore
@@ -35,6 +36,7 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.adaptation.drives import open_drives
 from ditta_ros.bags.files import is_bag
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.evaluation.defaults import AUTO, NODE, QUICK_FRAMES, QUICK_LONG_SIDE, NothingAdaptedError
@@ -57,7 +59,7 @@ def _open_inputs(options: argparse.Namespace) -> list[VideoSequence]:
             sequences += open_sequences(path, options.format, options.frame_rate, options.split)
     if options.max_frames is not None:
         sequences = [Excerpt(sequence, options.max_frames) for sequence in sequences]
-    return sequences
+    return annotated_frames(sequences) if options.annotated_frames else sequences
 
 
 def _fill_in(options: argparse.Namespace) -> None:
@@ -66,6 +68,8 @@ def _fill_in(options: argparse.Namespace) -> None:
         options.max_frames = QUICK_FRAMES
     if options.long_side is None:
         options.long_side = QUICK_LONG_SIDE if options.quick else AUTO_LONG_SIDE
+    if options.annotated_frames:
+        options.whole_video, options.vc_windows = True, ()
     if options.threads is None:
         options.threads = os.cpu_count() or 1
 
@@ -74,7 +78,9 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     """What is compared.
 
     Raises:
-        ValueError: a method or a corruption is unknown, or a number is out of its range.
+        FileNotFoundError: there is nothing at the path of a source.
+        ValueError: a method or a corruption is unknown, a method lacks its labelled source, or a number is out of its
+            range.
     """
     methods = tuple(options.method)
     if options.node:
@@ -83,20 +89,32 @@ def _evaluation_options(options: argparse.Namespace) -> EvaluationOptions:
     unknown = [name for name in methods if name not in known]
     if unknown:
         raise ValueError(f"expected methods of {known}, but got {unknown}")
+    warming = [name for name in methods if name == NODE or METHODS[name].uses_warmup]
+    if options.annotated_frames and warming:
+        raise ValueError(
+            f"expected methods without a warm-up for annotated frames alone, but got {', '.join(warming)}; give "
+            f"--method source_merged, and --model adapted:FILE for what `ditta adapt` has learned"
+        )
     download = options.allow_download
     teacher = TeacherConfig(
         options.teacher, options.teacher_checkpoint, options.teacher_image_size, allow_download=download
     )
+    labelled = open_drives(
+        options.source, options.image_topic, options.ground_truth_topic, options.frame_rate, options.source_split
+    )
+    setup = MethodSetup(
+        source=ModelSource(options.model, options.classes, options.device, download, options.allow_pickle),
+        teacher=teacher,
+        input_size=None if options.input_size is None else options.input_size[::-1],
+        long_side=options.long_side,
+        seed=options.seed,
+        runtime=Runtime.TORCH if options.eager else Runtime.OPENVINO,
+        labelled=tuple(labelled),
+    )
+    check_labelled(methods, setup)
     return EvaluationOptions(
         methods=methods,
-        setup=MethodSetup(
-            source=ModelSource(options.model, options.classes, options.device, download, options.allow_pickle),
-            teacher=teacher,
-            input_size=None if options.input_size is None else options.input_size[::-1],
-            long_side=options.long_side,
-            seed=options.seed,
-            runtime=Runtime.TORCH if options.eager else Runtime.OPENVINO,
-        ),
+        setup=setup,
         warmup_ratios=options.warmup_ratio,
         whole_video=options.whole_video,
         corruptions=tuple(None if name == "clean" else Corruption.parse(name) for name in options.corruption),
@@ -123,6 +141,7 @@ def _configuration(
         "seed": setup.seed,
         "model": setup.source.name,
         "classes": setup.source.classes,
+        "labelled": {sequence.name: len(sequence) for sequence in setup.labelled},
         "device": setup.source.device,
         "teacher": asdict(setup.teacher),
         "input_size": None if setup.input_size is None else list(setup.input_size[::-1]),
@@ -141,6 +160,7 @@ def _shown_side(long_side: int) -> int | str:
 _NOT_IN_THE_NUMBERS = (
     "command",
     "input",
+    "source",
     "list_methods",
     "rest",
     "allow_download",
@@ -161,7 +181,7 @@ def _claim_store(
     """The store of this very evaluation; one of its own where the same one is under way already."""
     values = {name: value for name, value in vars(options).items() if name not in _NOT_IN_THE_NUMBERS}
     packages = [Path(__file__).parents[2] / package for package in ("ditta_core", "ditta_ros")]
-    name = evaluation_fingerprint(values, sequences, evaluation.setup, packages)
+    name = evaluation_fingerprint(values, (*sequences, *evaluation.setup.labelled), evaluation.setup, packages)
     store = TrialStore.claim(options.work, name)
     if store.folder.name != name:
         print(f"the same evaluation is under way in {options.work / name}: this one keeps its parts in {store.folder}")

@@ -1,7 +1,10 @@
 """PixMatch: what the model says of a target picture, it is to say of perturbed ones too.
 
 Melas-Kyriazi & Manrai, "PixMatch: Unsupervised Domain Adaptation via Pixelwise Consistency Training", CVPR 2021.
-Picture and label are cut by one draw; the published code draws twice for its second head, which we do not have.
+Picture and label are cut by one draw; the published code draws twice for its second head, which we do not have. The
+source is seen in the target's colours, as TPS sees it. Published it is seen as it is (``OfflineConfig.published``):
+where the target is in bad weather, consistency alone makes the model sure of its own wrong labels, and nothing that it
+sees of that weather is right.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from torch import Tensor
 from ditta_core.domain.photometric import Photometric, PhotometricRange
 from ditta_core.domain.recipe import Batch, Losses, label_loss
 from ditta_core.domain.recipes.source_only import SourceOnly, source_of
-from ditta_core.domain.styles import as_image, fourier_style
+from ditta_core.domain.styles import as_image, fourier_style, match_histograms
 from ditta_core.domain.windows import STRIDE
 
 WEIGHT = 0.1
@@ -44,12 +47,13 @@ def in_pixels(part: Part) -> Part:
 
 
 class PixMatch(SourceOnly):
-    """Cross-entropy on the source, and with the plain picture's labels on three perturbed target pictures."""
+    """Cross-entropy on the recoloured source, and with the plain picture's labels on three perturbed ones."""
 
     def loss(self, batch: Batch) -> Losses:
         clip, source = batch.target, source_of(batch)
         assert source.labels is not None
         picture, random = clip.plain[-1], batch.random
+        shown = source.plain[-1] if self.config.published else match_histograms(source.plain[-1], picture)
         with torch.no_grad():
             labels = self.predict(picture, clip).argmax(1)
         zoomed, zoomed_labels = zoom(picture, labels, draw_part(random, clip.window.map_size, SMALLEST_PART))
@@ -57,7 +61,7 @@ class PixMatch(SourceOnly):
         styled = as_image(fourier_style(picture, source.plain[-1], FOURIER_WIDTH))
         share = float(random.uniform())  # Beta(1, 1)
         part = draw_part(random, clip.window.map_size, share, share)
-        below, above = (picture, labels), (source.plain[-1], source.labels[-1:])
+        below, above = (picture, labels), (shown, source.labels[-1:])
         if random.random() < 0.5:
             below, above = above, below
         mixed = cut_in(below[0], above[0], part), cut_in_labels(below[1], above[1], part)
@@ -65,7 +69,7 @@ class PixMatch(SourceOnly):
         consistency = {
             name: WEIGHT * label_loss(self.predict(seen, clip), wanted) for name, (seen, wanted) in pairs.items()
         }
-        return {"source": self.supervised(batch), **consistency}
+        return {"source": self.supervised(batch, shown), **consistency}
 
 
 def zoom(image: NDArray[np.uint8], labels: Tensor, part: Part) -> tuple[NDArray[np.uint8], Tensor]:

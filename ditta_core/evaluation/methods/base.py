@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ditta_core.adaptation.config import DEFAULT_SEED
+from ditta_core.datasets.base import VideoSequence
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.config import AUTO_LONG_SIDE, DEFAULT_LONG_SIDE, Runtime, RuntimeConfig
 from ditta_core.segmentation.base import SegmentationModel
@@ -29,6 +30,7 @@ class MethodSetup:
             ``DEFAULT_LONG_SIDE`` for it.
         seed: Seed of everything random in the method.
         runtime: What runs networks whose weights do not change from frame to frame, in float32.
+        labelled: Labelled drives of another world, for the methods that learn from them; can be pickled.
     """
 
     source: ModelSource = field(default_factory=ModelSource)
@@ -37,6 +39,7 @@ class MethodSetup:
     long_side: int = DEFAULT_LONG_SIDE
     seed: int = DEFAULT_SEED
     runtime: Runtime = Runtime.TORCH
+    labelled: tuple[VideoSequence, ...] = ()
 
     def network_input(self, model: SegmentationModel, frame_size: tuple[int, int]) -> tuple[int, int]:
         """Network input (height, width) for a frame of a size (H, W)."""
@@ -60,11 +63,13 @@ class Method(ABC):
         uses_warmup: Whether ``prepare`` does anything. Where it does not, the answers of the method do not depend on
             the length of the warm-up, and ``prepare`` is not called.
         uses_teacher: Whether it needs the teacher of the setup.
+        uses_labelled: Whether it needs the labelled drives of the setup.
         own_input_size: Whether it keeps its own size of the network input where one is found for the others.
     """
 
     uses_warmup: ClassVar[bool]
     uses_teacher: ClassVar[bool] = False
+    uses_labelled: ClassVar[bool] = False
     own_input_size: ClassVar[bool] = False
 
     def __init__(self, setup: MethodSetup, model: SegmentationModel) -> None:

@@ -57,7 +57,11 @@ class Offline(StreamMethod):
         input_size = self.input_size(warmup[0])
         try:
             drive = read_drives([Frames(warmup)], input_size, len(warmup), fewest=1)
-            result = adapt_offline(self.model, self.recipe, drive, config)
+            labelled = None
+            if self.recipe.needs_source:
+                classes = self.model.classes
+                labelled = read_drives(self.setup.labelled, input_size, config.most_frames, classes=classes)
+            result = adapt_offline(self.model, self.recipe, drive, config, labelled)
         except (AdaptationFailed, DrivesError) as error:
             seconds = time.perf_counter() - start
             return AdaptationReport(False, str(error), frames=len(warmup), seconds=seconds)

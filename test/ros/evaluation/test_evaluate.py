@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ditta_ros.cli.main import main
+from ditta_ros.cli.main import main, parser
+from ditta_ros.evaluation.evaluate import _claim_store, _evaluation_options, _fill_in, _open_inputs
 
 FRAMES = 22
 
@@ -182,6 +183,13 @@ def empty(folder: Path, bag: Path, target: Path) -> Path:
         (empty, (), "expected images"),
         (None, ("--max-frames", "12"), "VC16|window of video consistency"),
         (None, ("--method", "magic"), "expected methods of .* but got .*magic"),
+        (None, ("--method", "source,tps,fda"), "expected labelled drives for tps, fda, but got none; give --source"),
+        (None, ("--method", "tps", "--source", "/nowhere"), "/nowhere"),
+        (
+            None,
+            ("--method", "source,ur", "--annotated-frames"),
+            "without a warm-up .*but got ur; give --method source_m",
+        ),
         (None, ("--corruption", "fog:9"), "fog"),
         (None, ("--classes", "cityscapes19"), "cityscapes19|member"),
         (None, ("--model", "espnetv2:nowhere.pth"), "nowhere.pth does not exist"),
@@ -212,6 +220,28 @@ def test_a_missing_topic_lists_those_there_are(bag: Path, tmp_path: Path, capfd:
     assert main(["evaluate", str(bag), "--image-topic", "/front", "--work", str(tmp_path)]) == 2
     said = capfd.readouterr().err
     assert "/front" in said and "/camera/image_raw" in said
+
+
+@pytest.mark.slow
+def test_methods_with_a_labelled_source(folder: Path, bag: Path, tmp_path: Path) -> None:
+    """The labels come from a folder, or from the same as a bag."""
+    arguments = ("--method", "source,fda", "--max-frames", "12", "--vc-windows", "8", "--source")
+    unadapted, adapted = evaluate(tmp_path, folder, *arguments, str(folder))
+    assert (adapted["method"], adapted["adaptations"], adapted["failed_adaptations"]) == ("fda", 1, 0)
+    assert not adapted["problems"] and adapted["confusion"] != unadapted["confusion"]
+    assert json.loads((tmp_path / "out.json").read_text())["config"]["labelled"] == {folder.name: FRAMES}
+    assert accuracy(evaluate(tmp_path, folder, *arguments, str(bag))[1]) == accuracy(adapted)
+
+
+def test_another_labelled_source_does_not_go_on(folder: Path, bag: Path, tmp_path: Path) -> None:
+    names = set()
+    for source in (folder, bag):
+        command = ["evaluate", str(folder), "--method", "fda", "--work", str(tmp_path), "--source", str(source)]
+        options = parser().parse_args(command)
+        _fill_in(options)
+        evaluation = _evaluation_options(options)
+        names.add(_claim_store(options, evaluation, _open_inputs(options)).folder.name)
+    assert len(names) == 2
 
 
 def test_quick_look(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ditta_core.domain.recipe import Batch
 from ditta_core.domain.recipes.da_stc import class_answers, mean_discrepancy
 from ditta_core.domain.recipes.da_vsn import paired, unsure_from_sure
 from ditta_core.domain.recipes.fda import CAP, LABELLED, robust_entropy
-from ditta_core.domain.recipes.pixmatch import cut_in, cut_in_labels, draw_part, in_pixels, zoom
+from ditta_core.domain.recipes.pixmatch import PixMatch, cut_in, cut_in_labels, draw_part, in_pixels, zoom
 from ditta_core.domain.recipes.rda import RDA, hurting_most, inconsistency
 from ditta_core.domain.recipes.tps import TPS, carried_labels, followed
 from ditta_core.domain.sampling import ClipSampler
@@ -99,6 +99,32 @@ def test_parts_of_picture_and_labels_are_the_same() -> None:
     other = np.zeros_like(image)
     mixed, mixed_labels = cut_in(other, image, half), cut_in_labels(torch.zeros_like(labels), labels, half)
     assert np.array_equal(mixed[::2, ::2, 0], mixed_labels[0].numpy()) and int(mixed_labels[0, 4, 8]) == labels[0, 4, 8]
+
+
+def test_pixmatch_shows_the_source_in_the_colours_of_the_target_but_not_as_published() -> None:
+    """The target is darker by half: so is the source that the model learns from, its places unmoved."""
+    model = ColourModel()
+    clips = []
+    for seed, gain, classes in ((0, 0.5, None), (3, 1.0, model.classes)):
+        frames = read_drives([PanningDrive(12, seed=seed, gain=gain)], (96, 128), 100, classes=classes)
+        sampler = ClipSampler(frames, frames.labels, model, OfflineConfig(window=(64, 96)), 1, False)
+        clips.append(sampler.draw(np.random.default_rng(1)))
+    target, source = clips
+    seen = {}
+    for published in (False, True):
+        recipe = PixMatch(model, OfflineConfig(published=published), torch.Generator().manual_seed(0))
+        shown: list[np.ndarray] = []
+        predict = recipe.predict
+        recipe.predict = lambda image, clip, shown=shown, predict=predict: (shown.append(image), predict(image, clip))[
+            1
+        ]
+        recipe.loss(Batch(target, source, 0, 0.0, np.random.default_rng(0)))
+        seen[published] = shown[-1].astype(float)
+    assert np.array_equal(seen[True], source.plain[-1])
+    assert seen[False].mean() == pytest.approx(target.plain[-1].mean(), rel=0.02)
+    assert seen[False].mean() < 0.7 * seen[True].mean()
+    for before, after in zip(seen[True].reshape(-1, 3).T, seen[False].reshape(-1, 3).T, strict=True):
+        assert len(np.unique(np.stack([before, after]), axis=1).T) == len(np.unique(before)), "a table of values"
 
 
 # --- DA-VSN ----------------------------------------------------------------------------------------------------------

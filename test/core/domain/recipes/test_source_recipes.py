@@ -16,6 +16,7 @@ from ditta_core.domain.driver import OfflineProgress, adapt_offline
 from ditta_core.domain.frames import DriveFrames
 from ditta_core.domain.reading import read_drives
 from ditta_core.domain.recipes.registry import RECIPES
+from ditta_core.domain.training_state import TrainingStateError
 
 SIZE = (96, 128)
 CONFIG = OfflineConfig(steps=10, window=(64, 64), learning_rate=1e-3, guarded=False)
@@ -53,7 +54,8 @@ def test_they_are_the_published_ones_and_the_row_to_beat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "published"), [*((name, False) for name in TERMS), ("tps", True), ("da_vsn", True), ("rda", True)]
+    ("name", "published"),
+    [*((name, False) for name in TERMS), *((name, True) for name in ("tps", "pixmatch", "da_vsn", "rda"))],
 )
 def test_every_recipe_trains_with_all_its_terms(
     name: str, published: bool, drive: DriveFrames, source: DriveFrames
@@ -90,6 +92,22 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     resumed = adapt_offline(ColourModel(), RECIPES[name], drive, CONFIG, source, file, count)
     for key, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[key], value, err_msg=key)
+
+
+def test_a_training_with_other_labels_of_the_source_does_not_go_on(
+    drive: DriveFrames, source: DriveFrames, tmp_path: Path
+) -> None:
+    """The same images, and one pixel of another class."""
+    file, calls = tmp_path / "state.safetensors", iter(range(10))
+    with pytest.raises(Cancelled):
+        adapt_offline(ColourModel(), RECIPES["fda"], drive, CONFIG, source, file, cancelled=lambda: next(calls) >= 2)
+    assert source.labels is not None
+    labels = source.labels.copy()
+    labels[3, 5, 7] = (labels[3, 5, 7] + 1) % 3
+    other = replace(source, labels=labels)
+    with pytest.raises(TrainingStateError, match="of other drives, another model or other settings"):
+        adapt_offline(ColourModel(), RECIPES["fda"], drive, CONFIG, other, file)
+    assert adapt_offline(ColourModel(), RECIPES["fda"], drive, CONFIG, source, file).report.steps == CONFIG.steps
 
 
 @pytest.mark.parametrize("name", ["tps", "rda", "da_stc"])

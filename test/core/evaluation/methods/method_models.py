@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList, ClassMap
+from ditta_core.datasets.base import VideoSequence
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.types import Frame
 
@@ -29,6 +30,29 @@ def moving_frames(count: int) -> list[Frame]:
     """A square that moves before a texture that moves the other way."""
     clip = moving_square(count, SIZE, side=24, start=(12, 10), step=(1, 2), pan=1).clip
     return [frame_of(image, index) for index, image in enumerate(clip)]
+
+
+class LabelledDrive(VideoSequence):
+    """Eight brighter frames of the same scene, with the square as a car on the road."""
+
+    name, frame_rate = "labelled", 10.0
+
+    def __init__(self) -> None:
+        scene = moving_square(8, SIZE, side=24, start=(12, 10), step=(1, 2), pan=1)
+        self.images, self.cars = np.minimum(scene.clip, 215) + np.uint8(40), scene.mask
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> ClassList:
+        return OUTPUTS
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self.images[index]
+
+    def labels(self, index: int) -> NDArray[np.uint8]:
+        return np.where(self.cars[index], np.uint8(2), np.uint8(0))
 
 
 class TinyModel(SegmentationModel):
@@ -65,7 +89,7 @@ class TinyModel(SegmentationModel):
         return self.backbone
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        factor = float("nan") if float(pixels.mean()) > self.brightest else 1.0
+        factor = float("nan") if pixels.mean().item() > self.brightest else 1.0
         return (self.backbone(pixels) * factor,)
 
     def decode(self, features: Sequence[Tensor]) -> Tensor:

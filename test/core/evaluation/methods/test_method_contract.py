@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from method_models import SIZE, TinyModel, changed, copied, moving_frames
+from method_models import SIZE, LabelledDrive, TinyModel, changed, copied, moving_frames
 from torch import Tensor, nn
 
 from ditta_core.evaluation.methods.base import Method, MethodSetup
@@ -21,9 +21,19 @@ from ditta_core.types import UNLABELLED, Frame, Segmentation
 
 FRAMES = moving_frames(6)
 WARMUP, LATER = FRAMES[:2], FRAMES[2:5]
-SETUP = MethodSetup(ModelSource(classes="{ground: [road, pavement], building: [building], car: [car]}"), long_side=0)
-NAMES = list(METHODS)
-WITH_WARMUP = [name for name, entry in METHODS.items() if entry.uses_warmup]
+SETUP = MethodSetup(
+    ModelSource(classes="{ground: [road, pavement], building: [building], car: [car]}"),
+    long_side=0,
+    labelled=(LabelledDrive(),),
+)
+ADVERSARIAL = ("da_vsn", "vat", "rda")
+"""Their discriminators are of the published size however small the model is."""
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in ADVERSARIAL else name for name in METHODS]
+WITH_WARMUP = [
+    pytest.param(name, marks=pytest.mark.slow) if name in ADVERSARIAL else name
+    for name, entry in METHODS.items()
+    if entry.uses_warmup
+]
 ONLINE = [name for name in METHODS if name.endswith("_online")]
 
 
@@ -178,6 +188,12 @@ def test_online_methods_leave_out_a_step_that_is_not_finite(name: str) -> None:
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a method of \['source', .*'ditta'.*\], but got 'dita'"):
         build_method("dita", SETUP)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.uses_labelled])
+def test_methods_with_a_source_are_refused_without_one(name: str) -> None:
+    with pytest.raises(ValueError, match=f"expected labelled drives for {name}, but got none; give --source"):
+        build_method(name, MethodSetup(SETUP.source, long_side=0), TinyModel())
 
 
 def test_model_is_loaded_where_it_is_not_given() -> None:
