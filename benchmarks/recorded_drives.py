@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
 from ditta_core.evaluation.metrics import ConfusionMatrix
 from ditta_core.inference.frame_segmenter import segment_frame
+from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame
 
 INPUT_SIZE = (368, 480)
 """Height and width of the network input."""
@@ -37,6 +40,31 @@ class Part(SequenceView):
 
     def stamp(self, index: int) -> int:
         return super().stamp(self.indices[index])
+
+
+class Restored(SequenceView):
+    """A drive as the network of the node sees it; its frames are asked for in order."""
+
+    def __init__(self, original: VideoSequence) -> None:
+        super().__init__(original)
+        self.restorer = ImageRestorer()
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        if index == 0:
+            self.restorer.reset()
+        return self.restorer(self.frame_of(index)).image
+
+    def frame_of(self, index: int) -> Frame:
+        """The frame as it was recorded."""
+        return Frame(super().image(index), self.stamp(index))
+
+
+class Kept(SequenceView):
+    """A drive whose images are kept once they were made."""
+
+    def __init__(self, original: VideoSequence) -> None:
+        super().__init__(original)
+        self.image = cache(super().image)  # type: ignore[method-assign]
 
 
 class Pan(SequenceView):
@@ -97,6 +125,12 @@ def drive_of(shared: Path, name: str, image: str = "clean") -> Part:
 def even_and_odd(drive: Part) -> tuple[Part, Part]:
     """Its frames to learn from, and those to be scored on."""
     return Part(drive.original, drive.indices[::2]), Part(drive.original, drive.indices[1::2])
+
+
+def thinned(drive: Part, most: int) -> Part:
+    """At most so many of its frames, evenly spread."""
+    places = np.unique(np.linspace(0, len(drive) - 1, min(most, len(drive))).round().astype(int))
+    return Part(drive.original, [drive.indices[place] for place in places])
 
 
 @torch.inference_mode()

@@ -297,6 +297,18 @@ def test_the_results_of_the_rivals_are_those_that_were_measured() -> None:
             assert " / ".join(pair) == scores, (method, length)
 
 
+def test_what_learning_from_drives_gives_is_what_was_measured() -> None:
+    measured = {
+        line
+        for name in ("live_study", "domain_study", "along_time_study")
+        for line in text_of(ROOT / f"benchmarks/results/{name}.md").splitlines()
+    }
+    section = text_of(ROOT / "docs/adapt.md").split("\n## What it gives\n")[1].split("\n## ")[0].replace("**", "")
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    assert [row for row in rows if row not in measured] == []
+
+
 def test_the_results_with_labelled_data_are_those_of_the_study() -> None:
     page = text_of(ROOT / "docs/adapt.md")
     tables = text_of(ROOT / "benchmarks/results/source_study.md").strip().split("\n\n")

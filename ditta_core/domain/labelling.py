@@ -29,6 +29,8 @@ REACH = 3
 docs/ablations.md#reach-of-the-flow-teacher."""
 SMALLEST_AGREEMENT = 0.5
 """Share of the visiting frames that must give a pixel the class of its label."""
+LARGEST_MEMORY = 128 * 2**20
+"""Bytes of probabilities that are kept, so that frames the thresholds were taken from are not predicted again."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,24 @@ class ViewPredictor(Predictor):
     """The mean of a frame's probabilities as it is and mirrored, at the size at which the frames are kept.
 
     That is the size of the network input, or a larger one where labels come from a stronger view than the student's.
+    The model and the drive must stay as they are while it is in use: what was predicted is kept, as far as it fits.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
         self.model = model
+        self._kept: dict[int, Tensor] = {}
 
-    @torch.no_grad()
     def probabilities(self, drive: DriveFrames, frame: int) -> Tensor:
         """float [1, C, h, w] at the size of label maps."""
+        if frame in self._kept:
+            return self._kept[frame]
+        found = self._predict(drive, frame)
+        if (len(self._kept) + 1) * found.numel() * found.element_size() <= LARGEST_MEMORY:
+            self._kept[frame] = found
+        return found
+
+    @torch.no_grad()
+    def _predict(self, drive: DriveFrames, frame: int) -> Tensor:
         image = drive.images[frame]
         pixels = self.model.preprocess(image[None], (image.shape[0], image.shape[1]), self.model.mean.device)
         # One after the other: a batch of two takes the CPU more than twice the time of one.
