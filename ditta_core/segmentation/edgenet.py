@@ -134,7 +134,8 @@ class EfficientPyramidPooling(nn.Module):
         normalise, _, convolve, project = self.merge_layer
         (norm, activation), (convolution, *rest) = normalise.br, convolve.cbr  # type: ignore[misc]
         assert isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)
-        watched = norm._forward_pre_hooks or norm._forward_hooks
+        # Whoever exports it to ONNX wants weights, not slices of them.
+        watched = norm._forward_pre_hooks or norm._forward_hooks or torch.onnx.is_in_onnx_export()
         if norm.training or watched or norm.running_mean is None or norm.running_var is None:
             return self.merge_layer(torch.cat(list(branches), 1))
         width, parts = branches[0].shape[1], []
