@@ -52,7 +52,7 @@ study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, i
 study-scenes: $(VENV)/installed ## does it pay in other scenes? Into benchmarks/results/scene_study.md (hours; ARGS="--count 30")
 	$(RUN) benchmarks/scene_study.py $(ARGS)
 
-study-domain: $(VENV)/installed ## what is labelled source data worth? Into benchmarks/results/source_study.md (ARGS="--quick": 20 minutes)
+study-domain: $(VENV)/installed ## what is labelled source data worth? Into benchmarks/results/source_study.md (ARGS="--quick": four minutes)
 	$(RUN) benchmarks/source_study.py $(ARGS)
 
 soak: $(VENV)/installed ## the running node for twenty minutes, into benchmarks/results/soak_20min.json and docs/benchmarks.md

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from recorded_drives import INPUT_SIZE
 from scenes import Cell, frames_of, model_source
 
-from ditta_core.datasets.base import VideoSequence
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import OfflineResult, adapt_offline
 from ditta_core.domain.frames import DriveFrames
 from ditta_core.domain.labelling import TimePredictor, ViewPredictor, label_drive
 from ditta_core.domain.reading import read_drives
 from ditta_core.domain.recipes.registry import RECIPES
+from ditta_core.evaluation.methods.offline import Frames
+from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import UNLABELLED
@@ -49,28 +50,19 @@ PIXELS = 3000
 """Pixels that neighbours are looked for among."""
 
 
-class Scene(VideoSequence):
+class Scene(Frames):
     """The frames of a scene as a drive."""
 
     def __init__(self, cell: Cell, shared: Path) -> None:
-        self.frames, self.truth = frames_of(cell, shared)
+        frames, self.truth = frames_of(cell, shared)
+        super().__init__(frames)
         self.name, self.frame_rate = cell.video, float(cell.rate)
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return self.frames[index].image
-
-    def stamp(self, index: int) -> int:
-        return self.frames[index].stamp
 
 
 def with_tensors(base: SegmentationModel, result: OfflineResult) -> SegmentationModel:
     """A copy of the model with what an adaptation changed."""
     model = copy.deepcopy(base)
-    for name, value in result.tensors.items():
-        model.state_dict()[name].copy_(torch.from_numpy(value))
+    put_tensors(model, result.tensors)
     return model
 
 

@@ -40,6 +40,7 @@ from ditta_core.domain.recipes.registry import RECIPES
 from ditta_core.domain.recipes.self_training import SelfTraining
 from ditta_core.domain.recipes.ur import UR
 from ditta_core.domain.recipes.vst import STPL, VST
+from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.types import UNLABELLED
@@ -174,8 +175,7 @@ class Drive:
         sharing = recipe if method in CONTROLS else self.sharing(recipe)
         result = adapt_offline(self.base, sharing, self.frames[recipe.stronger_view], config)
         adapted = copy.deepcopy(self.base)
-        for name, value in result.tensors.items():
-            adapted.state_dict()[name].copy_(torch.from_numpy(value))
+        put_tensors(adapted, result.tensors)
         report = result.report
         return {
             "miou": self.scores(adapted),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ditta_core.datasets.annotated import Selection
 from ditta_core.datasets.base import SequenceView, VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
@@ -20,26 +21,6 @@ from ditta_core.types import Frame
 
 INPUT_SIZE = (368, 480)
 """Height and width of the network input."""
-
-
-class Part(SequenceView):
-    """Some of the frames of a drive, by their indices."""
-
-    def __init__(self, original: VideoSequence, indices: list[int]) -> None:
-        super().__init__(original)
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return super().image(self.indices[index])
-
-    def labels(self, index: int) -> NDArray[np.uint8] | None:
-        return super().labels(self.indices[index])
-
-    def stamp(self, index: int) -> int:
-        return super().stamp(self.indices[index])
 
 
 class Restored(SequenceView):
@@ -104,7 +85,7 @@ class Pan(SequenceView):
         return round(1e9 * index / self.frame_rate)
 
 
-def pans_of(drive: Part, step: int, image: str) -> list[VideoSequence]:
+def pans_of(drive: Selection, step: int, image: str) -> list[VideoSequence]:
     """A pan over every frame of a clean drive, by turns to either side, corrupted afresh in every frame."""
     pans = [Pan(drive, index, step if index % 2 else -step) for index in range(len(drive))]
     if image == "clean":
@@ -112,25 +93,25 @@ def pans_of(drive: Part, step: int, image: str) -> list[VideoSequence]:
     return [CorruptedSequence(pan, Corruption.parse(image), seed=index) for index, pan in enumerate(pans)]
 
 
-def drive_of(shared: Path, name: str, image: str = "clean") -> Part:
+def drive_of(shared: Path, name: str, image: str = "clean") -> Selection:
     """A training drive of CamVid, corrupted where asked for."""
     sequence = CamVidSequence(shared / "data" / "camvid" / "train", frame_rate=1.0)
     indices = [index for index, path in enumerate(sequence.image_paths) if path.stem.startswith(name)]
     seen: VideoSequence = sequence
     if image != "clean":
         seen = CorruptedSequence(sequence, Corruption.parse(image), seed=1)
-    return Part(seen, indices)
+    return Selection(seen, indices)
 
 
-def even_and_odd(drive: Part) -> tuple[Part, Part]:
+def even_and_odd(drive: Selection) -> tuple[Selection, Selection]:
     """Its frames to learn from, and those to be scored on."""
-    return Part(drive.original, drive.indices[::2]), Part(drive.original, drive.indices[1::2])
+    return Selection(drive.original, drive.indices[::2]), Selection(drive.original, drive.indices[1::2])
 
 
-def thinned(drive: Part, most: int) -> Part:
+def thinned(drive: Selection, most: int) -> Selection:
     """At most so many of its frames, evenly spread."""
     places = np.unique(np.linspace(0, len(drive) - 1, min(most, len(drive))).round().astype(int))
-    return Part(drive.original, [drive.indices[place] for place in places])
+    return Selection(drive.original, [drive.indices[place] for place in places])
 
 
 @torch.inference_mode()

@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from goals import ROOT
 from notes import write_notes
-from recorded_drives import INPUT_SIZE, Part, drive_of, even_and_odd, pans_of, score
+from recorded_drives import INPUT_SIZE, drive_of, even_and_odd, pans_of, score
 from scenes import Cell, model_source
 
+from ditta_core.datasets.annotated import Selection
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import adapt_offline
@@ -37,6 +38,7 @@ from ditta_core.domain.recipe import Batch
 from ditta_core.domain.recipes.registry import RECIPES
 from ditta_core.domain.recipes.tps import TPS
 from ditta_core.domain.sampling import ClipSampler
+from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
@@ -88,7 +90,12 @@ def source_model(shared: Path) -> ModelSource:
 
 
 def measure(
-    source: Part, drives: Sequence[VideoSequence], test: Part, method: str, config: OfflineConfig, shared: Path
+    source: Selection,
+    drives: Sequence[VideoSequence],
+    test: Selection,
+    method: str,
+    config: OfflineConfig,
+    shared: Path,
 ) -> dict[str, Any]:
     """One method on one target: its score, and what it reported."""
     model = load_model(source_model(shared))
@@ -104,10 +111,7 @@ def measure(
     begin = time.monotonic()
     result = adapt_offline(model, recipe, frames, config, labelled)
     seconds = time.monotonic() - begin
-    with torch.no_grad():
-        state = model.state_dict()
-        for name, value in result.tensors.items():
-            state[name].copy_(torch.from_numpy(value))
+    put_tensors(model, result.tensors)
     report = result.report
     known = {}
     if issubclass(recipe, TPS) and report.moving:

@@ -113,7 +113,7 @@ def mismatch_of_later_layers(model: SegmentationModel, pixels: Tensor, region: R
             ratio = (shown.var((0, 2, 3)) + layer.eps) / (layer.running_var + layer.eps)
             found.append(ratio.log().abs().mean() / 2)
 
-    later = [layer for layer in _layers(model) if all(layer is not one for one in first)]
+    later = [layer for layer in _layers(model) if layer not in first]
     handles = [layer.register_forward_pre_hook(look) for layer in later]
     try:
         model(pixels)

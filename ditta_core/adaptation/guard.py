@@ -135,8 +135,8 @@ def objection_to_targets(prediction: Tensor, target: DistillationTarget, region:
     """
     if target.probabilities is None or target.weights is not None:
         return ""
-    if objection_to_length(len(prediction)):
-        return objection_to_length(len(prediction))
+    if too_short := objection_to_length(len(prediction)):
+        return too_short
     goal, before = (region.of(maps).max(1).values for maps in (torch.from_numpy(target.probabilities), prediction))
     sharpening = float(goal.mean()) - float(before.mean())
     if sharpening <= LARGEST_SHARPENING:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.adapted import put_tensors
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ class AdaptedState:
         if all(id(value) in shared for value in own_tensors(encoder).values()):
             shared[id(encoder)] = encoder
         adapted = copy.deepcopy(base, shared)
-        with torch.no_grad():
-            state = adapted.state_dict()
-            for name, value in self.tensors.items():
-                state[name].copy_(torch.from_numpy(value))
+        put_tensors(adapted, self.tensors)
         return adapted
 
     def towards(self, other: AdaptedState, share: float, base: TemporalSegmenter) -> AdaptedState:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ditta_core.adaptation.guard import shows_something
@@ -22,7 +21,14 @@ from ditta_core.domain.processes import joined_group
 from ditta_core.domain.reading import DrivesError, read_drives
 from ditta_core.domain.recipes.registry import RECIPES
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
-from ditta_core.segmentation.adapted import KIND, AdaptedModel, load_adapted, save_adapted, weights_fingerprint
+from ditta_core.segmentation.adapted import (
+    KIND,
+    AdaptedModel,
+    load_adapted,
+    put_tensors,
+    save_adapted,
+    weights_fingerprint,
+)
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
@@ -148,10 +154,7 @@ def adapt_to_drives(
             if state_file is not None:
                 state_file.unlink(missing_ok=True)
         after = load_model(job.model)
-        with torch.no_grad():
-            state = after.state_dict()
-            for name, value in result.tensors.items():
-                state[name].copy_(torch.from_numpy(value))
+        put_tensors(after, result.tensors)
         return AdaptedDrives(result.report, model, after, drive, stored or input_size, processes.first)
 
 

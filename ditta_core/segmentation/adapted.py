@@ -69,9 +69,15 @@ class AdaptedModel:
             raise ValueError(
                 f"expected tensors of {self.base!r}, but got {len(foreign)} of another model {foreign[:3]}"
             )
-        with torch.no_grad():
-            for name, value in self.tensors.items():
-                state[name].copy_(torch.from_numpy(np.array(value)))
+        put_tensors(model, self.tensors)
+
+
+@torch.no_grad()
+def put_tensors(model: torch.nn.Module, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy tensors into the model, in place, by their names in its state dict."""
+    state = model.state_dict()
+    for name, value in tensors.items():
+        state[name].copy_(torch.from_numpy(np.array(value)))
 
 
 def weights_fingerprint(model: SegmentationModel) -> str:

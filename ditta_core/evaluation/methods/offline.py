@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
@@ -20,6 +19,7 @@ from ditta_core.domain.recipes import hcl, ur, vst
 from ditta_core.evaluation.methods.stream import StreamMethod
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.types import AdaptationFailed, AdaptationReport, Frame
 
 STEPS_PER_FRAME, MOST_STEPS = 10, 500
@@ -66,10 +66,7 @@ class Offline(StreamMethod):
             seconds = time.perf_counter() - start
             return AdaptationReport(False, str(error), frames=len(warmup), seconds=seconds)
         adapted = copy.deepcopy(self.model)
-        with torch.no_grad():
-            state = adapted.state_dict()
-            for name, value in result.tensors.items():
-                state[name].copy_(torch.from_numpy(value))
+        put_tensors(adapted, result.tensors)
         self.serve(TemporalSegmenter(adapted), generation=1)
         report = result.report
         return AdaptationReport(
