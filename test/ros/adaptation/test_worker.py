@@ -232,6 +232,8 @@ def test_the_worker_follows_its_parent_into_death(stopped: bool) -> None:
         lambda: [file.read_text() for file in children.glob("*/children") if file.read_text()], "a worker"
     )
     pid = int(found[0])
+    # Until it has become a program of its own, it shows the memory of its parent.
+    wait_until(lambda: "import serve" in Path(f"/proc/{pid}/cmdline").read_text(), "the worker's program")
     wait_until(lambda: "torch" in Path(f"/proc/{pid}/maps").read_text(), "the worker's imports")
     if stopped:
         os.kill(pid, signal.SIGSTOP)
