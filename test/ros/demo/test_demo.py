@@ -239,8 +239,8 @@ def test_the_scenes_are_adapted_to_changed_and_restored(tmp_path: Path) -> None:
     assert summary["generation"] == (1 if states[-2] == "COLLECTING" else states.count("ADAPTING"))
     dusk, day, again = summary["scenes"]
     assert again["name"] == f"{dusk['name']}, again"
-    # By day the model is at home: the statistics cost 0.3 to 1.7, smoothing gives as much. On a busy machine half of the
-    # eight labelled frames have no mask, and which of them do moves the figure by one more.
+    # By day the model is at home: the statistics cost 0.3 to 1.7, smoothing gives as much. On a busy machine half of
+    # the eight labelled frames have no mask, and which of them do moves the figure by one more.
     for scene, least in (dusk, 10.0), (day, -3.0), (again, 10.0):
         gain = scene["accuracy"]["ditta"]["miou"] - scene["accuracy"]["source"]["miou"]
         assert gain > least and scene["labelled"] > 0, scene
