@@ -65,6 +65,9 @@ class Agreement:
 LEAST = {"float32": Agreement(0.999, 0.999), "bfloat16": Agreement(0.9, 0.99)}
 """Agreement that a compiled network must reach, by precision."""
 
+LIKELY_IMAGE = (480, 640)
+"""Size (H, W) of the images that most cameras give, for where nothing says what this one gives."""
+
 KEPT_SIZES = 4
 """Number of sizes of the input for which a network's compiled forms are kept, some 30 MB each: two each for two
 cameras. The one used longest ago goes first."""
@@ -100,6 +103,10 @@ class WholeNetwork(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.temporal_branch = temporal_branch
+
+    def common_size(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """See :meth:`SegmentationModel.common_size`."""
+        return self.segmenter.model.common_size(size)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         model = self.segmenter.model
@@ -367,7 +374,7 @@ class Compiler:
         network = self._networks.get(key)
         if network is None:
             network = ServingNetwork(
-                segmenter, temporal_branch, self.config, self.submit, self._make, self.graphs.distrust
+                segmenter, temporal_branch, self.config, self.submit, self._make, self._distrust
             )
             self._networks[key] = network
         return network
@@ -376,7 +383,13 @@ class Compiler:
         """Compile a module in evaluation mode for pixels of this size, in the thread that compiles; raises anything."""
         if runtime is Runtime.COMPILE:
             return compile_torch(module, pixels, precision)
-        return self.graphs.blueprint(module, pixels).compile(module, precision)
+        size = pixels.shape[-2], pixels.shape[-1]
+        return self.graphs.blueprint(module, size, module.common_size(size)).compile(module, precision, size)
+
+    def _distrust(self, module: WholeNetwork, pixels: Tensor) -> bool:
+        """What was compiled for these pixels is wrong; returns whether another attempt may give something else."""
+        size = pixels.shape[-2], pixels.shape[-1]
+        return self.graphs.distrust(module, size, module.common_size(size))
 
     def prepare(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> None:
         """Compile the base model ahead of its first frame, for the size of its input that is known.
@@ -391,7 +404,7 @@ class Compiler:
         network = self.network(segmenter, False)  # the temporal branch is trained by an adaptation
         if not network.compiles_ahead:
             return
-        size = self._known_size(network, segmenter, config)
+        size = self._known_size(network, segmenter, config) or self._likely_size(segmenter, config)
         if size is None:
             self.graphs.expect_trace()
         else:
@@ -407,6 +420,12 @@ class Compiler:
         side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
         used = network.sizes_on_disk(self.graphs)
         return next((size for size in used if not side or model.input_size(size, side) == size), None)
+
+    def _likely_size(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> tuple[int, int] | None:
+        """A size to begin with; None where its graph would serve no other one."""
+        side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
+        likely = segmenter.model.input_size(LIKELY_IMAGE, side)
+        return None if segmenter.model.common_size(likely) is None else likely
 
     def wait(self, seconds: float) -> bool:
         """Wait until all that is being compiled is done; returns whether it is in this time."""

@@ -62,14 +62,14 @@ class GraphTracer:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def trace(self, module: nn.Module, size: tuple[int, int]) -> bytes:
-        """The graph of a module in evaluation mode for pixels [1, 3, H, W], see :meth:`Blueprint.to_bytes`.
+    def trace(self, module: nn.Module, size: tuple[int, int], resizable: bool = False) -> bytes:
+        """The graph of a module in evaluation mode for pixels [1, 3, H, W], see :class:`Blueprint`, as a file holds it.
 
         Raises:
             TracingFailed: the module cannot be sent, or the process did not answer with a graph.
         """
         try:
-            task = pickle.dumps((hollow(module), size, torch.get_num_threads()))
+            task = pickle.dumps((hollow(module), size, resizable, torch.get_num_threads()))
         except Exception as error:  # such as of a class inside a function
             raise TracingFailed(f"expected a module that can be pickled, but got: {error}") from error
         self.start()
@@ -111,8 +111,8 @@ def serve() -> None:
     task = sys.stdin.buffer.read()
     if not task:
         return  # the parent has ended, or needs no trace after all
-    module, size, threads = pickle.loads(task)
+    module, size, resizable, threads = pickle.loads(task)
     torch.set_num_threads(threads)
-    graph = Blueprint(module, torch.zeros(1, 3, *size).to(memory_format=torch.channels_last)).to_bytes()
+    graph = Blueprint(module, size, resizable).to_bytes()
     with answer:
         answer.write(graph)

@@ -25,6 +25,8 @@ from ditta_core.segmentation.base import SegmentationModel, load_state_dict_file
 
 PYRAMID_SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)
 PYRAMID_MINIMUM_SIZE = 5
+LONGEST_TRACED_SIDE = 1024
+"""Pixels of the longest side of a map, at /2 or smaller, of which a graph of many sizes knows the scaled ones."""
 CLASSIFIER = "bu_dec_l4.merge_layer.3.weight"
 """Key of the last layer's weights, [outputs, projected channels, 1, 1]."""
 
@@ -61,6 +63,17 @@ class GatedMerge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.expansion_layer(x) * self.wt_layer(x)
+
+
+def scaled(side: int, scale: float) -> int:
+    """A side of a map at a scale of the pyramid.
+
+    In a trace it is looked up, so that the graph works it out for every size of the input, and rounds as Python does.
+    """
+    if not torch.jit.is_tracing():
+        return max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale))
+    sides = [max(PYRAMID_MINIMUM_SIZE, math.ceil(each * scale)) for each in range(LONGEST_TRACED_SIDE + 1)]
+    return torch.tensor(sides)[side]  # type: ignore[return-value]  # which torch takes for a number where it traces
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -113,7 +126,7 @@ class EfficientPyramidPooling(nn.Module):
         branches = []
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
             assert isinstance(convolution, nn.Conv2d)
-            height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
+            height, width = (scaled(side, scale) for side in size)
             if scale > 1:
                 enlarged = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
                 y = convolve_and_shrink(enlarged, convolution.weight, size)

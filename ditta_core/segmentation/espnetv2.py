@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.edgenet import EdgeNet, EdgeNetWeights, conv_bn_act
+from ditta_core.segmentation.edgenet import LONGEST_TRACED_SIDE, EdgeNet, EdgeNetWeights, conv_bn_act
 
 BRANCHES = 4
 CHANNELS = (32, 128, 256, 512)
@@ -132,6 +132,12 @@ class ESPNetv2(EdgeNet):
         channels: Sequence[int] = CHANNELS,
     ) -> None:
         super().__init__(Encoder(channels), channels, class_list, outputs, pyramid_width)
+
+    def common_size(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
+        # From 160 pixels on, all maps but the smallest pool by halves, whatever the size. That one's sides may be odd:
+        # traced as odd, it pools by a general form, which for even ones comes to the same.
+        within = 160 <= min(input_size) and max(input_size) <= 2 * LONGEST_TRACED_SIDE
+        return (176, 176) if within else None
 
 
 def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPNetv2:

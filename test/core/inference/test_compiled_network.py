@@ -114,9 +114,9 @@ def test_two_sizes_do_not_displace_each_other_and_no_more_than_a_few_are_kept(mo
     monkeypatch.setattr(serving, "KEPT_SIZES", 2)
     made = []
 
-    def noted(self: Blueprint, module: nn.Module, precision: str) -> OpenVINONetwork:
+    def noted(self: Blueprint, module: nn.Module, precision: str, size: tuple[int, int]) -> OpenVINONetwork:
         made.append(precision)
-        return compile_blueprint(self, module, precision)
+        return compile_blueprint(self, module, precision, size)
 
     compile_blueprint = Blueprint.compile
     monkeypatch.setattr(Blueprint, "compile", noted)
@@ -253,8 +253,10 @@ def test_the_fastest_precision_that_agrees(monkeypatch: pytest.MonkeyPatch) -> N
     """Logits at 100 ± 0.01 round to one bfloat16: where the hardware would do that, float32 is taken instead."""
     monkeypatch.setattr(serving, "has_bfloat16", lambda: True)
 
-    def blurred(self: Blueprint, module: nn.Module, precision: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        network = compile_blueprint(self, module, "float32")
+    def blurred(
+        self: Blueprint, module: nn.Module, precision: str, size: tuple[int, int]
+    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        network = compile_blueprint(self, module, "float32", size)
         return lambda pixels: tuple(
             output.bfloat16().float() if precision == "bfloat16" else output for output in network(pixels)
         )
