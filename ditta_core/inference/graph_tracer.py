@@ -15,6 +15,7 @@ import threading
 import torch
 from torch import nn
 
+from ditta_core.heap import end_imports
 from ditta_core.inference.openvino_network import Blueprint, hollow
 
 NICENESS = 5
@@ -46,6 +47,7 @@ class GraphTracer:
                 return
             program = (
                 f"import os, sys; os.nice({NICENESS}); sys.path[:] = {sys.path!r}; "
+                f"from ditta_core.heap import postpone_collections; postpone_collections(); "
                 f"from ditta_core.inference.graph_tracer import serve; serve()"
             )
             # Ctrl-C in a terminal signals the whole process group; the child ends with its parent's end of the pipe.
@@ -106,6 +108,7 @@ class GraphTracer:
 
 def serve() -> None:
     """In the child: one task on standard input, its graph on standard output."""
+    end_imports()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no part of the answer
     task = sys.stdin.buffer.read()

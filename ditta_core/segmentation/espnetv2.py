@@ -59,14 +59,18 @@ class EESP(nn.Module):
         self.residual = stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_1x1_exp(self.br_after_cat(self._pyramid(x)))
+        return self.module_act(y + x) if self.residual else y
+
+    def _pyramid(self, x: Tensor) -> Tensor:
+        """The branches of x in one map; in a method of its own, which lets go of the single ones."""
         projected = self.proj_1x1(x)
         running = self.spp_dw[0](projected)
         branches = [running]
         for convolution in self.spp_dw[1:]:
             running = running + convolution(projected)
             branches.append(running)
-        y = self.conv_1x1_exp(self.br_after_cat(torch.cat(branches, 1)))
-        return self.module_act(y + x) if self.residual else y
+        return torch.cat(branches, 1)
 
 
 def halve(x: Tensor) -> Tensor:
