@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import rclpy
@@ -54,6 +54,10 @@ POLL_SECONDS = 0.2
 """How soon the end of a thread by an error is seen."""
 COMPILE_SECONDS = 20.0
 """How long the activation waits for a network that is being compiled; then eager torch serves until it is there."""
+FRAME_SECONDS = 30.0
+"""How long the frame under way may take to come to its end when the node is deactivated."""
+LAST_FRAME_SECONDS = 5.0
+"""The same when the process ends: ros2 launch kills ten seconds after Ctrl-C."""
 REPORT_SECONDS = 10.0
 """Least time between two messages about a report that failed."""
 SERVICES: dict[str, Callable[[CameraStream], str]] = {
@@ -110,8 +114,12 @@ class DittaNode(LifecycleNode):
         return self._inference_error or self._adaptation.error
 
     def destroy_node(self) -> None:
-        """Stop everything, then destroy the node. Its executor must have stopped."""
-        self._deactivate()
+        """Stop everything, then destroy the node. Its executor must have stopped.
+
+        Raises:
+            TimeoutError: the network hangs in a frame; all that is left to do is to end the process.
+        """
+        self._deactivate(LAST_FRAME_SECONDS)
         self._clean_up()
         self._adaptation.close()
         super().destroy_node()
@@ -220,7 +228,7 @@ class DittaNode(LifecycleNode):
         except Exception as error:  # masks do not depend on it
             self.get_logger().warning(f"no bond is formed: {type(error).__name__}: {error}")
 
-    def _deactivate(self) -> None:
+    def _deactivate(self, seconds: float = FRAME_SECONDS) -> None:
         if self._bond is not None:
             self._bond.close()
             self._bond = None
@@ -228,7 +236,11 @@ class DittaNode(LifecycleNode):
             camera.unsubscribe()
         self._mailbox.close()
         if self._inference is not None:
-            self._inference.join()
+            self._inference.join(seconds)
+            if self._inference.is_alive():  # as where a driver hangs; a thread cannot be ended
+                self._problem = f"expected the frame under way to end within {seconds:g} s, but the network hangs in it"
+                self.get_logger().error(f"{self._problem}; start the node again")
+                raise TimeoutError(self._problem)
             self._inference = None
             for camera in self._cameras.values():
                 camera.deactivate()
@@ -390,16 +402,24 @@ def main(args: list[str] | None = None) -> int:
     failure = executor.error or node.error
     if failure is not None:
         node.get_logger().fatal("".join(traceback.format_exception(failure)))
-    if stopped:
-        node.destroy_node()
     code = 0 if failure is None else 1
+    try:
+        if stopped:
+            node.destroy_node()
+    except TimeoutError:  # it is told; rclpy.shutdown would try the same again
+        _exit(1)
     rclpy.shutdown()
     if node.still_compiling or not stopped:
         # Python would wait for it: up to ten seconds on a busy machine, after which ros2 launch kills.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit(code)
     return code
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process, whatever its threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -119,10 +119,13 @@ class SeenScenes(SequenceView):
             (scene, None if scene.corruption is None else Corruptor(scene.corruption, seed=0))
             for scene in scenes.scenes
         ]
+        self._corrupted: dict[int, NDArray[np.uint8]] = {}  # 25 ms each time, and each is asked for ten times
 
     def image(self, index: int) -> NDArray[np.uint8]:
+        if index in self._corrupted:
+            return self._corrupted[index]
         image = super().image(index)
         for scene, corruptor in self._corruptors:
             if corruptor is not None and scene.first <= index < scene.end:
-                return corruptor(image, index)
+                image = self._corrupted[index] = corruptor(image, index)
         return image

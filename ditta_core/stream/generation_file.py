@@ -26,14 +26,15 @@ from ditta_core.adaptation.state import AdaptedState
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.files import open_regular, write_atomically
 from ditta_core.stream.generations import Generation
+from ditta_core.stream.scene.known import MOST_PLACES, KnownScene
 from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
 PACKAGE = "ditta_ros"
-FORMAT = "2"  # version of the file's layout
-READABLE = ("1", FORMAT)  # files of any other are refused; 1 had no size of the network input
+FORMAT = "3"  # version of the file's layout
+READABLE = ("1", "2", FORMAT)  # files of any other are refused; 1 had no size of the network input, 2 one place
 LONGEST_HEADER = 4 * 2**20  # bytes; a model of a thousand tensors needs a twentieth
-LARGEST_SIGNATURE = 2**20  # bytes, of 131,072 channels
+LARGEST_SIGNATURE = 2**20  # bytes, of 8 places of 16,384 channels
 LONGEST_TEXT = 2000  # characters of a report, which is published every second
 LONGEST_QUOTE = 200  # characters of a file's own content in a message
 LONGEST_SIDE = 8192  # pixels of the network input
@@ -148,8 +149,9 @@ def _read_checked(file: BinaryIO, path: Path, fingerprint: str, largest: int) ->
     if "package" not in metadata:
         raise _damaged(path, "it has no header of this package")
     if metadata["package"] != PACKAGE or metadata.get("format") not in READABLE:
+        known = f"{', '.join(READABLE[:-1])} or {FORMAT}"
         raise GenerationError(
-            f"expected a generation in format {' or '.join(READABLE)} of {PACKAGE}, but {path} has format "
+            f"expected a generation in format {known} of {PACKAGE}, but {path} has format "
             f"{_quoted(repr(metadata.get('format')))} of {_quoted(repr(metadata['package']))}; adapt and save again "
             f"with this version"
         )
@@ -173,8 +175,9 @@ def _read_checked(file: BinaryIO, path: Path, fingerprint: str, largest: int) ->
 def _to_bytes(generation: Generation, fingerprint: str) -> bytes:
     """The content of a file."""
     tensors: dict[str, NDArray[Any]] = {f"{STATE}{name}": value for name, value in generation.state.tensors.items()}
-    if generation.signature is not None:
-        tensors |= {f"{SIGNATURE}{name}": value for name, value in vars(generation.signature).items()}
+    if generation.scene is not None:
+        places = [vars(place) for place in generation.scene.places]
+        tensors |= {f"{SIGNATURE}{name}": np.stack([place[name] for place in places]) for name in places[0]}
     metadata = {
         "package": PACKAGE,
         "format": FORMAT,
@@ -224,15 +227,22 @@ def _of_parts(tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> Gen
         {name.removeprefix(kind): value.copy() for name, value in tensors.items() if name.startswith(kind)}
         for kind in (STATE, SIGNATURE)
     )
-    signature = SceneSignature(**parts) if parts else None
-    if signature is not None:
-        mean, spread = signature.mean.shape, signature.spread.shape  # by name: safetensors gives tensors in any order
-        if len(mean) != 1 or mean != spread:
-            raise ValueError(f"expected mean and spread of one length, but got {mean} and {spread}")
+    scene = _scene_of(**parts) if parts else None
     number = int(metadata["number"])
     if not 0 < number < 2**31:
         raise ValueError(f"expected a number from 1 to {2**31 - 1}, but got {number}")
-    return Generation(number, AdaptedState(state, temporal_branch, long_side), _report_of(report), signature)
+    return Generation(number, AdaptedState(state, temporal_branch, long_side), _report_of(report), scene)
+
+
+def _scene_of(mean: NDArray[np.float32], spread: NDArray[np.float32]) -> KnownScene:
+    """A scene from signatures [places, channels], or of one place [channels]; ValueError: they are of none."""
+    if mean.shape != spread.shape or mean.ndim not in (1, 2) or not 0 < len(np.atleast_2d(mean)) <= MOST_PLACES:
+        raise ValueError(
+            f"expected mean and spread of one shape, of 1 to {MOST_PLACES} places, but got {mean.shape} and "
+            f"{spread.shape}"
+        )
+    places = [SceneSignature(*place) for place in zip(np.atleast_2d(mean), np.atleast_2d(spread), strict=True)]
+    return KnownScene(places[0], places[1:])
 
 
 def _report_of(values: dict[str, Any]) -> AdaptationReport:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ditta_core.adaptation.state import AdaptedState
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneSignature
 from ditta_core.types import AdaptationReport
 
@@ -18,14 +19,14 @@ class Generation:
         number: Number that the stream gave it, from 1.
         state: Tensors that differ from the base model.
         report: Report of the adaptation that made it.
-        signature: Signature of the place it was adapted to; None where the place is not known, so that it is never
-            recognised.
+        scene: Scene that it was adapted to, with the places where it has served since; None where that is not known,
+            so that it is never recognised.
     """
 
     number: int
     state: AdaptedState
     report: AdaptationReport
-    signature: SceneSignature | None = None
+    scene: KnownScene | None = None
 
 
 class GenerationStore:
@@ -89,7 +90,8 @@ class GenerationStore:
 
     def replace(self, old: Generation | None, new: Generation) -> None:
         """Keep a new generation instead of the one that it updates, and of one that was adapted to the same place."""
-        known = None if new.signature is None else self.known_scene(new.signature)
+        place = None if new.scene is None else new.scene.adapted_to
+        known = None if place is None else self._nearest(lambda scene: scene.adapted_to.distance(place))
         for generation in (old, known):
             if generation is not None:
                 self.remove(generation)
@@ -106,14 +108,17 @@ class GenerationStore:
             self._generations.remove(generation)
 
     def known_scene(self, signature: SceneSignature) -> Generation | None:
-        """The generation adapted to the place most like this one, of equals the one used last, if it is the same place.
+        """The generation of whose places one is most like this one, of equals the one used last, if it is the same.
 
         Stricter than not having left a scene: to restore a wrong model costs more than to learn again.
         """
+        return self._nearest(lambda scene: scene.distance(signature))
+
+    def _nearest(self, distance_of: Callable[[KnownScene], float]) -> Generation | None:
         distances = [
-            (signature.distance(generation.signature), generation)
+            (distance_of(generation.scene), generation)
             for generation in reversed(self._generations)
-            if generation.signature is not None
+            if generation.scene is not None
         ]
         distance, nearest = min(distances, key=lambda pair: pair[0], default=(SAME_DISTANCE, None))
         return nearest if distance < SAME_DISTANCE else None

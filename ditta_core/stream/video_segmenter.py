@@ -307,8 +307,8 @@ class VideoSegmenter:
         self._status = replace(self._status, collected=len(clip))
         signature = self._monitor.signature
         if signature is not None and clip.recognisable(self._config):
-            clip.recognise = False
             if (known := self._store.known_scene(signature)) is not None:
+                clip.recognise = False  # it is tried once
                 self._restore(known, "back in a scene seen before")
                 return
         if clip.recognisable(self._config) or not (clip.recognise and len(self._store)):
@@ -319,9 +319,8 @@ class VideoSegmenter:
     def _adapt(self, clip: WarmupClip, signature: SceneSignature | None) -> None:
         """Submit the clip to the runner."""
         images, wanted = clip.take(), self._config.warmup_frames
-        clip.signature = signature
         if signature is not None:
-            self._monitor.settle(signature)
+            self._monitor.settle(clip.locate(signature))
         of = "" if len(images) >= wanted else f" of {wanted}: the camera stood still"
         self._set_status(f"adapting to {len(images)} frames{of}", state=State.ADAPTING)
         noisiness = self._restorer.noisiness
@@ -359,7 +358,7 @@ class VideoSegmenter:
         try:
             if updated is not None:
                 state = updated.state.towards(state, UPDATE_SHARE, self._base)
-            generation = Generation(self._store.next_number, state, report, warmup.signature)
+            generation = Generation(self._store.next_number, state, report, warmup.scene)
             self._inherit(generation, partial(self._announce, generation, updated))
         except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
             self._fail(report, reason(error))
@@ -440,8 +439,8 @@ class VideoSegmenter:
             self._monitor.forget()
         else:
             state, number = State.ADAPTED, generation.number
-            if generation.signature is not None:
-                self._monitor.settle(generation.signature)
+            if generation.scene is not None:
+                self._monitor.settle(generation.scene)
         self._set_status(message, state=state, generation=number, remembered=len(self._store), **changes)
 
     def _set_status(self, message: str, **changes: object) -> None:

@@ -11,6 +11,7 @@ from ditta_core.flow import FlowEstimator
 from ditta_core.stream.clock import ASSUMED_PERIOD, StreamClock
 from ditta_core.stream.config import StreamConfig
 from ditta_core.stream.generations import Generation
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.signature import SceneSignature
 
 # What a new frame shows: docs/ablations.md#frames-that-show-something-new.
@@ -18,7 +19,7 @@ VIEW_SIDE = 256  # longest side in pixels of the copies that are compared
 NEW_MOTION = 1 / 256  # share of the longest side by which something must have moved since the last frame taken
 NEW_SHARE = 0.1  # share of the view that must have moved by as much
 
-RECOGNITION_FRAMES = 3  # frames that are compared with the scenes seen before
+RECOGNITION_FRAMES = 3  # frames from which on they are compared with the scenes seen before
 SMALLEST_CLIP = 6
 """Frames that are collected in any case, if as many are asked for: the statistics are taken of five, and the teacher
 ``flow`` averages a frame with three on either side."""
@@ -42,16 +43,16 @@ class WarmupClip:
         updates: Generation that the outcome is averaged into; None where the outcome stands for itself.
 
     Attributes:
-        recognise: As above; the owner switches it off once it has looked.
+        recognise: As above.
         updates: As above.
-        signature: Signature of the scene of the full clip, set by the owner; None where it is not known.
+        scene: Scene of the full clip, see :meth:`locate`; None where it is not known.
         seen: Number of frames that were offered since the clip began.
     """
 
     def __init__(self, recognise: bool = False, updates: Generation | None = None) -> None:
         self.recognise = recognise
         self.updates = updates
-        self.signature: SceneSignature | None = None
+        self.scene: KnownScene | None = None
         self._flow = FlowEstimator("ultrafast", VIEW_SIDE)
         self._restarts = 0
         self._waiting_since: float | None = None
@@ -115,13 +116,19 @@ class WarmupClip:
         return len(self) >= (enough if late else config.warmup_frames)
 
     def recognisable(self, config: StreamConfig) -> bool:
-        """Whether it is time to compare the scene with those seen before."""
+        """Whether there are frames enough to compare the scene with those seen before."""
         return self.recognise and (self.seen >= RECOGNITION_FRAMES or self.full(config))
 
     def take(self) -> NDArray[np.uint8]:
         """The frames, RGB uint8 [n, H, W, 3] in time order; the clip lets go of them."""
         images, self._images = np.stack(self._images), []
         return images
+
+    def locate(self, signature: SceneSignature) -> KnownScene:
+        """Keep and return the scene that the full clip shows, with the places of the generation that it updates."""
+        known = None if self.updates is None else self.updates.scene
+        self.scene = KnownScene(signature) if known is None else known.moved_to(signature)
+        return self.scene
 
     def _late(self, config: StreamConfig) -> bool:
         """Whether the seconds are over for which the clip waits for something new."""

@@ -33,8 +33,7 @@ SCENES = Path(__file__).with_name("scenes.json")
 """The shots of the street clip that are played, and their labels."""
 SCENE_SETTINGS: dict[str, Any] = {"scene_cooldown": 3.0, "scene_sensitivity": 0.75, "scene_confirmation": 3.5}
 """Parameters of the node that let it look for another scene soon, since nobody wants to wait, and find it for sure: the
-scenes are 0.42 from each other, and up to 0.19 from themselves. After 3.9 and 4.3 seconds they are back at their first
-frames, which are those that the node has adapted to and knows again."""
+scenes are 0.42 from each other, and up to 0.19 from themselves."""
 
 GRAPH_SECONDS = 60.0
 """How long the graph of the network is waited for; the node traces it where it takes longer."""

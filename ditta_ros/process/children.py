@@ -30,13 +30,18 @@ class ProcessDied(ReplayError):
     """A process ended by itself; the message holds its last words."""
 
 
+def first_port(domain: int) -> int:
+    """The UDP port of the first ROS process in a domain (RTPS 2.2, section 9.6.1.1)."""
+    return 7410 + 250 * domain
+
+
 def free_domain() -> int:
     """A ROS domain that no other ROS process of this machine is in, as far as can be seen."""
     domains = random.sample(range(1, 102), 101)  # the numbers whose ports lie below the ephemeral ones everywhere
     for domain in domains:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7410 + 250 * domain))  # of the first participant in the domain
+                probe.bind(("", first_port(domain)))
             except OSError:
                 continue
             return domain

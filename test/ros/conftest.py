@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ditta_ros.process.children import first_port, free_domain
+
 if TYPE_CHECKING:
     from ros_harness import NodeProcess, Probe
 
+
+def hold_domain() -> tuple[int, socket.socket]:
+    """A ROS domain of this process and its children, and what keeps others from taking it between two tests."""
+    while True:
+        domain, held = free_domain(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):  # another one was quicker
+            held.bind(("", first_port(domain)))
+            return domain, held
+
+
 # Before any rclpy.init, and inherited by every process the tests start. Other machines, and processes of this machine
 # in other domains, are neither heard nor disturbed.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+DOMAIN, HELD = hold_domain()
+os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 # Not Fast DDS's shared memory: a process that a test kills can leave its locks held, and 68 MB of it, behind.
 os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
@@ -42,9 +57,9 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return None if HAS_ROS or module_path.name in WITHOUT_ROS else WithoutRos.from_parent(parent, path=module_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def ros() -> Iterator[None]:
-    """rclpy, initialised."""
+    """rclpy, initialised for this test alone: what an earlier test killed stays in its graph for twenty seconds."""
     import rclpy
 
     rclpy.init()

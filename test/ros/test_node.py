@@ -337,6 +337,7 @@ def test_the_network_is_compiled_beside_the_stream(probe: Probe, start_node: Sta
 @pytest.mark.slow
 def test_the_adaptation_finds_the_size_of_the_network_input(probe: Probe, start_node: StartNode) -> None:
     """By default; a rate that leaves time for every size does not bound it."""
+    probe.size = (32, 96)  # wide, as the sizes that are tried go up to 960 pixels
     start_node(long_side=-1, target_rate=0.001, passes=1)
     probe.film()
     probe.wait_for_masks()

@@ -137,7 +137,6 @@ def test_every_quality_of_service_can_be_overridden(probe: Probe, start_node: St
     reversed_["qos_overrides./camera/image_raw.subscription.reliability"] = "reliable"
     start_node(warmup_on="service", **reversed_)
     probe.film()
-    wait_until(lambda: probe.node.count_subscribers("/camera/image_raw"), "the subscription")
 
     def of_the_node(infos: list[Any]) -> list[Any]:
         return [each.qos_profile.reliability for each in infos if each.node_name == "ditta"]
@@ -148,5 +147,7 @@ def test_every_quality_of_service_can_be_overridden(probe: Probe, start_node: St
             lambda topic=topic: of_the_node(probe.node.get_publishers_info_by_topic(topic)), f"a publisher of {topic}"
         )
         assert found == [ReliabilityPolicy.BEST_EFFORT], topic
-    subscriptions = of_the_node(probe.node.get_subscriptions_info_by_topic("/camera/image_raw"))
+    subscriptions = wait_until(
+        lambda: of_the_node(probe.node.get_subscriptions_info_by_topic("/camera/image_raw")), "the subscription"
+    )
     assert subscriptions == [ReliabilityPolicy.RELIABLE]

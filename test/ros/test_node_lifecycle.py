@@ -172,6 +172,44 @@ def test_the_end_of_the_inference_thread_ends_the_node_with_the_reason(probe: Pr
     assert "RuntimeError: broken inference" in log.read_text()
 
 
+def test_a_network_that_hangs_in_a_frame_keeps_no_process_from_ending(probe: Probe, tmp_path: Path) -> None:
+    program = (
+        "import sys, time, ditta_ros.node as node\n"
+        "def hang(self, received): print('hanging', flush=True); time.sleep(1000)\n"
+        "node.CameraStream.segment = hang\n"
+        "sys.exit(node.main())"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    probe.film()
+    wait_until(lambda: "hanging" in log.read_text(), "a frame")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 1
+    assert "expected the frame under way to end within 5 s, but the network hangs in it; start" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_network_that_hangs_is_told_where_the_node_is_deactivated(probe: Probe, tmp_path: Path) -> None:
+    program = (
+        "import sys, time, ditta_ros.node as node\n"
+        "def hang(self, received): print('hanging', flush=True); time.sleep(1000)\n"
+        "node.CameraStream.segment, node.DittaNode._deactivate.__defaults__ = hang, (1.0,)\n"
+        "sys.exit(node.main())"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    probe.film()
+    wait_until(lambda: "hanging" in log.read_text(), "a frame")
+    assert not change_state(probe, Transition.TRANSITION_DEACTIVATE)
+    assert "expected the frame under way to end within 1 s, but the network hangs in it; start" in log.read_text()
+    assert lifecycle_state(probe) == "finalized"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 1
+
+
 def test_a_report_that_fails_does_not_end_the_node(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from rclpy.parameter import Parameter
 

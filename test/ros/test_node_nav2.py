@@ -112,7 +112,7 @@ def test_the_manager_hears_at_once_when_the_node_is_told_to_end(
     assert manager.change(Transition.TRANSITION_ACTIVATE)
     node.process.terminate()
     assert node.process.wait(20) == 0
-    assert manager.bond.is_broken()
+    wait_until(manager.bond.is_broken, "the bond to break", manager.bond_timeout / 2)
     assert "Traceback" not in node.output
 
 

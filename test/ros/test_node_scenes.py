@@ -326,8 +326,9 @@ def test_parameters_change_while_images_flow(probe: Probe, start_node: StartNode
 def test_quality_of_service_of_the_masks_can_be_overridden(probe: Probe, start_node: StartNode) -> None:
     overrides = {"/ditta/semantic": {"publisher": {"reliability": "best_effort", "depth": 2}}}
     node = start_node(warmup_on="service", qos_overrides=overrides)
-    wait_until(lambda: probe.node.get_publishers_info_by_topic("/ditta/confidence"), lambda: node.output)
-    (semantic,) = probe.node.get_publishers_info_by_topic("/ditta/semantic")
-    (confidence,) = probe.node.get_publishers_info_by_topic("/ditta/confidence")
+    semantic, confidence = (
+        wait_until(lambda name=name: probe.node.get_publishers_info_by_topic(f"/ditta/{name}"), lambda: node.output)[0]
+        for name in ("semantic", "confidence")
+    )
     assert semantic.qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
     assert confidence.qos_profile.reliability is ReliabilityPolicy.RELIABLE

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ditta_core.stream.clock import StreamClock
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.stream.scene.cuts import CUT_RATIO, CUT_SCORE, CutDetector, Thumbnail
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneSignature
 
 DESCRIBE_INTERVAL = 0.5  # seconds between two descriptions: docs/ablations.md#scene-descriptions
@@ -134,9 +135,9 @@ class SceneMonitor:
         self._certainties: deque[tuple[float, float]] = deque()
         self.forget()
 
-    def _refer_to(self, reference: SceneSignature | None) -> None:
+    def _refer_to(self, scene: KnownScene | None) -> None:
         self._awaited = None
-        self._reference = reference
+        self._scene = scene
         self._gathered: deque[SceneSignature] | None = None
         self._certainties.clear()
         self._level: float | None = None
@@ -151,13 +152,13 @@ class SceneMonitor:
         self._gathered = deque(maxlen=GATHER_LIMIT)
         self._eager = GATHER_FRAMES
 
-    def settle(self, signature: SceneSignature) -> None:
-        """The serving model was adapted to this scene: watch for leaving it.
+    def settle(self, scene: KnownScene) -> None:
+        """The serving model was adapted to this scene: watch for leaving it, and have it learn its other places.
 
         Args:
-            signature: Signature of the frames it was adapted to: :attr:`signature` when they were all there.
+            scene: That of the frames it was adapted to: :attr:`signature` when they were all there.
         """
-        self._refer_to(signature)
+        self._refer_to(scene)
         self._quiet_until = self._now + self.config.cooldown
 
     def forget(self) -> None:
@@ -255,7 +256,7 @@ class SceneMonitor:
         """What is after the cut has lasted: how far is it from what was before? Gives the time of the cut."""
         self._pending = None
         after = SceneSignature.pooled(item.signature for item in pending.after)
-        reference = self._reference or self.signature
+        reference = self._scene.adapted_to if self._scene is not None else self.signature
         jump = after.distance(pending.before) / (1.0 if pending.alone else SERIES_FACTOR)
         if jump >= SAME_DISTANCE:
             self._recent.clear()
@@ -291,9 +292,12 @@ class SceneMonitor:
 
     def _judge(self, since: float) -> str:
         """Why the scene was left, once that has lasted and nothing was reported lately; otherwise empty."""
-        if self._reference is None or self._pending is not None:
+        if self._scene is None or self._pending is not None:
             return ""
-        evidence, reason = self._evidence(self._reference)
+        evidence, reason = self._evidence(self._scene.adapted_to)
+        window = self._window(FAST_WINDOW)
+        if window is not None and evidence < CLEAR * min(1.0, self.config.tolerance):
+            self._scene.learn(window)
         if evidence < self.config.tolerance * (1.0 if self._since is None else CLEAR):
             self._since = None
             return ""

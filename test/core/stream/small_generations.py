@@ -12,6 +12,7 @@ from ditta_core.adaptation.state import AdaptedState
 from ditta_core.stream import generation_file
 from ditta_core.stream.generation_file import save_generation
 from ditta_core.stream.generations import Generation
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
@@ -27,7 +28,7 @@ def signature(*mean: float) -> SceneSignature:
 def generation(number: int = 1, *mean: float, size: int = 4) -> Generation:
     """A small one, whose tensors tell the number."""
     tensors = {"model.weight": np.full((size, size), number, np.float32), "bias": np.arange(3, dtype=np.float32)}
-    return Generation(number, AdaptedState(tensors, True), REPORT, signature(*mean) if mean else None)
+    return Generation(number, AdaptedState(tensors, True), REPORT, KnownScene(signature(*mean)) if mean else None)
 
 
 def forged(file: Path, tensors: dict[str, np.ndarray], **changes: str) -> None:

@@ -26,6 +26,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream import generation_file
 from ditta_core.stream.generation_file import GenerationError, load_generation, model_fingerprint, save_generation
 from ditta_core.stream.generations import Generation
+from ditta_core.stream.scene.known import MOST_PLACES, KnownScene
 from ditta_core.stream.scene.signature import SceneSignature
 from ditta_core.types import AdaptationReport
 
@@ -86,8 +87,13 @@ def test_other_classes_have_another_fingerprint(base: TemporalSegmenter) -> None
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ARRAYS = nst.arrays(np.float32, nst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3), elements=FINITE)
-SIGNATURES = st.integers(0, 5).flatmap(
-    lambda length: st.builds(SceneSignature, *[nst.arrays(np.float32, length, elements=FINITE)] * 2)
+SIGNATURE = "signature.mean", "signature.spread"
+SCENES = st.integers(0, 5).flatmap(
+    lambda length: st.lists(
+        st.builds(SceneSignature, *[nst.arrays(np.float32, length, elements=FINITE)] * 2),
+        min_size=1,
+        max_size=MOST_PLACES,
+    ).map(lambda places: KnownScene(places[0], places[1:]))
 )
 COUNTS, SECONDS = st.integers(0, 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)
 REPORTS = st.builds(
@@ -115,16 +121,17 @@ def assert_equal(one: Generation, other: Generation) -> None:
     )
     assert one.state.tensors.keys() == other.state.tensors.keys()
     pairs = [(value, other.state.tensors[name]) for name, value in one.state.tensors.items()]
-    assert (one.signature is None) == (other.signature is None)
-    if one.signature is not None and other.signature is not None:
-        pairs += [(one.signature.mean, other.signature.mean), (one.signature.spread, other.signature.spread)]
+    assert (one.scene is None) == (other.scene is None)
+    if one.scene is not None and other.scene is not None:
+        for place, expected in zip(one.scene.places, other.scene.places, strict=True):
+            pairs += [(place.mean, expected.mean), (place.spread, expected.spread)]
     for value, expected in pairs:
         assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
         assert value.tobytes() == expected.tobytes()  # to the bit: -0.0 is not 0.0
 
 
 @IN_ONE_FOLDER
-@given(st.builds(Generation, st.integers(1, 2**31 - 1), STATES, REPORTS, st.none() | SIGNATURES))
+@given(st.builds(Generation, st.integers(1, 2**31 - 1), STATES, REPORTS, st.none() | SCENES))
 def test_what_is_saved_comes_back(tmp_path: Path, saved: Generation) -> None:
     file = tmp_path / "generation"
     save_generation(file, saved, BASE)
@@ -216,10 +223,10 @@ def test_a_generation_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "generation"
     with monkeypatch.context() as future:
-        future.setattr(generation_file, "FORMAT", "3")
+        future.setattr(generation_file, "FORMAT", "4")
         save_generation(file, generation(), BASE)
     expected = (
-        "expected a generation in format 1 or 2 of ditta_ros, but .* has format .*3.* of .*ditta_ros.*; adapt and save"
+        "expected a generation in format 1, 2 or 3 of ditta_ros, but .* has format .*4.* of .*ditta_ros.*; adapt and"
     )
     with pytest.raises(GenerationError, match=expected):
         load_generation(file, BASE)
@@ -229,8 +236,8 @@ def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("where", ["tensor", "signature"])
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float, where: str) -> None:
     broken = generation(1, 1.0)
-    assert broken.signature is not None
-    (broken.state.tensors["bias"] if where == "tensor" else broken.signature.spread)[0] = value
+    assert broken.scene is not None
+    (broken.state.tensors["bias"] if where == "tensor" else broken.scene.places[0].spread)[0] = value
     save_generation(tmp_path / "generation", broken, BASE)
     name = r"state\.bias" if where == "tensor" else r"signature\.spread"
     with pytest.raises(GenerationError, match=rf"expected finite numbers, but got NaN or infinity in \['{name}'\]"):
@@ -242,7 +249,11 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float, w
     [
         ({"weight": np.zeros(3, np.float32)}, {}, r"expected float32 tensors of a generation, but got \['weight'\]"),
         ({"state.bias": np.zeros(3)}, {}, r"expected float32 tensors of a generation, but got \['state.bias'\]"),
-        ({"signature.mean": np.zeros(3, np.float32)}, {}, r"of one length, but got \(3,\) and \(1,\)"),
+        ({"signature.mean": np.zeros((1, 3), np.float32)}, {}, r"of one shape, .*, but got \(1, 3\) and \(1, 1\)"),
+        (dict.fromkeys(SIGNATURE, np.ones((9, 3), np.float32)), {}, r"of 1 to 8 places, but got \(9, 3\) and"),
+        (dict.fromkeys(SIGNATURE, np.ones((0, 3), np.float32)), {}, r"of 1 to 8 places, but got \(0, 3\) and"),
+        (dict.fromkeys(SIGNATURE, np.ones((1, 1, 3), np.float32)), {}, r"of one shape, .*, but got \(1, 1, 3\) and"),
+        (dict.fromkeys(SIGNATURE, np.array(1, np.float32)), {}, r"of one shape, .*, but got \(\) and \(\)"),
         ({}, {"number": "one"}, "invalid literal for int"),
         ({}, {"temporal_branch": "1"}, "expected true or false and a report, but got 1"),
         ({}, {"report": "{"}, "Expecting property name"),
@@ -256,6 +267,16 @@ def test_content_that_does_not_fit_together(
     forged(tmp_path / "generation", tensors, **changes)
     with pytest.raises(GenerationError, match=f"is damaged or something else: .*{expected}.*; delete it"):
         load_generation(tmp_path / "generation", BASE)
+
+
+@pytest.mark.parametrize("written", ["1", "2"])
+def test_the_one_place_of_an_older_file_is_read(tmp_path: Path, written: str) -> None:
+    one_place = {"signature.mean": np.array([2, 3], np.float32), "signature.spread": np.array([4, 5], np.float32)}
+    forged(tmp_path / "generation", one_place, format=written)
+    scene = load_generation(tmp_path / "generation", BASE).scene
+    assert scene is not None
+    (place,) = scene.places
+    assert (place.mean.tolist(), place.spread.tolist()) == ([2, 3], [4, 5])
 
 
 def test_a_report_of_before_refusals_were_told_apart_is_read(tmp_path: Path) -> None:
@@ -310,9 +331,9 @@ def test_readers_find_whole_files_while_several_processes_write(tmp_path: Path) 
     try:
         while not {2, 3} <= found and time.monotonic() < deadline:
             read = load_generation(file, BASE)
-            assert read.signature is not None
+            assert read.scene is not None
             assert (read.state.tensors["model.weight"] == read.number).all()
-            assert read.signature.mean.tolist() == [read.number]
+            assert read.scene.adapted_to.mean.tolist() == [read.number]
             found.add(read.number)
     finally:
         ended.set()

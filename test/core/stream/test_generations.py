@@ -43,6 +43,20 @@ def test_the_nearest_place_is_known_if_near_enough_and_looking_is_not_using() ->
     assert store.known_scene(signature(10.0)) is again, "of equals the one used last"
 
 
+def test_a_scene_is_known_by_every_place_where_its_generation_served() -> None:
+    wide, other = generation(1, 1.0), generation(2, 3.0)
+    store = GenerationStore(2, [wide, other])
+    assert wide.scene is not None and store.known_scene(signature(1.2)) is None
+    wide.scene.learn(signature(1.22))
+    assert store.known_scene(signature(1.2)) is wide
+    store.replace(None, new := generation(3, 1.2))
+    assert list(store) == [other, new], "the room is for two; what served there was adapted elsewhere"
+    store.resize(3)
+    store.add(wide)
+    store.replace(None, generation(4, 1.23))
+    assert wide in store and new not in store, "only what was adapted to the same place is replaced"
+
+
 def test_generations_of_unknown_places_are_kept_but_never_recognised() -> None:
     store = GenerationStore(2)
     assert store.known_scene(signature(1.0)) is None

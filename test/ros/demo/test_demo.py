@@ -239,9 +239,11 @@ def test_the_scenes_are_adapted_to_changed_and_restored(tmp_path: Path) -> None:
     assert summary["generation"] == (1 if states[-2] == "COLLECTING" else states.count("ADAPTING"))
     dusk, day, again = summary["scenes"]
     assert again["name"] == f"{dusk['name']}, again"
-    for scene in (dusk, day, again):
+    # By day the model is at home: the statistics cost 0.3 to 1.7, smoothing gives as much. On a busy machine half of
+    # the eight labelled frames have no mask, and which of them do moves the figure by one more.
+    for scene, least in (dusk, 10.0), (day, -3.0), (again, 10.0):
         gain = scene["accuracy"]["ditta"]["miou"] - scene["accuracy"]["source"]["miou"]
-        assert gain > -0.5 and scene["labelled"] > 0, scene
+        assert gain > least and scene["labelled"] > 0, scene
         assert scene["consistency"]["ditta"] > scene["consistency"]["source"]
     assert summary["accuracy"]["ditta"]["miou"] > summary["accuracy"]["source"]["miou"] + 10
     assert len(re.findall("mIoU [0-9.]+ frame by frame", (out / "report.html").read_text(encoding="utf-8"))) == 3

@@ -101,8 +101,8 @@ def test_the_report(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    methods = "source,source_merged,ema_smoothing"
-    arguments = ["--method", methods, "--long-side", "160", "--threads", "1", "--work", str(tmp_path / "work")]
+    methods = ("--method", "source,source_merged,ema_smoothing", "--eager")
+    arguments = [*methods, "--long-side", "160", "--threads", "1", "--work", str(tmp_path / "work")]
     command = [sys.executable, "-m", "ditta_ros.cli", "evaluate", str(folder), *arguments]
     out = tmp_path / "out.json"
     with subprocess.Popen([*command, "--json", str(out)], stderr=subprocess.PIPE, text=True) as process:
@@ -122,14 +122,15 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, capfd: pytest.
     assert "1 of 3 trials are done" in said.out + said.err
     resumed = json.loads(out.read_text())["results"]
     assert [accuracy(row) for row in resumed] == [
-        accuracy(row) for row in evaluate(tmp_path / "again", folder, "--method", methods)
+        accuracy(row) for row in evaluate(tmp_path / "again", folder, *methods)
     ]
 
 
 def test_another_configuration_does_not_go_on_with_it(folder: Path, tmp_path: Path) -> None:
     """Parts of one run never find their way into another."""
     work = tmp_path / "work"
-    common = ["evaluate", str(folder), "--method", "source", "--work", str(work), "--threads", "1", "--long-side"]
+    small = ["--eager", "--work", str(work), "--threads", "1", "--long-side"]
+    common = ["evaluate", str(folder), "--method", "source", *small]
     command = [sys.executable, "-m", "ditta_ros.cli", *common, "160", "--method", "source,ema_smoothing"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -225,7 +226,7 @@ def test_a_missing_topic_lists_those_there_are(bag: Path, tmp_path: Path, capfd:
 @pytest.mark.slow
 def test_methods_with_a_labelled_source(folder: Path, bag: Path, tmp_path: Path) -> None:
     """The labels come from a folder, or from the same as a bag."""
-    arguments = ("--method", "source,fda", "--max-frames", "12", "--vc-windows", "8", "--source")
+    arguments = ("--method", "source,fda", "--max-frames", "12", "--vc-windows", "8", "--eager", "--source")
     unadapted, adapted = evaluate(tmp_path, folder, *arguments, str(folder))
     assert (adapted["method"], adapted["adaptations"], adapted["failed_adaptations"]) == ("fda", 1, 0)
     assert not adapted["problems"] and adapted["confusion"] != unadapted["confusion"]

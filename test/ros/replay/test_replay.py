@@ -27,7 +27,7 @@ from ditta_core.datasets.video import ImageFolder
 from ditta_core.types import State
 from ditta_ros.messages.images import image_message, rgb_image, stamp_of
 from ditta_ros.messages.state import StreamState
-from ditta_ros.process.children import Child, ProcessDied, free_domain
+from ditta_ros.process.children import Child, ProcessDied, first_port, free_domain
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.replay.control import FrameRange
 from ditta_ros.replay.recording import ArrivedState, Recording, StateHistory
@@ -294,7 +294,7 @@ def test_a_domain_in_use_is_not_chosen() -> None:
     try:
         for domain, each in zip([*range(1, 77), *range(78, 102)], sockets, strict=True):
             with suppress(OSError):  # in use by somebody else, perhaps not for long
-                each.bind(("", 7410 + 250 * domain))
+                each.bind(("", first_port(domain)))
                 taken.add(domain)
         assert free_domain() not in taken
     finally:

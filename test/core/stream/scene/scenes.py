@@ -13,6 +13,7 @@ from moving_scenes import texture
 from numpy.typing import NDArray
 
 from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneSignature
 
@@ -98,7 +99,8 @@ class Watch:
             if self.count == self.warmup:
                 signature = self.monitor.signature
                 assert signature is not None
-                self.monitor.settle(signature)
+                self.scene = KnownScene(signature)
+                self.monitor.settle(self.scene)
         return self
 
     def delay(self, start: int) -> float:

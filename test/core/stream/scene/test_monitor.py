@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scenes import FILM_CUTS, Image, Watch, colours, dissolve, place, textured
 
 from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.monitor import FAST_WINDOW, GATHER_LIMIT, SceneMonitor
 from ditta_core.stream.scene.signature import SAME_DISTANCE, SceneDescriber, SceneSignature
 
@@ -220,6 +221,22 @@ def test_a_gap_confirms_nothing() -> None:
     assert 1 <= watch.delay(41) <= 2
 
 
+# --- other places of the scene ---------------------------------------------------------------------------------------
+
+
+def test_where_it_has_served_is_known_and_what_came_after_is_not() -> None:
+    view = place(4, 190)
+    watch = Watch(colours, cooldown=0).see(view[:10])
+    later, elsewhere = (SceneSignature.pooled(map(colours, frames)) for frames in (view[-10:], place(7, 10)))
+    assert watch.scene.distance(later) > SAME_DISTANCE and watch.scene.distance(elsewhere) > SAME_DISTANCE
+    watch.see(view[10:])
+    assert len(watch.scene.places) > 1 and watch.scene.distance(later) < SAME_DISTANCE
+    served = watch.scene.places
+    watch.see(place(7, 60))
+    assert watch.left and watch.scene.places == served, "the model served there as well, until the change was believed"
+    assert watch.scene.distance(elsewhere) > SAME_DISTANCE
+
+
 # --- any input -------------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +255,7 @@ def test_never_raises(describe: SceneDescriber, data: st.DataObject) -> None:
             case "begin":
                 monitor.begin()
             case "settle":
-                monitor.settle(monitor.signature or describe(image))
+                monitor.settle(KnownScene(monitor.signature or describe(image)))
             case "forget":
                 monitor.forget()
 
