@@ -373,9 +373,7 @@ class Compiler:
         key = id(segmenter), temporal_branch
         network = self._networks.get(key)
         if network is None:
-            network = ServingNetwork(
-                segmenter, temporal_branch, self.config, self.submit, self._make, self._distrust
-            )
+            network = ServingNetwork(segmenter, temporal_branch, self.config, self.submit, self._make, self._distrust)
             self._networks[key] = network
         return network
 

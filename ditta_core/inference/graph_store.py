@@ -34,8 +34,8 @@ MAGIC = b"ditta_ros graph 1\n"
 LARGEST_GRAPH = 64 * 2**20
 """Bytes of the largest file that is read; the packaged models take 1.6 MB."""
 KEPT_BLUEPRINTS = 4
-"""Number of graphs that are kept in memory, a few megabytes each, at worst one a size of the network input: two each for
-two cameras."""
+"""Number of graphs that are kept in memory, some ten megabytes each, at worst one a size of the network input: two each
+for two cameras."""
 KEPT_FILES = 64
 """Number of files that are kept: a graph, or the mark of a size. Those that were not used for longest go first."""
 _CORE = Path(__file__).resolve().parents[1]

@@ -140,7 +140,7 @@ class ESPNetv2(EdgeNet):
     def common_size(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
         # From 160 pixels on, all maps but the smallest pool by halves, whatever the size. That one's sides may be odd:
         # traced as odd, it pools by a general form, which for even ones comes to the same.
-        within = 160 <= min(input_size) and max(input_size) <= 2 * LONGEST_TRACED_SIDE
+        within = min(input_size) >= 160 and max(input_size) <= 2 * LONGEST_TRACED_SIDE
         return (176, 176) if within else None
 
 

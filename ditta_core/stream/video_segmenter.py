@@ -306,11 +306,11 @@ class VideoSegmenter:
             clip.offer(frame.image, frame.stamp, self._config, blank)
         self._status = replace(self._status, collected=len(clip))
         signature = self._monitor.signature
-        if signature is not None and clip.recognisable(self._config):
-            if (known := self._store.known_scene(signature)) is not None:
-                clip.recognise = False  # it is tried once
-                self._restore(known, "back in a scene seen before")
-                return
+        known = self._store.known_scene(signature) if signature and clip.recognisable(self._config) else None
+        if known is not None:
+            clip.recognise = False  # it is tried once
+            self._restore(known, "back in a scene seen before")
+            return
         if clip.recognisable(self._config) or not (clip.recognise and len(self._store)):
             self._runner.expect()
         if clip.full(self._config) and not self._sizes.waits(self._config):
