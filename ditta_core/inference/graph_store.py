@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.inference.graph_tracer import GraphTracer, TracingFailed
-from ditta_core.inference.openvino_network import Blueprint, import_openvino, weights_of
+from ditta_core.inference.openvino_network import Blueprint, import_openvino, processor_name, weights_of
 from ditta_core.versions import distribution_version
 
 MAGIC = b"ditta_ros graph 1\n"
@@ -37,7 +37,7 @@ KEPT_BLUEPRINTS = 4
 """Number of graphs that are kept in memory, some ten megabytes each, at worst one a size of the network input: two each
 for two cameras."""
 KEPT_FILES = 64
-"""Number of files that are kept: a graph, or the mark of a size. Those that were not used for longest go first."""
+"""Number of files that are kept: graphs, marks of sizes, proofs. Those that were not used for longest go first."""
 _CORE = Path(__file__).resolve().parents[1]
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module())) - {"training"}
 """Attributes that every module has; what is in them is told by the modules and weights inside."""
@@ -83,6 +83,7 @@ class GraphStore:
         self.folder = folder
         self._blueprints: dict[GraphKey, Blueprint] = {}
         self._from_disk: set[GraphKey] = set()
+        self._digests: dict[GraphKey, str] = {}  # of the files
         self._tracer = GraphTracer() if elsewhere else None
 
     def blueprint(
@@ -117,6 +118,26 @@ class GraphStore:
             with contextlib.suppress(OSError):
                 (self.folder / key.file_name).unlink(missing_ok=True)
         return from_disk
+
+    def proof(
+        self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None, precision: str
+    ) -> Path | None:
+        """The file that says: compiled here in this precision, the graph gives the classes that this module gives.
+
+        It is made by whoever has compared them. Its name is a hash of all that the answers depend on: graph, weights,
+        size, precision, threads and processor. None where the graph is not on disk.
+
+        Args:
+            size, common_size: see :meth:`blueprint`, which was called before.
+        """
+        key = GraphKey(module_fingerprint(module), None if common_size else size)
+        if self.folder is None or self.problem() or key not in self._digests:
+            return None
+        setting = self._digests[key], size, precision, torch.get_num_threads(), processor_name()
+        digest = hashlib.sha256(repr(setting).encode())
+        for value in weights_of(module).values():
+            digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return self.folder / f"{key.fingerprint}-{digest.hexdigest()[:32]}.proof"
 
     def sizes(self, module: nn.Module) -> list[tuple[int, int]]:
         """Sizes (H, W) for which a graph of a module was asked for, in earlier processes too, the last one first."""
@@ -162,7 +183,9 @@ class GraphStore:
             return None
         try:
             path = self.folder / key.file_name
-            blueprint = Blueprint.from_bytes(unpacked(_read_regular(path)), module, key.size)
+            graph = unpacked(_read_regular(path))
+            blueprint = Blueprint.from_bytes(graph, module, key.size)
+            self._digests[key] = hashlib.sha256(graph).hexdigest()
             os.utime(path)  # used last
         except Exception:  # whatever lies there and whatever a parser makes of it: it is traced anew
             return None
@@ -185,8 +208,10 @@ class GraphStore:
         if blueprint is None:
             blueprint, graph = Blueprint(module, size, resizable), None
         if self.folder is not None and not self.problem():
+            graph = blueprint.to_bytes() if graph is None else graph
             with contextlib.suppress(OSError):  # nothing is lost but the time of the next trace
-                self._write(self.folder / key.file_name, packed(blueprint.to_bytes() if graph is None else graph))
+                self._write(self.folder / key.file_name, packed(graph))
+                self._digests[key] = hashlib.sha256(graph).hexdigest()
         return blueprint
 
     def _write(self, path: Path, data: bytes) -> None:

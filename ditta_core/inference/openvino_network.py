@@ -24,6 +24,12 @@ def has_bfloat16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def processor_name() -> str:
+    """The processor that OpenVINO compiles for, and its version."""
+    openvino = import_openvino()
+    return f"{openvino.Core().get_property('CPU', 'FULL_DEVICE_NAME')}, OpenVINO {openvino.__version__}"
+
+
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """All floating-point parameters and buffers, those that several modules share under each of their names."""
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.inference import graph_store
-from ditta_core.inference.compiled_network import Compiler, WholeNetwork
+from ditta_core.inference.agreement import Agreement
+from ditta_core.inference.compiled_network import Compiled, Compiler, ServingNetwork, WholeNetwork
 from ditta_core.inference.config import InferenceConfig, RuntimeConfig
 from ditta_core.inference.graph_store import GraphStore, default_graph_folder, module_fingerprint
 from ditta_core.inference.openvino_network import Blueprint
@@ -281,6 +282,38 @@ def test_the_size_used_last_is_compiled_before_the_first_frame(tmp_path: Path, b
     network = other.network(base, False)
     other.prepare(base, InferenceConfig(long_side=64))
     assert other.wait(10) and network.compiled is None, "of another longest side"
+
+
+def test_what_was_compared_with_eager_torch_is_not_compared_again(
+    tmp_path: Path, base: TemporalSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Tensor] = []
+    agreement = ServingNetwork._agreement
+
+    def counted(self: ServingNetwork, compiled: Compiled, pixels: Tensor) -> Agreement:
+        compared.append(pixels)
+        return agreement(self, compiled, pixels)
+
+    monkeypatch.setattr(ServingNetwork, "_agreement", counted)
+
+    def comparisons(segmenter: TemporalSegmenter, config: RuntimeConfig = FLOAT32) -> int:
+        compared.clear()
+        compiler = Compiler(config, GraphStore(tmp_path))
+        network = compiler.network(segmenter, False)
+        compiler.prepare(segmenter, InferenceConfig(input_size=(64, 96)))
+        assert compiler.wait(100) and network(frame(base)) is not None and network(frame(base, 1)) is not None
+        return len(compared)
+
+    other = copy.deepcopy(base)
+    next(other.parameters()).data.mul_(1.01)
+    assert comparisons(base) == 1, "traced just now"
+    assert comparisons(base) == 0
+    assert comparisons(other) == 1, "other weights"
+    assert [comparisons(other), comparisons(base)] == [0, 0]
+    (file,) = tmp_path.glob("*.graph")
+    graph = graph_store.unpacked(file.read_bytes())
+    file.write_bytes(graph_store.packed(graph.replace(b"</net>", b"</net> ")))
+    assert comparisons(base) == 1, "another graph, whatever it computes"
 
 
 def test_a_graph_of_many_sizes_is_traced_before_any_is_known(base: TemporalSegmenter, traces: list[nn.Module]) -> None:
