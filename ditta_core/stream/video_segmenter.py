@@ -90,8 +90,7 @@ class VideoSegmenter:
         # The base model serves again at any time, such as where the scene changes: it stays compiled.
         self._base_network = None if compiler is None else compiler.network(self._base, False)
         self._ignore_mask = ignore_mask or IgnoreMask()
-        self._lock = threading.Lock()
-        self._requests = Requests()
+        self._lock, self._requests = threading.Lock(), Requests()
         self._restorer = ImageRestorer()
         describer = SceneDescriber(self.model)
         self._monitor = SceneMonitor(describer, config.scene, describer.later if self.model.reentrant else None)
@@ -307,12 +306,13 @@ class VideoSegmenter:
             clip.offer(frame.image, frame.stamp, self._config, blank)
         self._status = replace(self._status, collected=len(clip))
         signature = self._monitor.signature
-        if signature is not None and clip.recognisable(self._config):
-            known = self._store.known_scene(signature)
-            if known is not None:
-                clip.recognise = False  # it is tried once
-                self._restore(known, "back in a scene seen before")
-                return
+        known = self._store.known_scene(signature) if signature and clip.recognisable(self._config) else None
+        if known is not None:
+            clip.recognise = False  # it is tried once
+            self._restore(known, "back in a scene seen before")
+            return
+        if clip.recognisable(self._config) or not (clip.recognise and len(self._store)):
+            self._runner.expect()
         if clip.full(self._config) and not self._sizes.waits(self._config):
             self._adapt(clip, signature)
 

@@ -119,9 +119,9 @@ def test_a_wrong_parameter_ends_the_node_with_a_message(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(probe: Probe, start_node: StartNode, number: signal.Signals) -> None:
-    node = start_node()
+    node = start_node(passes=1000)
     probe.film()
-    probe.wait_for_masks()
+    probe.wait_for_state("ADAPTING")
     worker = node.worker()
     node.process.send_signal(number)
     node.process.send_signal(number)  # as ros2 launch does
