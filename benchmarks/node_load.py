@@ -36,6 +36,7 @@ class Load:
         parameters: of the node.
         adapt_at: seconds after the first mask at which ``~/adapt`` is called.
         cache: folder for what the node keeps for its next start; None for an empty one.
+        period: seconds from one look at the memory to the next.
     """
 
     size: tuple[int, int]
@@ -44,6 +45,22 @@ class Load:
     parameters: dict[str, Any] = field(default_factory=dict)
     adapt_at: Sequence[float] = ()
     cache: Path | None = None
+    period: float = 1.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What was held at a time.
+
+    Attributes:
+        at: seconds after the first mask.
+        node: megabytes of the node that are resident.
+        together: megabytes of the node and the processes that it started, see :func:`held_megabytes`.
+    """
+
+    at: float
+    node: float
+    together: float
 
 
 @dataclass
@@ -54,7 +71,7 @@ class Measured:
         sent: images published after the first mask.
         masks: (time of arrival, seconds since the stamp of the image).
         answers: (name, seconds) of requests.
-        memory: (time, megabytes of the node, most megabytes of its adaptation process so far, and now).
+        memory: what was held, once every period.
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
         active: when the node was active and the camera had found it, before the first mask: negative.
@@ -64,7 +81,7 @@ class Measured:
     sent: int = 0
     masks: list[tuple[float, float]] = field(default_factory=list)
     answers: list[tuple[str, float]] = field(default_factory=list)
-    memory: list[tuple[float, float, float, float]] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
     states: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     active: float = 0.0
@@ -105,6 +122,32 @@ def resident_megabytes(pid: int | None = None, peak: bool = False) -> float:
         return 0.0
     name = "VmHWM" if peak else "VmRSS"
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name)), 0.0)
+
+
+def held_megabytes(pids: Sequence[int]) -> float:
+    """What processes hold together: what is each one's own, and once what several of them map of the same file.
+
+    Pages of a file that one of them has touched and another has not are counted for the one that has touched most.
+    """
+    own, files = 0, dict[str, int]()
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+        except OSError:  # it has ended meanwhile
+            continue
+        path, resident, of_files = "", 0, dict[str, int]()
+        for line in lines:
+            words = line.split()
+            if words[0] == "Rss:":
+                resident = int(words[1])
+            elif words[0] == "Anonymous:":
+                own += int(words[1])
+                of_files[path] = of_files.get(path, 0) + resident - int(words[1])
+            elif not words[0].endswith(":"):  # the first line of a mapping
+                path = words[5] if len(words) > 5 else ""
+        for path, shared in of_files.items():
+            files[path] = max(files.get(path, 0), shared)
+    return (own + sum(files.values())) * 1024 / 1e6
 
 
 def cpu_seconds(pid: int) -> float:
@@ -275,19 +318,20 @@ class Session:
             time.sleep(0.05)
 
     def ask_and_watch(self, pid: int) -> None:
-        """Once a second, look at the memory and get a parameter; call ``~/adapt`` when it is time."""
+        """Once every period, look at the memory and get a parameter; call ``~/adapt`` when it is time."""
         from rcl_interfaces.srv import GetParameters
         from std_srvs.srv import Trigger
 
         begin, adapt_at = time.monotonic(), sorted(self.load.adapt_at)
         while (elapsed := time.monotonic() - begin) < self.load.seconds:
-            peak, worker = (sum(resident_megabytes(child, peak) for child in children(pid)) for peak in (True, False))
-            self.measured.memory.append((elapsed, resident_megabytes(pid), peak, worker))
+            together = held_megabytes([pid, *children(pid)])
+            self.measured.memory.append(Memory(elapsed, resident_megabytes(pid), together))
             if adapt_at and elapsed >= adapt_at[0]:
                 adapt_at.pop(0)
                 self.ask("~/adapt", self.adapt, Trigger.Request())
             self.ask("get_parameters", self.parameters, GetParameters.Request(names=["passes"]))
-            time.sleep(max(0.0, begin + int(elapsed) + 1 - time.monotonic()))
+            next_time = begin + (elapsed // self.load.period + 1) * self.load.period
+            time.sleep(max(0.0, next_time - time.monotonic()))
 
     def ask(self, name: str, client: Any, request: Any) -> None:
         """Call a service and note how long it takes."""

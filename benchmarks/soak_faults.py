@@ -28,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 from goals import Goal, text_table
-from node_load import Load, Measured, Session, children, images_of, percentile, resident_megabytes
+from node_load import Load, Measured, Memory, Session, children, images_of, percentile, resident_megabytes
 from notes import write_notes
 from numpy.typing import NDArray
 
@@ -146,7 +146,7 @@ class FaultySession(Session):
         faults.join()
         self.peak = resident_megabytes(pid, peak=True)
         self.recovered = self.adapt_until("ADAPTED")
-        self.measured.memory.append((time.monotonic() - begin, resident_megabytes(pid), 0.0, 0.0))
+        self.measured.memory.append(Memory(time.monotonic() - begin, resident_megabytes(pid), 0.0))
 
     def cause_faults(self) -> None:
         """One after the other; before the first one the node has adapted."""
@@ -278,7 +278,7 @@ def lost_generations(measured: Measured) -> int:
 def summary(session: FaultySession, options: argparse.Namespace) -> dict[str, Any]:
     """The figures, with what they were to be."""
     measured = session.measured
-    settled = [node for at, node, *_ in measured.memory if at >= options.settle]
+    settled = [each.node for each in measured.memory if each.at >= options.settle]
     begin, end = percentile(settled[:10], 50), percentile(settled[-10:], 50)
     answers = {name: [1e3 * each for n, each in measured.answers if n == name] for name, _ in measured.answers}
     load = f"with faults, {options.seconds} s"

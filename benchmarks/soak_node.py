@@ -26,7 +26,7 @@ def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
     ages, inference = measured.ages(), measured.stages["segment"]
     requests = {name: [1e3 * each for n, each in measured.answers if n == name] for name, _ in measured.answers}
     # Medians of ten seconds each: a clip on its way to the adaptation's process is no growth.
-    settled = [node for at, node, *_ in measured.memory if at >= options.settle]
+    settled = [each.node for each in measured.memory if each.at >= options.settle]
     begin, end = percentile(settled[:10], 50), percentile(settled[-10:], 50)
     load = f"{options.size}, {options.rate:g} Hz, {options.seconds} s"
     received = 100 * measured.count("received") / measured.sent
@@ -52,7 +52,7 @@ def summary(measured: Measured, options: argparse.Namespace) -> dict[str, Any]:
         "memory_mb": {
             "node, first ten seconds that count": begin,
             "node, last ten seconds": end,
-            "adaptation process at its peak": max(peak for _, _, peak, _ in measured.memory),
+            "node and adaptation together, at most": max(each.together for each in measured.memory),
         },
         "machine": software_versions(),
     }

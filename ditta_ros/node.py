@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # what is imported below takes seconds
+    from ditta_core.heap import postpone_collections
     from ditta_ros.process.stop import end_at_once_on_signals
 
     end_at_once_on_signals()
+    postpone_collections()
 
 import os
 import sys
@@ -26,7 +28,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from ditta_core.heap import keep_large_blocks_apart
+from ditta_core.heap import end_imports, keep_large_blocks_apart
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.graph_store import GraphStore, default_graph_folder
 from ditta_core.inference.temporal_branch import TemporalSegmenter
@@ -376,6 +378,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         Exit code: 0 after a signal, 1 after an unexpected error, 2 where an argument or parameter is wrong.
     """
+    end_imports()
     stop = Stop.by_signals()
     os.environ.update(shared_memory_environment(os.environ))
     keep_large_blocks_apart()

@@ -113,22 +113,28 @@ def mismatch_of_later_layers(model: SegmentationModel, pixels: Tensor, region: R
     """
     first = _layers(model.encoder)
     first = first[: ceil(EARLY_LAYERS * len(first))]
-    found: list[Tensor] = []
+    later = [layer for layer in _layers(model) if layer not in first]
+    seen: dict[nn.Module, list[tuple[Tensor, Tensor, int]]] = {layer: [] for layer in later}
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, _BatchNorm)
         shown = region.of(inputs[0])
-        if layer.running_var is not None and shown[:, 0].numel() > 1:
-            ratio = (shown.var((0, 2, 3)) + layer.eps) / (layer.running_var + layer.eps)
-            found.append(ratio.log().abs().mean() / 2)
+        variance, mean = torch.var_mean(shown, (0, 2, 3), correction=0)
+        seen[layer].append((variance, mean, shown[:, 0].numel()))
 
-    later = [layer for layer in _layers(model) if layer not in first]
     handles = [layer.register_forward_pre_hook(look) for layer in later]
     try:
-        model(pixels)
+        for frame in pixels.split(1):  # one at a time, which takes a fraction of the memory
+            model(frame)
     finally:
         for handle in handles:
             handle.remove()
+    found: list[Tensor] = []
+    for layer in later:
+        count = sum(positions for *_, positions in seen[layer])
+        if layer.running_var is not None and count > 1:
+            variances, means = (torch.stack(each) for each in list(zip(*seen[layer], strict=True))[:2])
+            variance = (variances.mean(0) + means.var(0, correction=0)) * count / (count - 1)
+            found.append(((variance + layer.eps) / (layer.running_var + layer.eps)).log().abs().mean() / 2)
     return float(torch.stack(found).mean()) if found else 0.0
 
 

@@ -7,6 +7,7 @@ displace each other's. Runtimes compared: docs/ablations.md#compiled-network.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ditta_core.heap import return_memory, trim_heap
+from ditta_core.inference.agreement import LEAST, Agreement
 from ditta_core.inference.config import DEFAULT_LONG_SIDE, InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.inference.graph_store import GraphStore
 from ditta_core.inference.openvino_network import has_bfloat16
@@ -28,42 +31,8 @@ from ditta_core.inference.temporal_branch import NetworkOutput, TemporalSegmente
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
 """Pixels float [1, 3, H, W] -> the tensors of the module it was made from."""
 
-SURE_LEAD = 0.2
-"""Lead in probability of the likeliest class over the next from which a pixel counts as sure."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far a compiled network gives the classes of eager torch: docs/ablations.md#agreement-of-compiled-networks.
-
-    Attributes:
-        same: Share of the pixels with the same class, 0..1.
-        undisputed: Share of the pixels with the same class, or whose class is not sure (``SURE_LEAD``), 0..1.
-    """
-
-    same: float
-    undisputed: float
-
-    def suffices(self, least: Agreement) -> bool:
-        """Whether neither share is below that of ``least``."""
-        return self.same >= least.same and self.undisputed >= least.undisputed
-
-    def __str__(self) -> str:
-        return f"{self.same:.2%} of the pixels ({self.undisputed:.2%} with those that are not sure)"
-
-    @classmethod
-    def of(cls, ours: Tensor, eager: Tensor) -> Agreement:
-        """Of two logits float [1, C, h, w]; none where ours are not all finite."""
-        if ours.shape != eager.shape or not bool(torch.isfinite(ours).all()):
-            return cls(0.0, 0.0)
-        same = ours.argmax(1) == eager.argmax(1)
-        likeliest = eager.softmax(1).topk(min(2, eager.shape[1]), 1).values
-        unsure = likeliest[:, 0] - likeliest[:, -1] <= SURE_LEAD
-        return cls(float(same.float().mean()), float((same | unsure).float().mean()))
-
-
-LEAST = {"float32": Agreement(0.999, 0.999), "bfloat16": Agreement(0.9, 0.99)}
-"""Agreement that a compiled network must reach, by precision."""
+LIKELY_IMAGE = (480, 640)
+"""Size (H, W) of the images that most cameras give, for where nothing says what this one gives."""
 
 KEPT_SIZES = 4
 """Number of sizes of the input for which a network's compiled forms are kept, some 30 MB each: two each for two
@@ -100,6 +69,10 @@ class WholeNetwork(nn.Module):
         super().__init__()
         self.segmenter = segmenter
         self.temporal_branch = temporal_branch
+
+    def common_size(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """See :meth:`SegmentationModel.common_size`."""
+        return self.segmenter.model.common_size(size)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         model = self.segmenter.model
@@ -150,11 +123,13 @@ class Form:
         status: What answers at the moment, and why.
         compiled: None while there is none.
         unproven: Whether it was compiled before there was a frame on which it could be compared with torch.
+        proof: File to be made once it is proven, see :meth:`GraphStore.proof`; None for none.
     """
 
     status: RuntimeStatus
     compiled: Compiled | None = None
     unproven: bool = False
+    proof: Path | None = None
 
 
 class ServingNetwork:
@@ -167,6 +142,7 @@ class ServingNetwork:
         background: runs jobs later, one after the other.
         make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises anything.
         distrust: the compiled form for these pixels is wrong; returns whether another attempt may give another one.
+        proof: the file that says that the form for these pixels was compared in a precision; None for none.
     """
 
     def __init__(
@@ -176,13 +152,15 @@ class ServingNetwork:
         config: RuntimeConfig,
         background: Callable[[Callable[[], None]], Future[None]],
         make: Callable[[WholeNetwork, Tensor, Runtime, str], Compiled],
-        distrust: Callable[[WholeNetwork, Tensor], bool] = lambda *_: False,
+        distrust: Callable[[WholeNetwork, Tensor], bool],
+        proof: Callable[[WholeNetwork, Tensor, str], Path | None],
     ) -> None:
         self._module = WholeNetwork(segmenter, temporal_branch).eval()
         self._config = config
         self._background = background
         self._make = make
         self._distrust = distrust
+        self._proof = proof
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
         if not segmenter.model.compilable:
@@ -278,6 +256,9 @@ class ServingNetwork:
         """Compare with eager torch for once; where they differ, compile anew as for any frame."""
         if self._agreement(compiled, pixels).suffices(LEAST[form.status.precision]):
             form.unproven, self._replaces_torch = False, True
+            if form.proof is not None:
+                with contextlib.suppress(OSError):  # it is compared again after the next start
+                    form.proof.touch(mode=0o600)
             return True
         self._drop(form, pixels)
         self._prepare(pixels)
@@ -299,16 +280,21 @@ class ServingNetwork:
 
     @torch.inference_mode(False)
     def _compile_unproven(self, form: Form, pixels: Tensor) -> None:
-        """Compile in the fastest precision that there is. What goes wrong is told with the first frame."""
+        """Compile in the fastest precision that there is. What goes wrong is told with the first frame.
+
+        Where an earlier process has compared just this with eager torch, it need not be done again.
+        """
         try:
             precision = precisions(self._config, self._runtime)[0]
             compiled = self._make(self._module, pixels, self._runtime, precision)
             compiled(pixels)  # the first run allocates
+            proof = self._proof(self._module, pixels, precision)
+            proven = proof is not None and proof.exists()
         except Exception:  # runtimes raise whatever they like, and there will be a frame to try again with
             self._drop(form, pixels)
             return
         with self._lock:
-            form.compiled, form.unproven = compiled, True
+            form.compiled, form.unproven, form.proof = compiled, not proven, proof
             form.status = RuntimeStatus(self._runtime.value, precision=precision)
         return_memory()
 
@@ -367,7 +353,7 @@ class Compiler:
         network = self._networks.get(key)
         if network is None:
             network = ServingNetwork(
-                segmenter, temporal_branch, self.config, self.submit, self._make, self.graphs.distrust
+                segmenter, temporal_branch, self.config, self.submit, self._make, self._distrust, self._proof
             )
             self._networks[key] = network
         return network
@@ -376,7 +362,18 @@ class Compiler:
         """Compile a module in evaluation mode for pixels of this size, in the thread that compiles; raises anything."""
         if runtime is Runtime.COMPILE:
             return compile_torch(module, pixels, precision)
-        return self.graphs.blueprint(module, pixels).compile(module, precision)
+        size = pixels.shape[-2], pixels.shape[-1]
+        return self.graphs.blueprint(module, size, module.common_size(size)).compile(module, precision, size)
+
+    def _distrust(self, module: WholeNetwork, pixels: Tensor) -> bool:
+        """What was compiled for these pixels is wrong; returns whether another attempt may give something else."""
+        size = pixels.shape[-2], pixels.shape[-1]
+        return self.graphs.distrust(module, size, module.common_size(size))
+
+    def _proof(self, module: WholeNetwork, pixels: Tensor, precision: str) -> Path | None:
+        """See :meth:`GraphStore.proof`."""
+        size = pixels.shape[-2], pixels.shape[-1]
+        return self.graphs.proof(module, size, module.common_size(size), precision)
 
     def prepare(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> None:
         """Compile the base model ahead of its first frame, for the size of its input that is known.
@@ -391,7 +388,7 @@ class Compiler:
         network = self.network(segmenter, False)  # the temporal branch is trained by an adaptation
         if not network.compiles_ahead:
             return
-        size = self._known_size(network, segmenter, config)
+        size = self._known_size(network, segmenter, config) or self._likely_size(segmenter, config)
         if size is None:
             self.graphs.expect_trace()
         else:
@@ -407,6 +404,12 @@ class Compiler:
         side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
         used = network.sizes_on_disk(self.graphs)
         return next((size for size in used if not side or model.input_size(size, side) == size), None)
+
+    def _likely_size(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> tuple[int, int] | None:
+        """A size to begin with; None where its graph would serve no other one."""
+        side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
+        likely = segmenter.model.input_size(LIKELY_IMAGE, side)
+        return None if segmenter.model.common_size(likely) is None else likely
 
     def wait(self, seconds: float) -> bool:
         """Wait until all that is being compiled is done; returns whether it is in this time."""

@@ -100,7 +100,7 @@ class RuntimeConfig:
         runtime: What runs the network.
         precision: Precision of the network's arithmetic: "float32", "bfloat16", or "auto" for bfloat16 where the
             hardware has it and the classes of eager torch come out of it, see
-            :class:`~ditta_core.inference.compiled_network.Agreement`; else float32.
+            :class:`~ditta_core.inference.agreement.Agreement`; else float32.
         wait: Whether the first frame of a size waits for the compiled network, so that all frames are answered by the
             same one, as an evaluation wants it; off, eager torch answers until then.
     """

@@ -1,8 +1,9 @@
 """Graphs of networks, traced once: kept in memory and, where there is a folder for them, on disk.
 
 Tracing takes seconds of the interpreter, reading a graph back a fifth of one. A graph holds no weights, so that one
-file serves every generation of a model. Its name is a hash of all that the trace depends on. A file that is damaged, or
-whose network contradicts torch, is traced anew.
+file serves every generation of a model, and where the model says so, one serves many sizes of the network input. Its
+name is a hash of all that the trace depends on. A file that is damaged, or whose network contradicts torch, is traced
+anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -25,17 +27,17 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.inference.graph_tracer import GraphTracer, TracingFailed
-from ditta_core.inference.openvino_network import Blueprint, import_openvino, weights_of
+from ditta_core.inference.openvino_network import Blueprint, import_openvino, processor_name, weights_of
 from ditta_core.versions import distribution_version
 
 MAGIC = b"ditta_ros graph 1\n"
 LARGEST_GRAPH = 64 * 2**20
 """Bytes of the largest file that is read; the packaged models take 1.6 MB."""
 KEPT_BLUEPRINTS = 4
-"""Number of graphs that are kept in memory, a few megabytes each, one a size of the network input: two each for two
-cameras."""
-KEPT_FILES = 32
-"""Number of graphs that are kept on disk; those that were not used for longest go first."""
+"""Number of graphs that are kept in memory, some ten megabytes each, at worst one a size of the network input: two each
+for two cameras."""
+KEPT_FILES = 64
+"""Number of files that are kept: graphs, marks of sizes, proofs. Those that were not used for longest go first."""
 _CORE = Path(__file__).resolve().parents[1]
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module())) - {"training"}
 """Attributes that every module has; what is in them is told by the modules and weights inside."""
@@ -49,6 +51,25 @@ def default_graph_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path("~/.cache/ditta_ros/graphs").expanduser()
 
 
+@dataclass(frozen=True)
+class GraphKey:
+    """Which graph it is.
+
+    Attributes:
+        fingerprint: What the trace depends on besides the size, see :func:`module_fingerprint`.
+        size: Size (H, W) of the input; None for a graph of many sizes.
+    """
+
+    fingerprint: str
+    size: tuple[int, int] | None
+
+    @property
+    def file_name(self) -> str:
+        """Its name in the folder of graphs."""
+        size = "any" if self.size is None else f"{self.size[0]}x{self.size[1]}"
+        return f"{self.fingerprint}-{size}.graph"
+
+
 class GraphStore:
     """Gives the graph of a module for a size: from memory, from disk, or traced. For one thread at a time.
 
@@ -60,38 +81,71 @@ class GraphStore:
 
     def __init__(self, folder: Path | None = None, elsewhere: bool = False) -> None:
         self.folder = folder
-        self._blueprints: dict[tuple[str, tuple[int, int]], Blueprint] = {}
-        self._from_disk: set[tuple[str, tuple[int, int]]] = set()
+        self._blueprints: dict[GraphKey, Blueprint] = {}
+        self._from_disk: set[GraphKey] = set()
+        self._digests: dict[GraphKey, str] = {}  # of the files
         self._tracer = GraphTracer() if elsewhere else None
 
-    def blueprint(self, module: nn.Module, pixels: Tensor) -> Blueprint:
-        """The graph of a module in evaluation mode for pixels float [1, 3, H, W]; raises whatever tracing raises."""
-        key = module_fingerprint(module), (int(pixels.shape[-2]), int(pixels.shape[-1]))
-        blueprint = self._blueprints.pop(key, None) or self._read(key, module) or self._trace(key, module, pixels)
+    def blueprint(
+        self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None = None
+    ) -> Blueprint:
+        """The graph of a module in evaluation mode for pixels float [1, 3, H, W]; raises whatever tracing raises.
+
+        Args:
+            size: of the pixels (H, W).
+            common_size: the one to trace at for a graph of this size and all others of which the same is said; None
+                where a graph serves the size that it was traced at.
+        """
+        key = GraphKey(module_fingerprint(module), None if common_size else size)
+        blueprint = self._blueprints.pop(key, None) or self._read(key, module)
+        if blueprint is None:
+            blueprint = self._trace(key, module, common_size or size)
         self._blueprints[key] = blueprint  # an LRU cache: the one used last comes last
         for oldest in list(self._blueprints)[:-KEPT_BLUEPRINTS]:
             del self._blueprints[oldest]
+        if self.folder is not None and not self.problem():
+            with contextlib.suppress(OSError):
+                (self.folder / f"{key.fingerprint}-{size[0]}x{size[1]}.size").touch(mode=0o600)  # used last
         return blueprint
 
-    def distrust(self, module: nn.Module, pixels: Tensor) -> bool:
+    def distrust(self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None = None) -> bool:
         """Forget a graph that gives wrong results; returns whether it came from disk, so that a new trace may help."""
-        key = module_fingerprint(module), (int(pixels.shape[-2]), int(pixels.shape[-1]))
+        key = GraphKey(module_fingerprint(module), None if common_size else size)
         self._blueprints.pop(key, None)
         from_disk = key in self._from_disk
         self._from_disk.discard(key)
         if from_disk and self.folder is not None:
             with contextlib.suppress(OSError):
-                self._file(key).unlink(missing_ok=True)
+                (self.folder / key.file_name).unlink(missing_ok=True)
         return from_disk
 
+    def proof(
+        self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None, precision: str
+    ) -> Path | None:
+        """The file that says: compiled here in this precision, the graph gives the classes that this module gives.
+
+        It is made by whoever has compared them. Its name is a hash of all that the answers depend on: graph, weights,
+        size, precision, threads and processor. None where the graph is not on disk.
+
+        Args:
+            size, common_size: see :meth:`blueprint`, which was called before.
+        """
+        key = GraphKey(module_fingerprint(module), None if common_size else size)
+        if self.folder is None or self.problem() or key not in self._digests:
+            return None
+        setting = self._digests[key], size, precision, torch.get_num_threads(), processor_name()
+        digest = hashlib.sha256(repr(setting).encode())
+        for value in weights_of(module).values():
+            digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return self.folder / f"{key.fingerprint}-{digest.hexdigest()[:32]}.proof"
+
     def sizes(self, module: nn.Module) -> list[tuple[int, int]]:
-        """Sizes (H, W) for which there are graphs of a module on disk, the one used last first."""
+        """Sizes (H, W) for which a graph of a module was asked for, in earlier processes too, the last one first."""
         if self.folder is None or self.problem():
             return []
         found: list[tuple[float, tuple[int, int]]] = []
-        fingerprint = module_fingerprint(module)
         with contextlib.suppress(OSError):
-            for file in self.folder.glob(f"{fingerprint}-*.graph"):
+            for file in self.folder.glob(f"{module_fingerprint(module)}-*.size"):
                 size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", file.stem.rpartition("-")[2])
                 if size is not None:
                     found.append((file.stat().st_mtime, (int(size[1]), int(size[2]))))
@@ -123,18 +177,15 @@ class GraphStore:
         if self._tracer is not None:
             self._tracer.close()
 
-    def _file(self, key: tuple[str, tuple[int, int]]) -> Path:
-        assert self.folder is not None
-        fingerprint, (height, width) = key
-        return self.folder / f"{fingerprint}-{height}x{width}.graph"
-
-    def _read(self, key: tuple[str, tuple[int, int]], module: nn.Module) -> Blueprint | None:
+    def _read(self, key: GraphKey, module: nn.Module) -> Blueprint | None:
         """The graph on disk; None where there is none that can be used."""
         if self.folder is None or self.problem():
             return None
         try:
-            path = self._file(key)
-            blueprint = Blueprint.from_bytes(unpacked(_read_regular(path)), module, key[1])
+            path = self.folder / key.file_name
+            graph = unpacked(_read_regular(path))
+            blueprint = Blueprint.from_bytes(graph, module, key.size)
+            self._digests[key] = hashlib.sha256(graph).hexdigest()
             os.utime(path)  # used last
         except Exception:  # whatever lies there and whatever a parser makes of it: it is traced anew
             return None
@@ -143,35 +194,37 @@ class GraphStore:
             self._tracer.dismiss()
         return blueprint
 
-    def _trace(self, key: tuple[str, tuple[int, int]], module: nn.Module, pixels: Tensor) -> Blueprint:
+    def _trace(self, key: GraphKey, module: nn.Module, size: tuple[int, int]) -> Blueprint:
         graph: bytes | None = None
         blueprint: Blueprint | None = None
+        resizable = key.size is None
         if self._tracer is not None:
             try:
-                graph = self._tracer.trace(module, key[1])
-                blueprint = Blueprint.from_bytes(graph, module, key[1])
+                graph = self._tracer.trace(module, size, resizable)
+                blueprint = Blueprint.from_bytes(graph, module, key.size)
             except (TracingFailed, ValueError, RuntimeError):
                 if self._tracer.closed:  # nobody waits for it any more
                     raise
         if blueprint is None:
-            blueprint, graph = Blueprint(module, pixels), None
+            blueprint, graph = Blueprint(module, size, resizable), None
         if self.folder is not None and not self.problem():
+            graph = blueprint.to_bytes() if graph is None else graph
             with contextlib.suppress(OSError):  # nothing is lost but the time of the next trace
-                self._write(key, packed(blueprint.to_bytes() if graph is None else graph))
+                self._write(self.folder / key.file_name, packed(graph))
+                self._digests[key] = hashlib.sha256(graph).hexdigest()
         return blueprint
 
-    def _write(self, key: tuple[str, tuple[int, int]], data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> None:
         """Write a file, so that whoever reads it finds it whole; of many, the oldest go."""
-        assert self.folder is not None
-        descriptor, temporary = tempfile.mkstemp(".tmp", dir=self.folder)
+        descriptor, temporary = tempfile.mkstemp(".tmp", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            Path(temporary).replace(self._file(key))
+            Path(temporary).replace(path)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
-        files = sorted(self.folder.iterdir(), key=lambda file: file.stat().st_mtime)
+        files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
         for old in files[:-KEPT_FILES]:
             old.unlink(missing_ok=True)
 

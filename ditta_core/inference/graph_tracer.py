@@ -15,6 +15,7 @@ import threading
 import torch
 from torch import nn
 
+from ditta_core.heap import end_imports
 from ditta_core.inference.openvino_network import Blueprint, hollow
 
 NICENESS = 5
@@ -46,6 +47,7 @@ class GraphTracer:
                 return
             program = (
                 f"import os, sys; os.nice({NICENESS}); sys.path[:] = {sys.path!r}; "
+                f"from ditta_core.heap import postpone_collections; postpone_collections(); "
                 f"from ditta_core.inference.graph_tracer import serve; serve()"
             )
             # Ctrl-C in a terminal signals the whole process group; the child ends with its parent's end of the pipe.
@@ -62,14 +64,14 @@ class GraphTracer:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def trace(self, module: nn.Module, size: tuple[int, int]) -> bytes:
-        """The graph of a module in evaluation mode for pixels [1, 3, H, W], see :meth:`Blueprint.to_bytes`.
+    def trace(self, module: nn.Module, size: tuple[int, int], resizable: bool = False) -> bytes:
+        """The graph of a module in evaluation mode for pixels [1, 3, H, W], see :class:`Blueprint`, as a file holds it.
 
         Raises:
             TracingFailed: the module cannot be sent, or the process did not answer with a graph.
         """
         try:
-            task = pickle.dumps((hollow(module), size, torch.get_num_threads()))
+            task = pickle.dumps((hollow(module), size, resizable, torch.get_num_threads()))
         except Exception as error:  # such as of a class inside a function
             raise TracingFailed(f"expected a module that can be pickled, but got: {error}") from error
         self.start()
@@ -106,13 +108,14 @@ class GraphTracer:
 
 def serve() -> None:
     """In the child: one task on standard input, its graph on standard output."""
+    end_imports()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no part of the answer
     task = sys.stdin.buffer.read()
     if not task:
         return  # the parent has ended, or needs no trace after all
-    module, size, threads = pickle.loads(task)
+    module, size, resizable, threads = pickle.loads(task)
     torch.set_num_threads(threads)
-    graph = Blueprint(module, torch.zeros(1, 3, *size).to(memory_format=torch.channels_last)).to_bytes()
+    graph = Blueprint(module, size, resizable).to_bytes()
     with answer:
         answer.write(graph)

@@ -24,6 +24,12 @@ def has_bfloat16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def processor_name() -> str:
+    """The processor that OpenVINO compiles for, and its version."""
+    openvino = import_openvino()
+    return f"{openvino.Core().get_property('CPU', 'FULL_DEVICE_NAME')}, OpenVINO {openvino.__version__}"
+
+
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """All floating-point parameters and buffers, those that several modules share under each of their names."""
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
@@ -46,14 +52,15 @@ def hollow(module: nn.Module) -> nn.Module:
 
 
 class Blueprint:
-    """The graph of a module for inputs of one size, without its weights.
+    """The graph of a module for inputs of one size, or of many, without its weights.
 
     Args:
         module: in evaluation mode; pixels float [1, 3, H, W] -> tuple of tensors. Left as it is.
-        pixels: of the size to trace for.
+        size: of the pixels (H, W) to trace at.
+        resizable: whether the graph serves inputs of other sizes too: all that depends on the size is computed in it.
     """
 
-    def __init__(self, module: nn.Module, pixels: Tensor) -> None:
+    def __init__(self, module: nn.Module, size: tuple[int, int], resizable: bool = False) -> None:
         openvino = import_openvino()
         weights = weights_of(module)
         empty = hollow(module)
@@ -71,8 +78,11 @@ class Blueprint:
         with warnings.catch_warnings(), torch.no_grad():
             # Tracing warns of every size that becomes a constant, which is what is wanted here.
             warnings.simplefilter("ignore")
+            pixels = torch.zeros(1, 3, *size).to(memory_format=torch.channels_last)
             inputs = pixels, *weights.values()
             shapes = [openvino.PartialShape(list(value.shape)) for value in inputs]
+            if resizable:
+                shapes[0] = openvino.PartialShape([1, 3, -1, -1])
             self.graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
         self.names = list(weights)
         for index, parameter in enumerate(self.graph.get_parameters()):
@@ -87,8 +97,11 @@ class Blueprint:
             return len(text).to_bytes(8, "little") + text + constants.read_bytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, module: nn.Module, size: tuple[int, int]) -> Blueprint:
-        """The graph of :meth:`to_bytes`, for a module of the kind that it was traced from and pixels of a size (H, W).
+    def from_bytes(cls, data: bytes, module: nn.Module, size: tuple[int, int] | None) -> Blueprint:
+        """The graph of :meth:`to_bytes`, for a module of the kind that it was traced from.
+
+        Args:
+            size: of the pixels (H, W); None for a resizable graph.
 
         Raises:
             ValueError: it is not that of such a module.
@@ -100,8 +113,10 @@ class Blueprint:
         graph = openvino.Core().read_model(data[8:end], data[end:])
         weights = weights_of(module)
         order = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
-        found = [tuple(order[f"input {index}"].shape) for index in range(len(order)) if f"input {index}" in order]
-        expected = [(1, 3, *size), *(tuple(value.shape) for value in weights.values())]
+        names = [f"input {index}" for index in range(len(order))]
+        found = [order[name].get_partial_shape() for name in names if name in order]
+        shapes = [(1, 3, *(size or (-1, -1))), *(tuple(value.shape) for value in weights.values())]
+        expected = [openvino.PartialShape(list(shape)) for shape in shapes]
         if found != expected:
             raise ValueError(
                 f"expected a graph with {len(expected)} inputs of this network, but got {len(found)} others"
@@ -115,8 +130,11 @@ class Blueprint:
         by_name = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
         return [by_name[f"input {index}"] for index in range(1, len(self.names) + 1)]
 
-    def compile(self, module: nn.Module, precision: str) -> OpenVINONetwork:
+    def compile(self, module: nn.Module, precision: str, size: tuple[int, int] | None = None) -> OpenVINONetwork:
         """The network with the weights of a module of the same kind, on as many threads as torch uses.
+
+        Args:
+            size: of the pixels (H, W) where the graph is resizable; else they have the size that it was traced at.
 
         Raises:
             ValueError: the module has other weights than the one that was traced.
@@ -135,6 +153,8 @@ class Blueprint:
             for reader in list(parameter.output(0).get_target_inputs()):
                 reader.replace_source_output(constant.output(0))
             graph.remove_parameter(parameter)
+        if size is not None:
+            graph.reshape([1, 3, *size])
         graph.validate_nodes_and_infer_types()
         # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie, not from a copy.
         steps = openvino.preprocess.PrePostProcessor(graph)

@@ -174,6 +174,14 @@ class SegmentationModel(nn.Module):
         rounded = [max(multiple, int(side * scale / multiple + 0.5) * multiple) for side in (height, width)]
         return rounded[0], rounded[1]
 
+    def common_size(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
+        """Network input (H, W) to trace at for one graph of all inputs for which it is given, this one among them.
+
+        None where the trace depends on the size, such as by a loop or a number that is worked out in Python: every size
+        is traced by itself then.
+        """
+        return None
+
     def check_input_size(self, input_size: tuple[int, int]) -> None:
         """Raise a ValueError with a remedy where the model takes no network input of this size (H, W)."""
         height, width = input_size

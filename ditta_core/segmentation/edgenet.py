@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,8 @@ from ditta_core.segmentation.base import SegmentationModel, load_state_dict_file
 
 PYRAMID_SCALES = (2.0, 1.5, 1.0, 0.5, 0.1)
 PYRAMID_MINIMUM_SIZE = 5
+LONGEST_TRACED_SIDE = 1024
+"""Pixels of the longest side of a map, at /2 or smaller, of which a graph of many sizes knows the scaled ones."""
 CLASSIFIER = "bu_dec_l4.merge_layer.3.weight"
 """Key of the last layer's weights, [outputs, projected channels, 1, 1]."""
 
@@ -61,6 +63,17 @@ class GatedMerge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.expansion_layer(x) * self.wt_layer(x)
+
+
+def scaled(side: int, scale: float) -> int:
+    """A side of a map at a scale of the pyramid.
+
+    In a trace it is looked up, so that the graph works it out for every size of the input, and rounds as Python does.
+    """
+    if not torch.jit.is_tracing():
+        return max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale))
+    sides = [max(PYRAMID_MINIMUM_SIZE, math.ceil(each * scale)) for each in range(LONGEST_TRACED_SIDE + 1)]
+    return torch.tensor(sides)[side]  # type: ignore[return-value]  # which torch takes for a number where it traces
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -108,28 +121,30 @@ class EfficientPyramidPooling(nn.Module):
         self.br = nn.Identity() if last else br(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.projection_layer(x)
+        return self.br(self._merge(self._branches(self.projection_layer(x))))
+
+    def _branches(self, x: Tensor) -> Iterator[Tensor]:
+        """What the convolutions make of a projection [N, width, h, w] at each scale, at its size again."""
         size = x.shape[2], x.shape[3]
-        branches = []
         for scale, convolution in zip(PYRAMID_SCALES, self.stages, strict=True):
             assert isinstance(convolution, nn.Conv2d)
-            height, width = (max(PYRAMID_MINIMUM_SIZE, math.ceil(side * scale)) for side in size)
+            height, width = (scaled(side, scale) for side in size)
             if scale > 1:
                 enlarged = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)
-                y = convolve_and_shrink(enlarged, convolution.weight, size)
+                yield convolve_and_shrink(enlarged, convolution.weight, size)
+                del enlarged  # four times as large as the projection
             elif scale == 1:
-                y = convolution(x)
+                yield convolution(x)
             else:
                 y = convolution(shrink(x, (height, width)))
-                y = F.interpolate(y, size, mode="bilinear", align_corners=True)
-            branches.append(y)
-        return self.br(self._merge(branches))
+                yield F.interpolate(y, size, mode="bilinear", align_corners=True)
 
-    def _merge(self, branches: Sequence[Tensor]) -> Tensor:
+    def _merge(self, branches: Iterator[Tensor]) -> Tensor:
         """``merge_layer`` of the branches [N, width, h, w], which in evaluation is not fed with all of them at once.
 
         After the shuffle, the grouped convolution sees one channel of every branch: it is the sum of a depthwise one of
-        each, a fifth faster than the whole network with copies: docs/ablations.md#merging-in-the-pyramid-of-espnetv2.
+        each, a fifth faster than the whole network with copies, and without all branches in memory at once:
+        docs/ablations.md#merging-in-the-pyramid-of-espnetv2.
         """
         normalise, _, convolve, project = self.merge_layer
         (norm, activation), (convolution, *rest) = normalise.br, convolve.cbr  # type: ignore[misc]
@@ -138,14 +153,16 @@ class EfficientPyramidPooling(nn.Module):
         watched = norm._forward_pre_hooks or norm._forward_hooks or torch.onnx.is_in_onnx_export()
         if norm.training or watched or norm.running_mean is None or norm.running_var is None:
             return self.merge_layer(torch.cat(list(branches), 1))
-        width, parts = branches[0].shape[1], []
+        merged: Tensor | None = None
         for index, branch in enumerate(branches):
+            width = branch.shape[1]
             own = slice(index * width, (index + 1) * width)
             mean, variance = norm.running_mean[own], norm.running_var[own]
             y = F.batch_norm(branch, mean, variance, norm.weight[own], norm.bias[own], False, 0.0, norm.eps)
             y = F.prelu(y, activation.weight[own])
-            parts.append(F.conv2d(y, convolution.weight[:, index : index + 1], padding=1, groups=width))
-        merged = sum(parts[1:], parts[0])
+            y = F.conv2d(y, convolution.weight[:, index : index + 1], padding=1, groups=width)
+            merged = y if merged is None else merged + y
+            del branch, y
         for layer in rest:
             merged = layer(merged)
         return project(merged)
@@ -207,9 +224,13 @@ class EdgeNet(SegmentationModel):
 
     def decode(self, features: Sequence[Tensor]) -> Tensor:
         e1, e2, e3, e4 = features
+        del features  # and each of them after its use: where nobody else keeps it, its memory is free for what follows
         x = self.bu_dec_l1(e4)  # 64 channels, /16
+        del e4
         x = self.bu_dec_l2(self.bu_br_l2(self.merge_enc_dec_l2(e3) + enlarge(x)))  # 48, /8
+        del e3
         x = self.bu_dec_l3(self.bu_br_l3(self.merge_enc_dec_l3(e2) + enlarge(x)))  # 32, /4
+        del e2
         return self.bu_br_l4(self.merge_enc_dec_l4(e1) + enlarge(x))  # 32, /2
 
     def classify_outputs(self, embedding: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.segmentation.edgenet import EdgeNet, EdgeNetWeights, conv_bn_act
+from ditta_core.segmentation.edgenet import LONGEST_TRACED_SIDE, EdgeNet, EdgeNetWeights, conv_bn_act
 
 BRANCHES = 4
 CHANNELS = (32, 128, 256, 512)
@@ -59,14 +59,18 @@ class EESP(nn.Module):
         self.residual = stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_1x1_exp(self.br_after_cat(self._pyramid(x)))
+        return self.module_act(y + x) if self.residual else y
+
+    def _pyramid(self, x: Tensor) -> Tensor:
+        """The branches of x in one map; in a method of its own, which lets go of the single ones."""
         projected = self.proj_1x1(x)
         running = self.spp_dw[0](projected)
         branches = [running]
         for convolution in self.spp_dw[1:]:
             running = running + convolution(projected)
             branches.append(running)
-        y = self.conv_1x1_exp(self.br_after_cat(torch.cat(branches, 1)))
-        return self.module_act(y + x) if self.residual else y
+        return torch.cat(branches, 1)
 
 
 def halve(x: Tensor) -> Tensor:
@@ -132,6 +136,12 @@ class ESPNetv2(EdgeNet):
         channels: Sequence[int] = CHANNELS,
     ) -> None:
         super().__init__(Encoder(channels), channels, class_list, outputs, pyramid_width)
+
+    def common_size(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
+        # From 160 pixels on, all maps but the smallest pool by halves, whatever the size. That one's sides may be odd:
+        # traced as odd, it pools by a general form, which for even ones comes to the same.
+        within = min(input_size) >= 160 and max(input_size) <= 2 * LONGEST_TRACED_SIDE
+        return (176, 176) if within else None
 
 
 def load_espnetv2(path: str | Path, class_list: ClassList | None = None) -> ESPNetv2:

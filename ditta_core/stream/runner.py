@@ -11,6 +11,9 @@ from ditta_core.adaptation.run import run_job
 class AdaptationRunner(Protocol):
     """Runs adaptations somewhere, one at a time."""
 
+    def expect(self) -> None:
+        """A job will be submitted soon, unless something comes in between. Does not wait."""
+
     def submit(self, job: AdaptationJob) -> None:
         """Start a job; a running one is cancelled first."""
 
@@ -29,6 +32,9 @@ class InlineRunner:
 
     def __init__(self) -> None:
         self._result: AdaptationResult | None = None
+
+    def expect(self) -> None:
+        """Nothing has to be started for it."""
 
     def submit(self, job: AdaptationJob) -> None:
         self._result = run_job(job)

@@ -1,10 +1,12 @@
 """Adaptations in a process of their own, so that the stream shares neither threads nor the interpreter lock with them.
 
-The process is started once, ahead of the first job: afresh, never forked from a process full of threads, and not by
-``multiprocessing``, which would import the parent's main module and with it all of rclpy. Jobs, cancellations, progress
-and results travel over one socket. At its end of file the worker exits, and the parent reports a failed adaptation. Nor
-does the parent wait for ever for a worker that lives and does nothing: its start, every message and the progress of a
-job have their time, after which the job has failed and the next one gets a new process.
+The process is started when a job is expected, and ends with the last job in the line: on a robot most of the time
+nothing is adapted, and an idle worker holds more memory than the imports cost time. It is started afresh, never forked
+from a process full of threads, and not by ``multiprocessing``, which would import the parent's main module and with it
+all of rclpy. Jobs, cancellations, progress and results travel over one socket. At its end of file the worker exits, and
+the parent reports a failed adaptation. Nor does the parent wait for ever for a worker that lives and does nothing: its
+start, every message and the progress of a job have their time, after which the job has failed and the next one gets a
+new process.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from multiprocessing.connection import Connection
 
 import cv2
@@ -28,7 +31,7 @@ import torch
 
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.adaptation.run import run_job
-from ditta_core.heap import return_memory, trim_heap
+from ditta_core.heap import end_imports, frugal_environment, return_memory, trim_heap
 from ditta_core.types import AdaptationReport
 
 CANCEL = b""
@@ -41,6 +44,8 @@ CANCEL_SECONDS = 2.0
 """How long a cancelled job has to end by itself before its process is killed."""
 START_SECONDS = 120.0
 """How long a worker may take to be ready: importing torch takes a busy robot half a minute from a memory card."""
+IDLE_SECONDS = 60.0
+"""How long a worker waits for a job that was expected, such as of a warm-up that is given up after all."""
 STALL_SECONDS = 10.0
 """How long not one byte of a message may get through; a worker takes in what comes in a thread of its own."""
 
@@ -54,6 +59,7 @@ class WorkerStuck(RuntimeError):
 
 def serve(descriptor: int, threads: int, niceness: int) -> None:
     """Run jobs until the other end of the connection is closed."""
+    end_imports()
     os.nice(niceness)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
@@ -108,6 +114,7 @@ class AdaptationProcess:
         self._ready = False
         program = (
             f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from ditta_core.heap import postpone_collections; postpone_collections(); "
             f"from ditta_ros.process.stop import end_with_parent; end_with_parent({os.getpid()}); "
             f"from ditta_ros.adaptation.worker import serve; serve({theirs.fileno()}, {threads}, {niceness})"
         )
@@ -118,7 +125,10 @@ class AdaptationProcess:
         try:
             with theirs:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                    [sys.executable, "-c", program],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=frugal_environment(os.environ),
                 )
         except BaseException:
             self.connection.close()
@@ -207,6 +217,14 @@ class SubmittedJob:
             return news
 
 
+class Order(Enum):
+    """What the supervising thread is told besides jobs."""
+
+    START = "start"
+    """A job is expected."""
+    CLOSE = "close"
+
+
 class AdaptationWorker:
     """The worker process and the queue of jobs before it: one at a time, first come, first served.
 
@@ -226,12 +244,17 @@ class AdaptationWorker:
         self._start_process: Callable[[], AdaptationProcess] = lambda: AdaptationProcess(threads, niceness)
         self._patience = patience
         self._process: AdaptationProcess | None = None
-        self._queue: queue.SimpleQueue[SubmittedJob | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[SubmittedJob | Order] = queue.SimpleQueue()
         self._closing = threading.Event()
         # A clip of some ten megabytes is not written in no time, least of all to a worker that is still starting: a
         # thread does it, so that submit returns at once.
         self._thread = threading.Thread(target=self._supervise, name="adaptation", daemon=True)
         self._thread.start()
+
+    def expect(self) -> None:
+        """A job will be submitted soon: the process starts up meanwhile. Never waits; may be said again and again."""
+        if self._process is None:
+            self._queue.put(Order.START)
 
     def submit(self, submitted: SubmittedJob) -> None:
         """Put a job at the end of the queue. Never waits."""
@@ -240,7 +263,7 @@ class AdaptationWorker:
     def close(self) -> None:
         """Give up the job in hand and end the process."""
         self._closing.set()
-        self._queue.put(None)
+        self._queue.put(Order.CLOSE)
         process = self._process
         if process is not None:
             process.process.kill()  # it holds nothing worth saving, and may be in the midst of a job
@@ -249,17 +272,31 @@ class AdaptationWorker:
     # --- in the supervising thread ----------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        with contextlib.suppress(Exception):  # the first job tries again, and says what is wrong
-            self._process = self._start_process()
-        while (submitted := self._queue.get()) is not None:
-            if submitted.cancelled.is_set():
-                continue
-            try:
-                self._execute(submitted)
-            except Exception as error:  # whatever went wrong, this thread has to be there for the next job
-                submitted.fail(self._end_process(error))
-        if self._process is not None:
-            self._process.end(patience=0)
+        while (order := self._next_order()) is not Order.CLOSE:
+            if isinstance(order, Order):
+                with contextlib.suppress(Exception):  # the job tries again, and says what is wrong
+                    self._running_process()
+            elif not order.cancelled.is_set():
+                try:
+                    self._execute(order)
+                except Exception as error:  # whatever went wrong, this thread has to be there for the next job
+                    order.fail(self._end_process(error))
+        self._end_process()
+
+    def _next_order(self) -> SubmittedJob | Order:
+        """The next one; a process for which there is none for ``IDLE_SECONDS`` is ended."""
+        with contextlib.suppress(queue.Empty):
+            return self._queue.get(timeout=None if self._process is None else IDLE_SECONDS)
+        self._end_process()
+        return self._queue.get()
+
+    def _running_process(self) -> AdaptationProcess:
+        """The process, which may still be starting up; raises whatever keeps it from being started."""
+        process = self._process
+        if process is None or not process.alive:
+            self._end_process()
+            process = self._process = self._start_process()
+        return process
 
     def _execute(self, submitted: SubmittedJob) -> None:
         """Have a job done; raises whatever is wrong with the process, which then is in no known state."""
@@ -268,10 +305,7 @@ class AdaptationWorker:
         def given_up() -> bool:
             return submitted.cancelled.is_set() or self._closing.is_set()
 
-        process = self._process
-        if process is None or not process.alive:
-            self._end_process()
-            process = self._process = self._start_process()
+        process = self._running_process()
         while not process.ready():
             if given_up():
                 return
@@ -286,6 +320,8 @@ class AdaptationWorker:
         while not given_up():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
+                if isinstance(news, AdaptationResult) and self._queue.empty():
+                    self._end_process()  # before the result is made use of, which takes memory again
                 submitted.put_news(news)
                 if isinstance(news, AdaptationResult):
                     return
@@ -322,6 +358,10 @@ class ProcessRunner:
     def __init__(self, worker: AdaptationWorker) -> None:
         self._worker = worker
         self._submitted: SubmittedJob | None = None
+
+    def expect(self) -> None:
+        """A job will be submitted soon."""
+        self._worker.expect()
 
     def submit(self, job: AdaptationJob) -> None:
         """Queue a job; the one before is cancelled first."""

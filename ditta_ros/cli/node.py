@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from ditta_core.heap import postpone_collections
 from ditta_ros.cli.arguments import has_ros
 from ditta_ros.process.stop import end_at_once_on_signals
 
@@ -38,6 +39,7 @@ def run_node_command(options: argparse.Namespace) -> int:
 def start(args: list[str] | None = None) -> int:
     """The program ``ditta_node``: as ``ditta_ros.node.main``, but quiet where Ctrl-C comes while it is imported."""
     end_at_once_on_signals()
+    postpone_collections()
     from ditta_ros.node import main
 
     return main(args)

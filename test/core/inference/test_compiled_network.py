@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.classes import ClassList
 from ditta_core.inference import compiled_network as serving
-from ditta_core.inference.compiled_network import LEAST, Agreement, Compiler, RuntimeStatus, unsupported
+from ditta_core.inference.compiled_network import Compiler, RuntimeStatus, unsupported
 from ditta_core.inference.config import InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter
 from ditta_core.inference.openvino_network import Blueprint, OpenVINONetwork
@@ -114,9 +114,9 @@ def test_two_sizes_do_not_displace_each_other_and_no_more_than_a_few_are_kept(mo
     monkeypatch.setattr(serving, "KEPT_SIZES", 2)
     made = []
 
-    def noted(self: Blueprint, module: nn.Module, precision: str) -> OpenVINONetwork:
+    def noted(self: Blueprint, module: nn.Module, precision: str, size: tuple[int, int]) -> OpenVINONetwork:
         made.append(precision)
-        return compile_blueprint(self, module, precision)
+        return compile_blueprint(self, module, precision, size)
 
     compile_blueprint = Blueprint.compile
     monkeypatch.setattr(Blueprint, "compile", noted)
@@ -253,8 +253,10 @@ def test_the_fastest_precision_that_agrees(monkeypatch: pytest.MonkeyPatch) -> N
     """Logits at 100 ± 0.01 round to one bfloat16: where the hardware would do that, float32 is taken instead."""
     monkeypatch.setattr(serving, "has_bfloat16", lambda: True)
 
-    def blurred(self: Blueprint, module: nn.Module, precision: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        network = compile_blueprint(self, module, "float32")
+    def blurred(
+        self: Blueprint, module: nn.Module, precision: str, size: tuple[int, int]
+    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        network = compile_blueprint(self, module, "float32", size)
         return lambda pixels: tuple(
             output.bfloat16().float() if precision == "bfloat16" else output for output in network(pixels)
         )
@@ -270,22 +272,3 @@ def test_the_fastest_precision_that_agrees(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(serving, "has_bfloat16", lambda: False)
     network = Compiler(automatic).network(small(), False)
     assert network(pixels_of()) is not None and network.status == RuntimeStatus("openvino", precision="float32")
-
-
-def test_agreement() -> None:
-    eager = torch.zeros(1, 3, 2, 2)
-    eager[0, 1] = 1
-    ours = eager.clone()
-    ours[0, 2, 0, 0] = 2
-    assert Agreement.of(ours, eager) == Agreement(0.75, 0.75)
-    assert Agreement.of(ours.log(), eager) == Agreement(0, 0)  # infinite
-    assert Agreement.of(ours[..., :1], eager) == Agreement(0, 0)
-
-
-def test_who_contradicts_where_eager_torch_is_not_sure_disputes_nothing() -> None:
-    eager = torch.zeros(1, 3, 1, 4)
-    eager[0, 1] = torch.tensor([0.01, 0.1, 1.0, 5.0])  # leads of 0.003, 0.04, 0.36 and 0.97
-    assert Agreement.of(eager.flip(1).roll(1, 1), eager) == Agreement(0, 0.5)
-    assert Agreement.of(eager[:, :1], eager[:, :1]) == Agreement(1, 1)  # of one class
-    assert Agreement(0.95, 0.99).suffices(LEAST["bfloat16"]) and not Agreement(0.95, 0.99).suffices(LEAST["float32"])
-    assert not Agreement(0.85, 1).suffices(LEAST["bfloat16"])

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.inference import graph_store
-from ditta_core.inference.compiled_network import Compiler, WholeNetwork
+from ditta_core.inference.agreement import Agreement
+from ditta_core.inference.compiled_network import Compiled, Compiler, ServingNetwork, WholeNetwork
 from ditta_core.inference.config import InferenceConfig, RuntimeConfig
 from ditta_core.inference.graph_store import GraphStore, default_graph_folder, module_fingerprint
 from ditta_core.inference.openvino_network import Blueprint
@@ -57,9 +58,9 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     traced: list[nn.Module] = []
     trace = Blueprint.__init__
 
-    def counted(self: Blueprint, module: nn.Module, pixels: Tensor) -> None:
+    def counted(self: Blueprint, module: nn.Module, size: tuple[int, int], resizable: bool = False) -> None:
         traced.append(module)
-        trace(self, module, pixels)
+        trace(self, module, size, resizable)
 
     monkeypatch.setattr(Blueprint, "__init__", counted)
     return traced
@@ -69,19 +70,19 @@ def test_the_next_process_traces_nothing(tmp_path: Path, traces: list[nn.Module]
     folder = tmp_path / "graphs"
     modules = [Small(), Small()]  # with other weights, as of another generation
     for module in modules:
-        answers(GraphStore(folder).blueprint(module, PIXELS), module)
+        answers(GraphStore(folder).blueprint(module, SIZE), module)
     assert traces == modules[:1]
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert [file.suffix for file in folder.iterdir()] == [".graph"]
+    assert sorted(file.suffix for file in folder.iterdir()) == [".graph", ".size"]
 
 
 def test_the_size_used_last_comes_first(tmp_path: Path) -> None:
     module = Small()
+    store = GraphStore(tmp_path)
     for index, size in enumerate([(16, 24), (24, 16), (16, 24)]):
-        GraphStore(tmp_path).blueprint(module, torch.zeros(1, 3, *size))
-        for file in tmp_path.iterdir():
-            if file.stem.endswith(f"-{size[0]}x{size[1]}"):
-                os.utime(file, (index, index))
+        store.blueprint(module, size)
+        for file in tmp_path.glob(f"*-{size[0]}x{size[1]}.size"):
+            os.utime(file, (index, index))
     assert GraphStore(tmp_path).sizes(module) == [(16, 24), (24, 16)]
     assert GraphStore(tmp_path).sizes(Small(scale=2.0)) == []
     assert GraphStore().sizes(module) == []
@@ -102,38 +103,38 @@ def test_a_damaged_file_is_traced_anew(
     tmp_path: Path, traces: list[nn.Module], damage: Callable[[bytes], bytes]
 ) -> None:
     module = Small()
-    GraphStore(tmp_path).blueprint(module, PIXELS)
-    (file,) = tmp_path.iterdir()
+    GraphStore(tmp_path).blueprint(module, SIZE)
+    (file,) = tmp_path.glob("*.graph")
     file.write_bytes(damage(file.read_bytes()))
-    answers(GraphStore(tmp_path).blueprint(module, PIXELS), module)
-    answers(GraphStore(tmp_path).blueprint(module, PIXELS), module)
+    answers(GraphStore(tmp_path).blueprint(module, SIZE), module)
+    answers(GraphStore(tmp_path).blueprint(module, SIZE), module)
     assert len(traces) == 2, "the good file is back"
 
 
 def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, traces: list[nn.Module]) -> None:
     module = Small()
     store = GraphStore(tmp_path)
-    store.blueprint(module, PIXELS)
-    (file,) = tmp_path.iterdir()
+    store.blueprint(module, SIZE)
+    (file,) = tmp_path.glob("*.graph")
     data = file.read_bytes()
     file.unlink()
     os.mkfifo(file)
-    answers(GraphStore(tmp_path).blueprint(module, PIXELS), module)
+    answers(GraphStore(tmp_path).blueprint(module, SIZE), module)
     file.unlink()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(data)
     file.symlink_to(elsewhere)
-    answers(GraphStore(tmp_path).blueprint(module, PIXELS), module)
+    answers(GraphStore(tmp_path).blueprint(module, SIZE), module)
     assert len(traces) == 3
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, traces: list[nn.Module]) -> None:
     module = Small()
-    GraphStore(tmp_path).blueprint(module, PIXELS)
+    GraphStore(tmp_path).blueprint(module, SIZE)
     tmp_path.chmod(0o777)
     store = GraphStore(tmp_path)
     assert "nobody else to write to it" in store.problem() and not store.sizes(module)
-    answers(store.blueprint(module, PIXELS), module)
+    answers(store.blueprint(module, SIZE), module)
     assert len(traces) == 2
     (tmp_path / "file").touch()
     assert "expected to write to the folder" in GraphStore(tmp_path / "file" / "graphs").problem()
@@ -141,13 +142,13 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path, traces: l
 
 
 def test_of_many_files_those_go_that_were_not_used_for_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_store, "KEPT_FILES", 2)
-    module = Small()
+    monkeypatch.setattr(graph_store, "KEPT_FILES", 3)
     for width in (8, 16, 24):
-        GraphStore(tmp_path).blueprint(module, torch.zeros(1, 3, 8, width))
-        for file in tmp_path.glob("*-8x8.graph"):
+        GraphStore(tmp_path).blueprint(Small(), (8, width))
+        for file in tmp_path.glob("*-8x8.*"):
             os.utime(file, (0, 0))
-    assert sorted(GraphStore(tmp_path).sizes(module)) == [(8, 16), (8, 24)]
+    names = {file.name.rpartition("-")[2] for file in tmp_path.iterdir()}
+    assert names == {"8x16.graph", "8x16.size", "8x24.graph", "8x24.size"}
 
 
 def test_the_fingerprint_is_of_all_that_the_trace_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,9 +187,9 @@ def test_tracing_elsewhere_gives_the_same_graph(tmp_path: Path, traces: list[nn.
     module = Small()
     store = GraphStore(tmp_path, elsewhere=True)
     store.expect_trace()
-    answers(store.blueprint(module, PIXELS), module)
+    answers(store.blueprint(module, SIZE), module)
     assert not traces
-    answers(GraphStore(tmp_path).blueprint(module, PIXELS), module)
+    answers(GraphStore(tmp_path).blueprint(module, SIZE), module)
     assert not traces, "it is on disk"
     store.close()
 
@@ -199,22 +200,22 @@ def test_what_cannot_be_sent_is_traced_here(traces: list[nn.Module]) -> None:
 
     module = Local()
     store = GraphStore(elsewhere=True)
-    answers(store.blueprint(module, PIXELS), module)
+    answers(store.blueprint(module, SIZE), module)
     assert traces == [module]
     store.close()
     with pytest.raises(Exception, match="expected a module that can be pickled"):
-        store.blueprint(Local(scale=2.0), PIXELS)  # the node is ending: seconds of tracing would hold it up
+        store.blueprint(Local(scale=2.0), SIZE)  # the node is ending: seconds of tracing would hold it up
 
 
 def test_a_process_that_is_not_needed_ends(tmp_path: Path) -> None:
     module = Small()
-    GraphStore(tmp_path).blueprint(module, PIXELS)
+    GraphStore(tmp_path).blueprint(module, SIZE)
     store = GraphStore(tmp_path, elsewhere=True)
     store.expect_trace()
     assert store._tracer is not None
     process = store._tracer._process
     assert process is not None and process.poll() is None
-    store.blueprint(module, PIXELS)
+    store.blueprint(module, SIZE)
     assert process.poll() is not None and store._tracer._process is None
 
 
@@ -224,6 +225,23 @@ def test_folder_by_the_environment() -> None:
     assert default_graph_folder({"ROS_HOME": "/robot/ros"}) == Path("/robot/ros/ditta_ros/graphs")
     both = {"XDG_CACHE_HOME": "~/cache", "ROS_HOME": "/robot/ros"}
     assert default_graph_folder(both) == home / "cache/ditta_ros/graphs"
+
+
+@pytest.mark.parametrize("branch", [False, True], ids=["frame", "with the temporal branch"])
+def test_one_graph_of_a_packaged_model_serves_many_sizes(
+    tmp_path: Path, base: TemporalSegmenter, traces: list[nn.Module], branch: bool
+) -> None:
+    module = WholeNetwork(base, branch).eval()
+    for size in ((160, 176), (208, 192), (176, 208), (192, 224)):  # one, no or both sides even at a sixteenth
+        common = module.common_size(size)
+        assert common is not None and common == base.model.common_size((272, 480))
+        network = GraphStore(tmp_path).blueprint(module, size, common).compile(module, "float32", size)
+        pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            torch.testing.assert_close(network(pixels), module(pixels), atol=2e-4, rtol=1e-4)
+    assert len(traces) == 1
+    assert GraphStore(tmp_path).sizes(module)[0] == size
+    assert module.common_size((64, 96)) is None, "where the pyramid does not get smaller any more"
 
 
 # --- through the compiler --------------------------------------------------------------------------------------------
@@ -266,6 +284,49 @@ def test_the_size_used_last_is_compiled_before_the_first_frame(tmp_path: Path, b
     assert other.wait(10) and network.compiled is None, "of another longest side"
 
 
+def test_what_was_compared_with_eager_torch_is_not_compared_again(
+    tmp_path: Path, base: TemporalSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Tensor] = []
+    agreement = ServingNetwork._agreement
+
+    def counted(self: ServingNetwork, compiled: Compiled, pixels: Tensor) -> Agreement:
+        compared.append(pixels)
+        return agreement(self, compiled, pixels)
+
+    monkeypatch.setattr(ServingNetwork, "_agreement", counted)
+
+    def comparisons(segmenter: TemporalSegmenter, config: RuntimeConfig = FLOAT32) -> int:
+        compared.clear()
+        compiler = Compiler(config, GraphStore(tmp_path))
+        network = compiler.network(segmenter, False)
+        compiler.prepare(segmenter, InferenceConfig(input_size=(64, 96)))
+        assert compiler.wait(100) and network(frame(base)) is not None and network(frame(base, 1)) is not None
+        return len(compared)
+
+    other = copy.deepcopy(base)
+    next(other.parameters()).data.mul_(1.01)
+    assert comparisons(base) == 1, "traced just now"
+    assert comparisons(base) == 0
+    assert comparisons(other) == 1, "other weights"
+    assert [comparisons(other), comparisons(base)] == [0, 0]
+    (file,) = tmp_path.glob("*.graph")
+    graph = graph_store.unpacked(file.read_bytes())
+    file.write_bytes(graph_store.packed(graph.replace(b"</net>", b"</net> ")))
+    assert comparisons(base) == 1, "another graph, whatever it computes"
+
+
+def test_a_graph_of_many_sizes_is_traced_before_any_is_known(base: TemporalSegmenter, traces: list[nn.Module]) -> None:
+    compiler = Compiler(FLOAT32)
+    network = compiler.network(base, False)
+    compiler.prepare(base, InferenceConfig(long_side=224))
+    assert compiler.wait(100) and len(traces) == 1
+    likely = torch.zeros(1, 3, 176, 224)
+    assert network(likely) is not None, "the size of most cameras is compiled already"
+    assert network(likely.mT) is None and compiler.wait(100) and network(likely.mT) is not None
+    assert len(traces) == 1
+
+
 def test_the_size_of_the_settings_is_compiled_before_the_first_frame(base: TemporalSegmenter) -> None:
     compiler = Compiler(FLOAT32)
     network = compiler.network(base, False)
@@ -281,8 +342,9 @@ def test_a_graph_of_another_network_is_found_out_by_the_first_frame(tmp_path: Pa
     right = compiler.network(base, False)._module
     key = module_fingerprint(right)
     (tmp_path / f"{key}-64x96.graph").write_bytes(
-        graph_store.packed(Blueprint(WholeNetwork(wrong, False).eval(), frame(base)).to_bytes())
+        graph_store.packed(Blueprint(WholeNetwork(wrong, False).eval(), (64, 96)).to_bytes())
     )
+    (tmp_path / f"{key}-64x96.size").touch()
     network = compiler.network(base, False)
     compiler.prepare(base, InferenceConfig(long_side=96))
     assert compiler.wait(100) and network.compiled is not None

@@ -45,13 +45,14 @@ def tied(seed: int) -> Tied:
     return module
 
 
-PIXELS = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+SIZE = (16, 24)
+PIXELS = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
 
 
 def test_one_blueprint_serves_modules_with_other_weights() -> None:
     modules = [tied(seed) for seed in range(3)]
     before = copy.deepcopy(modules[0].state_dict())
-    blueprint = Blueprint(modules[0], PIXELS)
+    blueprint = Blueprint(modules[0], SIZE)
     for module in modules:
         network = blueprint.compile(module, "float32")
         with torch.no_grad():
@@ -67,7 +68,7 @@ def test_shared_weights_are_named_as_often_as_they_are_used() -> None:
 
 
 def test_another_network_is_refused() -> None:
-    blueprint = Blueprint(Tied().eval(), PIXELS)
+    blueprint = Blueprint(Tied().eval(), SIZE)
     other = Tied().eval()
     other.second = nn.Conv2d(4, 4, 3, padding=1)
     with pytest.raises(ValueError, match="expected the weights of the network that was traced"):

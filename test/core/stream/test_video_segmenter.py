@@ -69,6 +69,10 @@ class ManualRunner:
         self.jobs: list[AdaptationJob] = []
         self.news: deque[AdaptationProgress | AdaptationResult] = deque()
         self.cancelled = 0
+        self.expected = 0
+
+    def expect(self) -> None:
+        self.expected += 1
 
     def submit(self, job: AdaptationJob) -> None:
         self.jobs.append(job)
@@ -109,6 +113,7 @@ def test_states_in_order_and_masks_throughout(source: ModelSource) -> None:
         if index == 6:
             runner.finish()
         segmentation = stream.push(frame_at(index))
+        assert runner.expected == min(index + 1, 3), "while it is collected for"
         assert segmentation.class_ids.shape == segmentation.confidence.shape == SIZE
         assert segmentation.class_ids.dtype == np.uint8 and segmentation.class_ids.max() < 11
         states.append(stream.status.state)

@@ -19,6 +19,7 @@ from ditta_core.adaptation.run import run_job
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.source import ModelSource
+from ditta_ros.adaptation import worker as worker_module
 from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
 
 
@@ -60,16 +61,16 @@ def result_of(runner: ProcessRunner) -> AdaptationResult:
     return news
 
 
+def workers() -> list[int]:
+    """Process ids of the workers, which have this process's command line until they are executed."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = {int(pid) for file in children for pid in file.read_text().split()}
+    return [pid for pid in pids if b"adaptation.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def worker() -> int:
-    """Process id of the worker, which has this process's command line until it is executed."""
-
-    def find() -> int | None:
-        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        pids = {int(pid) for file in children for pid in file.read_text().split()}
-        workers = [pid for pid in pids if b"adaptation.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return workers[0] if len(workers) == 1 else None
-
-    return wait_until(find, "the worker", 20)
+    """Process id of the worker."""
+    return wait_until(lambda: next(iter(workers()), None), "the worker", 20)
 
 
 def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: Path) -> None:
@@ -102,32 +103,32 @@ def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: P
 
 
 def test_the_worker_yields_and_knows_nothing_of_ros(runner: ProcessRunner, weights: Path) -> None:
-    runner.submit(make_job(weights))
-    result_of(runner)
+    runner.submit(make_job(weights, passes=10_000))
+    next_news(runner)
     pid = worker()
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 3
     assert "rclpy" not in Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_one_worker_serves_many_jobs(runner: ProcessRunner, weights: Path) -> None:
+def test_a_worker_is_there_from_when_a_job_is_expected_until_none_is_left(runner: ProcessRunner, weights: Path) -> None:
+    assert not workers()
+    runner.expect()
     pid = worker()
-    for _ in range(2):
-        runner.submit(make_job(weights, passes=1))
-        assert result_of(runner).report.succeeded
-    assert worker() == pid
+    runner.expect()
+    runner.submit(make_job(weights, passes=1))
+    while not isinstance(news := next_news(runner), AdaptationResult):
+        assert worker() == pid
+    assert news.report.succeeded
+    assert not workers(), "it holds memory beside the network that is compiled now"
+    runner.submit(make_job(weights, passes=1))
+    assert result_of(runner).report.succeeded
 
 
-def test_memory_goes_back_to_the_system(runner: ProcessRunner, weights: Path) -> None:
-    def megabytes(name: str) -> float:
-        lines = Path(f"/proc/{worker()}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
-
-    clip = np.stack([np.tile(texture(index), (4, 4, 1)) for index in range(4)])
-    size = clip.shape[1] // 32 * 32, clip.shape[2] // 32 * 32
-    source = ModelSource(f"espnetv2:{weights}")
-    runner.submit(AdaptationJob(clip, size, source, adaptation=AdaptationConfig(passes=1, guarded=False)))
-    assert result_of(runner).state is not None
-    wait_until(lambda: megabytes("VmRSS") < megabytes("VmHWM") - 100, "memory to be given back")
+def test_a_worker_for_which_there_is_no_job_ends(runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.5)
+    runner.expect()
+    worker()
+    wait_until(lambda: not workers(), "the worker's end")
 
 
 def test_a_cancelled_job_is_never_heard_of_again(runner: ProcessRunner, weights: Path) -> None:
@@ -136,11 +137,12 @@ def test_a_cancelled_job_is_never_heard_of_again(runner: ProcessRunner, weights:
     pid = worker()
     runner.cancel()
     assert runner.poll() is None
-    runner.submit(make_job(weights, passes=1))
+    runner.submit(make_job(weights, passes=2))
+    next_news(runner)
+    assert worker() == pid, "a job that ends by itself costs no new process"
     result = result_of(runner)
     assert result.report.succeeded
-    assert result.report.steps == 3
-    assert worker() == pid, "a job that ends by itself costs no new process"
+    assert result.report.steps == 6
 
 
 def test_a_new_job_takes_the_place_of_the_old_one(runner: ProcessRunner, weights: Path) -> None:
@@ -171,15 +173,14 @@ def test_a_killed_worker_fails_its_job_and_the_next_job_gets_a_new_one(runner: P
 
 
 def test_a_worker_that_died_idle_is_replaced(runner: ProcessRunner, weights: Path) -> None:
-    pid = worker()
-    os.kill(pid, signal.SIGKILL)
+    runner.expect()
+    os.kill(worker(), signal.SIGKILL)
     runner.submit(make_job(weights, passes=1))
     result = result_of(runner)
     if not result.report.succeeded:  # the job went to the worker before its death was noticed
         runner.submit(make_job(weights, passes=1))
         result = result_of(runner)
     assert result.report.succeeded
-    assert worker() != pid
 
 
 def test_close_ends_the_worker_in_the_midst_of_a_job(weights: Path) -> None:
@@ -215,15 +216,17 @@ def test_a_job_that_is_cancelled_in_the_line_costs_the_others_nothing(line: Adap
 
 
 def test_an_interrupt_is_left_to_the_parent(runner: ProcessRunner, weights: Path) -> None:
-    runner.submit(make_job(weights, passes=1))
+    runner.expect()
     os.kill(worker(), signal.SIGINT)
+    runner.submit(make_job(weights, passes=1))
     assert result_of(runner).report.succeeded
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_worker_follows_its_parent_into_death(stopped: bool) -> None:
     program = (
-        "from ditta_ros.adaptation.worker import AdaptationWorker; AdaptationWorker(threads=1, niceness=5); input()"
+        "from ditta_ros.adaptation.worker import AdaptationWorker; "
+        "AdaptationWorker(threads=1, niceness=5).expect(); input()"
     )
     root = Path(__file__).resolve().parents[3]
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=root)
