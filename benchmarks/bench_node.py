@@ -143,7 +143,7 @@ def test_rate_of_a_large_image(results: Any, video: VideoSequence) -> None:
 )
 def test_memory_of_an_adaptation(results: Any, video: VideoSequence, what: str, settings: dict[str, Any]) -> None:
     """What the node and the processes that it starts hold together at most, above what they hold while serving."""
-    load = Load(SIZE, 15.0, 50.0, {"warmup_on": "service", **settings}, adapt_at=[STEADY], period=0.2)
+    load = Load(SIZE, 15.0, 50.0, {"warmup_on": "service", **settings}, adapt_at=[STEADY], period=0.1)
     measured = run_load(load, images_of(video, SIZE, first=SHOT))
     assert measured.states[-1][1]["generation"] == 1, measured.states[-1]
     phases = {

@@ -83,7 +83,12 @@ class Blueprint:
             shapes = [openvino.PartialShape(list(value.shape)) for value in inputs]
             if resizable:
                 shapes[0] = openvino.PartialShape([1, 3, -1, -1])
-            self.graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+            graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+        # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie, not from a copy.
+        steps = openvino.preprocess.PrePostProcessor(graph)
+        steps.input(0).tensor().set_layout(openvino.Layout("NHWC"))
+        steps.input(0).model().set_layout(openvino.Layout("NCHW"))
+        self.graph = steps.build()
         self.names = list(weights)
         for index, parameter in enumerate(self.graph.get_parameters()):
             parameter.set_friendly_name(f"input {index}")
@@ -115,7 +120,7 @@ class Blueprint:
         order = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
         names = [f"input {index}" for index in range(len(order))]
         found = [order[name].get_partial_shape() for name in names if name in order]
-        shapes = [(1, 3, *(size or (-1, -1))), *(tuple(value.shape) for value in weights.values())]
+        shapes = [(1, *(size or (-1, -1)), 3), *(tuple(value.shape) for value in weights.values())]
         expected = [openvino.PartialShape(list(shape)) for shape in shapes]
         if found != expected:
             raise ValueError(
@@ -153,20 +158,17 @@ class Blueprint:
             for reader in list(parameter.output(0).get_target_inputs()):
                 reader.replace_source_output(constant.output(0))
             graph.remove_parameter(parameter)
-        if size is not None:
-            graph.reshape([1, 3, *size])
-        graph.validate_nodes_and_infer_types()
-        # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie, not from a copy.
-        steps = openvino.preprocess.PrePostProcessor(graph)
-        steps.input().tensor().set_layout(openvino.Layout("NHWC"))
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        if size is None:
+            graph.validate_nodes_and_infer_types()
+        else:
+            graph.reshape([1, *size, 3])
         settings = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        return OpenVINONetwork(openvino.Core().compile_model(steps.build(), "CPU", settings))
+        return OpenVINONetwork(openvino.Core().compile_model(graph, "CPU", settings))
 
 
 class OpenVINONetwork:
