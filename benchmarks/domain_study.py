@@ -179,6 +179,7 @@ class Drive:
         report = result.report
         return {
             "miou": self.scores(adapted),
+            "statistics_share": report.statistics_share,
             "deployed_share": report.deployed_share,
             "seconds": report.seconds,
             "steps": report.steps,

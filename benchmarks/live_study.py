@@ -54,6 +54,7 @@ def adapt(shared: Path, image: str, drives: str, options: argparse.Namespace, ou
         "frames": report.frames,
         "seconds": time.monotonic() - begin,
         "label_size": done.label_size,
+        "statistics_share": report.statistics_share,
         "labelled": report.labelled,
         "contradicted": report.contradicted,
         "entropy_ratio": report.entropy_ratio,

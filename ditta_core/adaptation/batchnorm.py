@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -26,8 +26,17 @@ Chosen in docs/ablations.md#layers-that-take-statistics."""
 LARGER_FACTOR = 2.0
 LARGEST_SHARE = 0.6
 NEARER = 0.9
-"""Factor on the share, and its largest value, where with it the later layers' mismatch falls below this part of what it
-is without: docs/ablations.md#a-larger-share."""
+"""Factor on the share where with it the later layers' mismatch falls below this part of what it is without, and the
+largest share of all adaptations together that it may come to: docs/ablations.md#a-larger-share."""
+
+
+def chained_share(*shares: float) -> float:
+    """Share, 0..1, of other statistics than the training's after blends with these shares, one after the other.
+
+    >>> round(chained_share(0.3, 0.3), 2)
+    0.51
+    """
+    return 1 - prod(1 - share for share in shares)
 
 
 def blend_statistics(
@@ -139,8 +148,8 @@ def blend_encoder_statistics(
         pixels: the target frames as one batch, float [N, 3, H, W], see ``SegmentationModel.preprocess``.
         share: s in 0..1, see :func:`blend_statistics`.
         region: pixels of the target frames that the statistics are taken of.
-        judged: whether ``LARGER_FACTOR`` times the share, but at most ``LARGEST_SHARE``, is taken instead where with
-            it the later layers see something clearly nearer to what they were trained with.
+        judged: whether a larger share is taken where with ``LARGER_FACTOR`` times the share the later layers see
+            something clearly nearer to what they were trained with: that, as far as ``LARGEST_SHARE`` leaves room.
 
     Returns:
         The share that was taken: 0 where the encoder has no BatchNorm, as a transformer's, and nothing was blended.
@@ -158,18 +167,27 @@ def blend_encoder_statistics(
     blend_statistics(model.encoder, lambda: model.encode(pixels), share, EARLY_LAYERS, region)
     if not statistics:
         return 0.0
-    larger = min(LARGER_FACTOR * share, LARGEST_SHARE)
-    if not judged or larger <= share or share == 0:
-        return share
-    mismatch = mismatch_of_later_layers(model, pixels, region)
-    smaller = [statistic.clone() for statistic in statistics]
-    for statistic, before, blended in zip(statistics, source, smaller, strict=True):
-        statistic.copy_(before + (blended - before) * (larger / share))
-    if mismatch_of_later_layers(model, pixels, region) < NEARER * mismatch:
-        return larger
-    for statistic, blended in zip(statistics, smaller, strict=True):
-        statistic.copy_(blended)
-    return share
+    blended = [statistic.clone() for statistic in statistics]
+
+    def take(other: float) -> float:
+        for statistic, before, after in zip(statistics, source, blended, strict=True):
+            statistic.copy_(before.lerp(after, other / share))
+        return other
+
+    taken = share
+    larger = min(LARGER_FACTOR * share, _room(model.statistics_share))
+    if judged and larger > share > 0:
+        mismatch = mismatch_of_later_layers(model, pixels, region)
+        take(min(LARGER_FACTOR * share, LARGEST_SHARE))
+        nearer = mismatch_of_later_layers(model, pixels, region) < NEARER * mismatch
+        taken = take(larger if nearer else share)
+    model.statistics_share = chained_share(model.statistics_share, taken)
+    return taken
+
+
+def _room(taken: float) -> float:
+    """Largest share of a blend with which those of before and this one come to ``LARGEST_SHARE`` together."""
+    return max(LARGEST_SHARE - taken, 0.0) / (1 - taken) if taken < 1 else 0.0
 
 
 def _layers(module: nn.Module) -> list[_BatchNorm]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.adaptation.batchnorm import chained_share
 from ditta_core.adaptation.guard import shows_something
 from ditta_core.adaptation.input_size import find_long_side
 from ditta_core.datasets.base import VideoSequence
@@ -146,6 +147,7 @@ def adapt_to_drives(
             base=_absolute(job.model.name) if earlier is None else earlier.base,
             fingerprint=weights_fingerprint(model) if earlier is None else earlier.fingerprint,
             tensors=result.tensors if earlier is None else {**earlier.tensors, **result.tensors},
+            statistics_share=chained_share(model.statistics_share, result.report.statistics_share),
             classes=model.classes.names,
             details=details,
         )

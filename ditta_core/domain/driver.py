@@ -190,6 +190,7 @@ class _Adaptation:
         places = np.unique(np.linspace(0, len(self.drive) - 1, STATISTICS_FRAMES).round().astype(int))
         images = np.stack([self.drive.image(int(place)) for place in places])
         pixels = self.model.preprocess(images, self.drive.input_size, self.model.mean.device)
+        # Not judged: on drives a larger share costs more than it gives, docs/ablations.md#a-larger-share.
         return blend_encoder_statistics(self.model, pixels, self.config.statistics_share)
 
     # --- the training ---------------------------------------------------------------------------------------------

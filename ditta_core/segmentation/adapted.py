@@ -25,6 +25,8 @@ from ditta_core.types import quoted
 KIND = "adapted"
 """What the names of adapted models begin with: ``adapted:FILE``."""
 FORMAT = "1"
+UNNOTED_SHARE = 0.3
+"""Share of the drives' statistics in files that do not say it: those of the time when every adaptation took as much."""
 LONGEST_HEADER = 4 * 2**20
 """Bytes; a model of a thousand tensors needs a twentieth."""
 LARGEST_FILE = 2**33
@@ -39,6 +41,8 @@ class AdaptedModel:
         base: Name of the base model, as in :class:`~ditta_core.segmentation.source.ModelSource`.
         fingerprint: Fingerprint of the base model, see :func:`weights_fingerprint`.
         tensors: Changed tensors by their names in the model, float32.
+        statistics_share: Share, 0..1, of other statistics than the training's in the BatchNorm layers, of this
+            adaptation and all before it.
         classes: Names of the classes that were published while it was adapted.
         details: How it came about: recipe, settings, frames; for people and reports.
     """
@@ -46,11 +50,12 @@ class AdaptedModel:
     base: str
     fingerprint: str
     tensors: Mapping[str, NDArray[np.float32]]
+    statistics_share: float = 0.0
     classes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, model: SegmentationModel) -> None:
-        """Put the tensors into the base model, in place.
+        """Put the tensors and the share of the statistics into the base model, in place.
 
         Raises:
             ValueError: the model is another one.
@@ -70,6 +75,7 @@ class AdaptedModel:
                 f"expected tensors of {self.base!r}, but got {len(foreign)} of another model {foreign[:3]}"
             )
         put_tensors(model, self.tensors)
+        model.statistics_share = self.statistics_share
 
 
 @torch.no_grad()
@@ -103,6 +109,7 @@ def save_adapted(path: Path, adapted: AdaptedModel) -> None:
         "format": FORMAT,
         "base": adapted.base,
         "fingerprint": adapted.fingerprint,
+        "statistics_share": adapted.statistics_share,
         "classes": list(adapted.classes),
         "details": dict(adapted.details),
     }
@@ -143,6 +150,9 @@ def load_adapted(path: str | Path) -> AdaptedModel:
         base, fingerprint, classes, details = (values[name] for name in ("base", "fingerprint", "classes", "details"))
         if not (isinstance(base, str) and isinstance(fingerprint, str) and isinstance(details, dict)):
             raise TypeError("its header is not what it should be")
+        statistics_share = float(values.get("statistics_share", UNNOTED_SHARE))
+        if not 0 <= statistics_share <= 1:
+            raise ValueError(f"its share of the statistics is {statistics_share}, not 0 to 1")
         tensors = load(data)
     except Exception as error:  # the content is anybody's
         raise ValueError(
@@ -151,7 +161,7 @@ def load_adapted(path: str | Path) -> AdaptedModel:
     wrong = [name for name, value in tensors.items() if value.dtype != np.float32 or not np.isfinite(value).all()]
     if wrong:
         raise ValueError(f"expected finite float32 tensors in {path}, but got others in {wrong[:3]}; adapt again")
-    return AdaptedModel(base, fingerprint, tensors, tuple(map(str, classes)), details)
+    return AdaptedModel(base, fingerprint, tensors, statistics_share, tuple(map(str, classes)), details)
 
 
 def base_of_adapted(path: Path) -> str | None:

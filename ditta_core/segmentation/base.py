@@ -52,6 +52,8 @@ class SegmentationModel(nn.Module):
     Attributes:
         fixed_input_size: Network input (H, W) where the network admits only that one, else None.
         adapts: What an adaptation changes of this model, in a sentence, where that is less than of others; else empty.
+        statistics_share: Share, 0..1, of other statistics than the training's that BatchNorm layers took in earlier
+            adaptations; 0 for a model as it was trained.
         add_on_weights: Initial weights of the temporal add-on by their names in ``TemporalSegmenter``, where the
             model's file has them; empty for random ones.
     """
@@ -73,6 +75,7 @@ class SegmentationModel(nn.Module):
         self.pixel_format = pixel_format or PixelFormat()
         self.fixed_input_size: tuple[int, int] | None = None
         self.adapts = ""
+        self.statistics_share = 0.0
         self.add_on_weights: dict[str, Tensor] = {}
         self.register_buffer("mean", torch.tensor(self.pixel_format.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.pixel_format.std).view(1, 3, 1, 1), persistent=False)

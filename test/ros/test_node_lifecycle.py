@@ -142,72 +142,60 @@ def test_a_signal_while_it_is_imported_ends_it_without_a_word(start: list[str]) 
     assert (process.returncode, output) == (0, "")
 
 
+class BrokenNode:
+    """The node's process in which something was replaced, to fail as it never does in a test otherwise."""
+
+    def __init__(self, folder: Path, replaced: str) -> None:
+        program = f"import sys, time, ditta_ros.node as node\n{replaced}\nsys.exit(node.main())"
+        self._log = folder / "log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=subprocess.STDOUT)
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+
+HANG = "def hang(*_): print('hanging', flush=True); time.sleep(1000)\n"
+
+
 def test_a_signal_ends_it_though_configuring_takes_for_ever(tmp_path: Path) -> None:
-    program = (
-        "import sys, time, ditta_ros.node as node\n"
-        "node.load_model = lambda source: (print('loading', flush=True), time.sleep(1000))\n"
-        "sys.exit(node.main())"
-    )
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
-    wait_until(lambda: "loading" in log.read_text(), "the model")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
-    assert log.read_text() == "loading\n"
+    node = BrokenNode(tmp_path, HANG + "node.load_model = hang")
+    wait_until(lambda: "hanging" in node.output, "the model")
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(20) == 0
+    assert node.output == "hanging\n"
 
 
 def test_the_end_of_the_inference_thread_ends_the_node_with_the_reason(probe: Probe, tmp_path: Path) -> None:
-    program = (
-        "import sys, ditta_ros.node as node\n"
-        "def fail(self, received): raise RuntimeError('broken inference')\n"
-        "node.CameraStream.segment = fail\n"
-        "sys.exit(node.main())"
-    )
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    fail = "def fail(*_): raise RuntimeError('broken inference')\n"
+    node = BrokenNode(tmp_path, fail + "node.CameraStream.segment = fail")
     probe.film()
-    assert process.wait(60) == 1
-    assert "RuntimeError: broken inference" in log.read_text()
+    assert node.process.wait(60) == 1
+    assert "RuntimeError: broken inference" in node.output
 
 
 def test_a_network_that_hangs_in_a_frame_keeps_no_process_from_ending(probe: Probe, tmp_path: Path) -> None:
-    program = (
-        "import sys, time, ditta_ros.node as node\n"
-        "def hang(self, received): print('hanging', flush=True); time.sleep(1000)\n"
-        "node.CameraStream.segment = hang\n"
-        "sys.exit(node.main())"
-    )
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    node = BrokenNode(tmp_path, HANG + "node.CameraStream.segment = hang")
     probe.film()
-    wait_until(lambda: "hanging" in log.read_text(), "a frame")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 1
-    assert "expected the frame under way to end within 5 s, but the network hangs in it; start" in log.read_text()
-    assert "Traceback" not in log.read_text()
+    wait_until(lambda: "hanging" in node.output, "a frame")
+    node.process.send_signal(signal.SIGINT)
+    assert node.process.wait(30) == 1
+    assert "expected the frame under way to end within 5 s, but the network hangs in it; start" in node.output
+    assert "Traceback" not in node.output
 
 
 @pytest.mark.slow
 def test_a_network_that_hangs_is_told_where_the_node_is_deactivated(probe: Probe, tmp_path: Path) -> None:
-    program = (
-        "import sys, time, ditta_ros.node as node\n"
-        "def hang(self, received): print('hanging', flush=True); time.sleep(1000)\n"
-        "node.CameraStream.segment, node.DittaNode._deactivate.__defaults__ = hang, (1.0,)\n"
-        "sys.exit(node.main())"
-    )
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen([sys.executable, "-c", program], stdout=output, stderr=subprocess.STDOUT)
+    soon = "node.CameraStream.segment, node.DittaNode._deactivate.__defaults__ = hang, (1.0,)"
+    node = BrokenNode(tmp_path, HANG + soon)
     probe.film()
-    wait_until(lambda: "hanging" in log.read_text(), "a frame")
+    wait_until(lambda: "hanging" in node.output, "a frame")
     assert not change_state(probe, Transition.TRANSITION_DEACTIVATE)
-    assert "expected the frame under way to end within 1 s, but the network hangs in it; start" in log.read_text()
+    assert "expected the frame under way to end within 1 s, but the network hangs in it; start" in node.output
     assert lifecycle_state(probe) == "finalized"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 1
+    node.process.send_signal(signal.SIGINT)
+    assert node.process.wait(30) == 1
 
 
 def test_a_report_that_fails_does_not_end_the_node(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.adaptation.batchnorm import blend_encoder_statistics, blend_statistics, mismatch_of_later_layers
+from ditta_core.adaptation.batchnorm import (
+    EARLY_LAYERS,
+    blend_encoder_statistics,
+    blend_statistics,
+    mismatch_of_later_layers,
+)
 from ditta_core.adaptation.region import Region
 from ditta_core.classes import ClassList
 from ditta_core.segmentation.espnetv2 import ESPNetv2
@@ -177,3 +182,17 @@ def test_the_larger_share_is_left_where_it_does_not() -> None:
 def test_no_more_than_the_largest_share_is_taken(share: float, taken: float) -> None:
     home = torch.randn(2, 3, 64, 64)
     assert blend_encoder_statistics(trained_on(home), 3 * home + 1, share, judged=True) == pytest.approx(taken)
+
+
+@pytest.mark.parametrize(("before", "taken"), [(0.0, 0.5), (0.3, 3 / 7), (0.5, 0.25), (0.6, 0.25), (1.0, 0.25)])
+def test_the_larger_share_counts_what_earlier_adaptations_took(before: float, taken: float) -> None:
+    """At most 0.6 of all statistics come from adaptations, but the plain share is always taken."""
+    home = torch.randn(2, 3, 64, 64)
+    model = trained_on(home)
+    model.statistics_share = before
+    fixed = copy.deepcopy(model)
+    assert blend_encoder_statistics(model, 3 * home + 1, 0.25, judged=True) == pytest.approx(taken)
+    blend_statistics(fixed.encoder, lambda: fixed.encode(3 * home + 1), taken, EARLY_LAYERS)
+    for one, other in zip(running_variances(model), running_variances(fixed), strict=True):
+        torch.testing.assert_close(one, other)
+    assert model.statistics_share == pytest.approx(1 - (1 - before) * (1 - taken))

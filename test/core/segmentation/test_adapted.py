@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ditta_core.classes import ClassList
@@ -31,8 +32,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_model(ModelSource("camvid"))
     state = model.state_dict()
     tensors = {"bu_dec_l4.merge_layer.3.bias": state["bu_dec_l4.merge_layer.3.bias"].numpy() + 1}
-    save_adapted(path, AdaptedModel("camvid", weights_fingerprint(model), tensors, details={"method": "ur"}))
+    save_adapted(path, AdaptedModel("camvid", weights_fingerprint(model), tensors, 0.51, details={"method": "ur"}))
     return path
+
+
+def header(path: Path) -> dict[str, object]:
+    """What a file says of itself."""
+    with safe_open(path, "numpy") as file:
+        values: dict[str, object] = json.loads(file.metadata()["adapted"])
+    return values
 
 
 def test_what_is_saved_is_loaded_as_a_model(saved: Path) -> None:
@@ -43,6 +51,27 @@ def test_what_is_saved_is_loaded_as_a_model(saved: Path) -> None:
     assert load_adapted(saved).details == {"method": "ur"}
     merged = load_model(ModelSource(f"adapted:{saved}", "navigation"))
     assert merged.classes.names == ClassList.packaged("navigation").names
+
+
+def test_the_share_of_the_statistics_goes_with_the_model(saved: Path) -> None:
+    assert load_model(ModelSource("camvid")).statistics_share == 0
+    assert load_model(ModelSource(f"adapted:{saved}")).statistics_share == 0.51
+
+
+def test_a_file_that_does_not_say_its_share_took_what_all_took_then(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "earlier.safetensors"
+    values = header(saved)
+    del values["statistics_share"]
+    save_file(load_file(saved), path, {"adapted": json.dumps(values)})
+    assert load_model(ModelSource(f"adapted:{path}")).statistics_share == 0.3
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "half", None, [0.3]])
+def test_a_share_that_is_none_is_told(share: object, saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.safetensors"
+    save_file(load_file(saved), path, {"adapted": json.dumps({**header(saved), "statistics_share": share})})
+    with pytest.raises(ValueError, match="is damaged"):
+        load_adapted(path)
 
 
 def test_a_base_of_other_weights_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,11 @@ def test_an_adapted_model_is_adapted_again_from_the_same_base(drive: Path, tmp_p
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     assert run(drive, one, "--steps", "0") == 0
     assert run(drive, two, "--steps", "2", "--method", "self_training", "--model", f"adapted:{one}") == 0
-    assert load_adapted(two).base == "camvid"
+    first, both = load_adapted(one), load_adapted(two)
+    assert both.base == "camvid"
+    taken = json.loads((tmp_path / "two_report" / "summary.json").read_text())["statistics_share"]
+    left = (1 - first.statistics_share) * (1 - taken)
+    assert first.statistics_share > 0 and both.statistics_share == pytest.approx(1 - left)
     one.unlink()
     assert load_model(ModelSource(f"adapted:{two}"))
 
