@@ -7,6 +7,7 @@ generation would leak and take seconds: docs/ablations.md#openvino-graph-for-eve
 from __future__ import annotations
 
 import copy
+import io
 import tempfile
 import threading
 import warnings
@@ -162,13 +163,17 @@ class Blueprint:
             graph.validate_nodes_and_infer_types()
         else:
             graph.reshape([1, *size, 3])
-        settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        return OpenVINONetwork(openvino.Core().compile_model(graph, "CPU", settings))
+        return OpenVINONetwork(openvino.Core().compile_model(graph, "CPU", _settings(precision)))
+
+
+def _settings(precision: str) -> dict[str, Any]:
+    """Of a compiled network: as many threads as torch uses, and one frame at a time."""
+    return {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 class OpenVINONetwork:
@@ -178,6 +183,21 @@ class OpenVINONetwork:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
         self.lock = threading.Lock()  # streams of one process share a network
+
+    def to_bytes(self) -> bytes:
+        """As a file holds it, the weights with it."""
+        stream = io.BytesIO()
+        self.compiled.export_model(stream)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, precision: str) -> OpenVINONetwork:
+        """The network of :meth:`to_bytes`, compiled by the same OpenVINO on such a processor: in a fifth of the time.
+
+        Raises:
+            RuntimeError: it is none. Data that nobody has checked can do worse.
+        """
+        return cls(import_openvino().Core().import_model(data, "CPU", _settings(precision)))
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         with self.lock:
