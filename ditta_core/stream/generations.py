@@ -107,18 +107,22 @@ class GenerationStore:
         if generation in self._generations:
             self._generations.remove(generation)
 
-    def known_scene(self, signature: SceneSignature) -> Generation | None:
+    def known_scene(self, signature: SceneSignature, but: Generation | None = None) -> Generation | None:
         """The generation of whose places one is most like this one, of equals the one used last, if it is the same.
 
         Stricter than not having left a scene: to restore a wrong model costs more than to learn again.
-        """
-        return self._nearest(lambda scene: scene.distance(signature))
 
-    def _nearest(self, distance_of: Callable[[KnownScene], float]) -> Generation | None:
+        Args:
+            signature: Signature of the place.
+            but: Generation that is none of them, since it has just failed here.
+        """
+        return self._nearest(lambda scene: scene.distance(signature), but)
+
+    def _nearest(self, distance_of: Callable[[KnownScene], float], but: Generation | None = None) -> Generation | None:
         distances = [
             (distance_of(generation.scene), generation)
             for generation in reversed(self._generations)
-            if generation.scene is not None
+            if generation.scene is not None and generation is not but
         ]
         distance, nearest = min(distances, key=lambda pair: pair[0], default=(SAME_DISTANCE, None))
         return nearest if distance < SAME_DISTANCE else None

@@ -172,7 +172,7 @@ class VideoSegmenter:
 
     def request_adaptation(self) -> None:
         """Collect a new clip from the next frame on and adapt the base model to it; what serves goes on until then."""
-        self._requests.put("adapt", self._begin_warmup)
+        self._requests.put("adapt", lambda: self._begin_warmup(WarmupClip()))
 
     def request_restore(self) -> None:
         """Serve the newest of the generations that are kept.
@@ -259,9 +259,10 @@ class VideoSegmenter:
                 elif warmup.restart_after_cut():
                     self._collect_from_next_frame("collecting starts over: a cut in the clip")
         if seen.left and config.warmup_on is WarmupTrigger.SCENE_CHANGE:
+            failed = self._generation if seen.same_place else None
             # Elsewhere the base model serves best: docs/ablations.md#which-model-serves-after-a-change-of-scene.
             self._return_to_base(f"the scene changed: {seen.left}")
-            self._begin_warmup(recognise=True)
+            self._begin_warmup(WarmupClip(recognise=True, failed=failed))
 
     def _forget_last_shot(self) -> None:
         """Nothing of the frames so far may reach into the next one."""
@@ -274,7 +275,7 @@ class VideoSegmenter:
         """Begin a warm-up if nothing has begun and the settings ask for one at start."""
         begun = self._heir is not None or self._status.state is not State.BASE
         if not begun and self._config.warmup_on is not WarmupTrigger.SERVICE:
-            self._begin_warmup(recognise=True)
+            self._begin_warmup(WarmupClip(recognise=True))
 
     def _maybe_update(self, frame: Frame) -> None:
         """Begin an update where the generation that serves is old enough."""
@@ -283,11 +284,11 @@ class VideoSegmenter:
         seconds = self._config.update_seconds
         due = seconds > 0 and frame.stamp - self._served_since >= seconds * 1e9
         if due and self._generation is not None and self._heir is None and self._status.state is State.ADAPTED:
-            self._begin_warmup(updates=self._generation)
+            self._begin_warmup(WarmupClip(updates=self._generation))
 
-    def _begin_warmup(self, recognise: bool = False, updates: Generation | None = None) -> None:
-        """Cancel what is running and collect a clip, see :class:`WarmupClip`."""
-        self._warmup = WarmupClip(recognise, updates)
+    def _begin_warmup(self, clip: WarmupClip) -> None:
+        """Cancel what is running and collect a clip."""
+        self._warmup = clip
         self._collect_from_next_frame(f"collecting {self._config.warmup_frames} frames")
 
     def _collect_from_next_frame(self, message: str) -> None:
@@ -306,7 +307,7 @@ class VideoSegmenter:
             clip.offer(frame.image, frame.stamp, self._config, blank)
         self._status = replace(self._status, collected=len(clip))
         signature = self._monitor.signature
-        known = self._store.known_scene(signature) if signature and clip.recognisable(self._config) else None
+        known = clip.known_in(self._store, signature, self._config)
         if known is not None:
             clip.recognise = False  # it is tried once
             self._restore(known, "back in a scene seen before")

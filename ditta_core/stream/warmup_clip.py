@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ditta_core.flow import FlowEstimator
 from ditta_core.stream.clock import ASSUMED_PERIOD, StreamClock
 from ditta_core.stream.config import StreamConfig
-from ditta_core.stream.generations import Generation
+from ditta_core.stream.generations import Generation, GenerationStore
 from ditta_core.stream.scene.known import KnownScene
 from ditta_core.stream.scene.signature import SceneSignature
 
@@ -41,17 +41,22 @@ class WarmupClip:
     Args:
         recognise: Whether a generation that is kept is restored if its scene is the one that the first frames show.
         updates: Generation that the outcome is averaged into; None where the outcome stands for itself.
+        failed: Generation that is not recognised, since it has become unsure of this very place; None for none.
 
     Attributes:
         recognise: As above.
         updates: As above.
+        failed: As above.
         scene: Scene of the full clip, see :meth:`locate`; None where it is not known.
         seen: Number of frames that were offered since the clip began.
     """
 
-    def __init__(self, recognise: bool = False, updates: Generation | None = None) -> None:
+    def __init__(
+        self, recognise: bool = False, updates: Generation | None = None, failed: Generation | None = None
+    ) -> None:
         self.recognise = recognise
         self.updates = updates
+        self.failed = failed
         self.scene: KnownScene | None = None
         self._flow = FlowEstimator("ultrafast", VIEW_SIDE)
         self._restarts = 0
@@ -118,6 +123,14 @@ class WarmupClip:
     def recognisable(self, config: StreamConfig) -> bool:
         """Whether there are frames enough to compare the scene with those seen before."""
         return self.recognise and (self.seen >= RECOGNITION_FRAMES or self.full(config))
+
+    def known_in(
+        self, store: GenerationStore, signature: SceneSignature | None, config: StreamConfig
+    ) -> Generation | None:
+        """The generation that is kept of the scene that the frames so far show, as soon as that can be told."""
+        if signature is None or not self.recognisable(config):
+            return None
+        return store.known_scene(signature, self.failed)
 
     def take(self) -> NDArray[np.uint8]:
         """The frames, RGB uint8 [n, H, W, 3] in time order; the clip lets go of them."""

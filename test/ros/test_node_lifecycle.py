@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,27 +157,46 @@ class BrokenNode:
         return self._log.read_text()
 
 
+@pytest.fixture
+def start_broken(tmp_path: Path) -> Iterator[Callable[[str], BrokenNode]]:
+    """Starts the node with something replaced."""
+    nodes: list[BrokenNode] = []
+
+    def start(replaced: str) -> BrokenNode:
+        nodes.append(BrokenNode(tmp_path, replaced))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.process.kill()
+        node.process.wait()
+
+
 HANG = "def hang(*_): print('hanging', flush=True); time.sleep(1000)\n"
 
 
-def test_a_signal_ends_it_though_configuring_takes_for_ever(tmp_path: Path) -> None:
-    node = BrokenNode(tmp_path, HANG + "node.load_model = hang")
+def test_a_signal_ends_it_though_configuring_takes_for_ever(start_broken: Callable[[str], BrokenNode]) -> None:
+    node = start_broken(HANG + "node.load_model = hang")
     wait_until(lambda: "hanging" in node.output, "the model")
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(20) == 0
     assert node.output == "hanging\n"
 
 
-def test_the_end_of_the_inference_thread_ends_the_node_with_the_reason(probe: Probe, tmp_path: Path) -> None:
+def test_the_end_of_the_inference_thread_ends_the_node_with_the_reason(
+    probe: Probe, start_broken: Callable[[str], BrokenNode]
+) -> None:
     fail = "def fail(*_): raise RuntimeError('broken inference')\n"
-    node = BrokenNode(tmp_path, fail + "node.CameraStream.segment = fail")
+    node = start_broken(fail + "node.CameraStream.segment = fail")
     probe.film()
     assert node.process.wait(60) == 1
     assert "RuntimeError: broken inference" in node.output
 
 
-def test_a_network_that_hangs_in_a_frame_keeps_no_process_from_ending(probe: Probe, tmp_path: Path) -> None:
-    node = BrokenNode(tmp_path, HANG + "node.CameraStream.segment = hang")
+def test_a_network_that_hangs_in_a_frame_keeps_no_process_from_ending(
+    probe: Probe, start_broken: Callable[[str], BrokenNode]
+) -> None:
+    node = start_broken(HANG + "node.CameraStream.segment = hang")
     probe.film()
     wait_until(lambda: "hanging" in node.output, "a frame")
     node.process.send_signal(signal.SIGINT)
@@ -186,9 +206,11 @@ def test_a_network_that_hangs_in_a_frame_keeps_no_process_from_ending(probe: Pro
 
 
 @pytest.mark.slow
-def test_a_network_that_hangs_is_told_where_the_node_is_deactivated(probe: Probe, tmp_path: Path) -> None:
+def test_a_network_that_hangs_is_told_where_the_node_is_deactivated(
+    probe: Probe, start_broken: Callable[[str], BrokenNode]
+) -> None:
     soon = "node.CameraStream.segment, node.DittaNode._deactivate.__defaults__ = hang, (1.0,)"
-    node = BrokenNode(tmp_path, HANG + soon)
+    node = start_broken(HANG + soon)
     probe.film()
     wait_until(lambda: "hanging" in node.output, "a frame")
     assert not change_state(probe, Transition.TRANSITION_DEACTIVATE)

@@ -61,10 +61,12 @@ class SceneObservation(NamedTuple):
     Attributes:
         cut: Whether this frame does not follow the last one.
         left: One sentence why the scene is another one now; empty if it is not.
+        same_place: Whether it is left though the place is the same: what served there has become unsure of it.
     """
 
     cut: bool
     left: str = ""
+    same_place: bool = False
 
 
 class _Description(NamedTuple):
@@ -191,17 +193,19 @@ class SceneMonitor:
             self._follow_cut(self._pending)
         elif stands_out:
             self._open_cut()
+        same_place = bool(left) and self._same_place()
         if thumbnail.blank:
-            return SceneObservation(cut, left)
+            return SceneObservation(cut, left, same_place)
         if certainty is not None and math.isfinite(certainty):
             self._take_certainty(certainty)
         if left or self._now - self._described < self._patience() * (1 - 1e-6):
-            return SceneObservation(cut, left)
+            return SceneObservation(cut, left, same_place)
         if self._later is not None and self._gathered is None:
             self._described = self._now
             self._awaited = self._later(image)
             return SceneObservation(cut)
-        return SceneObservation(cut, self._judge(self._take_description(self._describe(image))))
+        left = self._judge(self._take_description(self._describe(image)))
+        return SceneObservation(cut, left, bool(left) and self._same_place())
 
     @property
     def _now(self) -> float:
@@ -308,6 +312,11 @@ class SceneMonitor:
         self._quiet_until = self._now + self.config.cooldown
         return reason
 
+    def _same_place(self) -> bool:
+        """Whether the last seconds show a place of the scene that the serving model was adapted to."""
+        window = self._window(FAST_WINDOW)
+        return window is not None and self._scene is not None and self._scene.distance(window) < SAME_DISTANCE
+
     def _evidence(self, reference: SceneSignature) -> tuple[float, str]:
         """How strongly all signs speak for another scene, 1 = just enough at medium sensitivity, and what they are."""
         fast, slow = self._window(FAST_WINDOW), self._window(SLOW_WINDOW)
@@ -321,6 +330,8 @@ class SceneMonitor:
         fall = max(0.0, self._level - self._mean_certainty() - CERTAINTY_SLACK) if self._level is not None else 0.0
         evidence = max(jump, drift) + fall / CERTAINTY_FALL
         what = "the view jumped to another place" if jump >= drift else "the view has drifted to another place"
+        if fall / CERTAINTY_FALL > max(jump, drift):
+            what = "the model has become unsure of what it sees"
         text = f"{what}: {near:.2f} from the scene the model was adapted to"
         if fall > 0 and self._level is not None:
             text += f", certainty {self._mean_certainty():.2f} after {self._level:.2f}"

@@ -43,6 +43,15 @@ def test_the_nearest_place_is_known_if_near_enough_and_looking_is_not_using() ->
     assert store.known_scene(signature(10.0)) is again, "of equals the one used last"
 
 
+def test_what_has_failed_at_a_place_is_not_recognised_there() -> None:
+    failed, other = generation(1, 1.0), generation(2, 1.02)
+    store = GenerationStore(2, [failed, other])
+    assert store.known_scene(signature(1.0)) is failed
+    assert store.known_scene(signature(1.0), but=failed) is other
+    store.remove(other)
+    assert store.known_scene(signature(1.0), but=failed) is None
+
+
 def test_a_scene_is_known_by_every_place_where_its_generation_served() -> None:
     wide, other = generation(1, 1.0), generation(2, 3.0)
     store = GenerationStore(2, [wide, other])

@@ -23,6 +23,7 @@ from ditta_core.stream.generation_file import load_generation, model_fingerprint
 from ditta_core.stream.generations import Generation
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.scene.config import SceneConfig
+from ditta_core.stream.scene.monitor import SceneObservation
 from ditta_core.stream.status import FrameRejected
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.stream.warmup_clip import MAX_RESTARTS
@@ -132,6 +133,21 @@ def test_another_scene_is_learned_and_the_first_one_restored(base: TemporalSegme
     assert sum("the scene changed: the view jumped to another place" in event for event in drive.events) == 3
     assert sum("back in a scene seen before" in event for event in drive.events) == 2
     assert drive.segmenter.status.remembered == 2
+
+
+def test_a_model_that_has_become_unsure_of_its_place_is_not_restored_there(
+    base: TemporalSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = Drive(base)
+    drive.through("meadow", 10)
+    unsure = SceneObservation(False, "the model has become unsure of what it sees", same_place=True)
+    with monkeypatch.context() as at_once:  # what takes the monitor some seconds
+        at_once.setattr(drive.segmenter._monitor, "observe", lambda *_: unsure)
+        drive.through("meadow", 1)
+    drive.through("meadow", 10)
+    assert [state for state, _ in drive.states] == [*LEARNED, "BASE", *LEARNED]
+    assert [generation for state, generation in drive.states if state == "ADAPTED"] == [1, 2]
+    assert drive.segmenter.status.remembered == 1, "the new one replaces the one that failed here"
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ class Watch:
         self.count = 0
         self.cuts: list[int] = []
         self.left: list[int] = []
+        self.same_place: list[bool] = []
         self.reasons: list[str] = []
 
     def see(
@@ -94,6 +95,7 @@ class Watch:
                 self.cuts.append(self.count)
             if seen.left:
                 self.left.append(self.count)
+                self.same_place.append(seen.same_place)
                 self.reasons.append(seen.left)
             self.count += 1
             if self.count == self.warmup:

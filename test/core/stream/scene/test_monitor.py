@@ -139,6 +139,12 @@ def test_fall_of_certainty(fall: float, drifted: bool, left: bool) -> None:
     if left:
         assert watch.left[0] > 115
         assert f"certainty {0.9 - fall:.2f} after 0.90" in watch.reasons[-1]
+        assert watch.reasons[0].startswith("the model has become unsure") == watch.same_place[0] == (not drifted)
+
+
+def test_another_place_is_not_the_same() -> None:
+    watch = Watch(colours, cooldown=0).see(place(1, 40)).see(place(7, 60))
+    assert watch.left and not any(watch.same_place)
 
 
 def test_certainty_is_measured_against_the_level_after_the_adaptation() -> None:
