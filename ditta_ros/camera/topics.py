@@ -120,7 +120,7 @@ def _may_be_topic(topic: Any) -> bool:
     """Whether ROS takes it for a topic's name: no part begins with a digit. An optional one may be empty."""
     return (
         isinstance(topic, str)
-        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic) is not None
+        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic, re.ASCII) is not None
         and not re.search(r"(^|/)\d", topic)
     )
 
@@ -131,7 +131,7 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
     Raises:
         ValueError: it is none.
     """
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not isinstance(name, str) or not (name.isascii() and name.isidentifier()) or name[0] == "_":
         raise ValueError(
             f"expected a camera's name in cameras of letters, digits and underscores, not beginning with a digit or an "
             f"underscore, but got {quoted(name)}"

@@ -51,3 +51,9 @@ def test_topics_that_are_given_are_taken_as_they_are(ros: None) -> None:
 def test_without_a_node_nothing_is_remapped() -> None:
     assert camera_topics(NodeParameters()) == (CameraTopics("", "/camera/image_raw", "/camera/camera_info"),)
     assert camera_topics(NodeParameters(image_topic="eye/image"))[0].camera_info == "/eye/camera_info"
+
+
+@pytest.mark.parametrize("cameras", ["{größe: /x}", "{front: /straße/image}", "{'': /x}", "{../up: /x}", "{١: /x}"])
+def test_names_that_ros_does_not_take_are_refused(ros: None, cameras: str) -> None:
+    with pytest.raises(ValueError, match=r"expected (a camera's name in|for the camera front in) cameras"):
+        topics(NodeParameters(cameras=cameras))
