@@ -13,6 +13,12 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ditta_core.types import AdaptationFailed
+
+
+class ProcessLost(AdaptationFailed):
+    """Another process of the group is gone."""
+
 
 @contextlib.contextmanager
 def joined_group(batch: int) -> Iterator[Processes]:
@@ -20,6 +26,9 @@ def joined_group(batch: int) -> Iterator[Processes]:
 
     Args:
         batch: Number of windows of a step, over all processes.
+
+    Raises:
+        ProcessLost: another process ended, or cannot be reached any more.
     """
     begins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
     if begins:
@@ -27,6 +36,13 @@ def joined_group(batch: int) -> Iterator[Processes]:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Processes.of_group(batch)
+    except RuntimeError as error:
+        if not (begins and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))):
+            raise
+        raise ProcessLost(
+            "expected all processes that train together to stay, but lost one, which tells why above; the same command "
+            "goes on with what was kept"
+        ) from error
     finally:
         if begins:
             torch.distributed.destroy_process_group()
