@@ -197,7 +197,7 @@ class _Adaptation:
 
     def run(self, progress: Callable[[OfflineProgress], None], cancelled: Callable[[], bool]) -> OfflineResult:
         fingerprint = self._fingerprint() if self.state_file is not None else ""
-        if self.state_file is not None and self.state_file.exists():
+        if self.state_file is not None and self.processes.expect_same(self.state_file):
             self.position, self.labels = load_training(self.state_file, fingerprint, self.recipe, self._optimizers())
         source = None
         if self.source is not None:

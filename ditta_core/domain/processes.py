@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,6 +106,20 @@ class Processes:
         shared = torch.tensor([value], dtype=torch.float64)
         torch.distributed.broadcast(shared, 0)
         return float(shared[0])
+
+    def expect_same(self, file: Path) -> bool:
+        """Whether a file is there, which all processes must see alike, on whatever machines they are.
+
+        Raises:
+            ValueError: this process sees it otherwise than the first.
+        """
+        there = file.exists()
+        if self.agreed(float(there)) != there:
+            raise ValueError(
+                f"expected {file} on every machine as on that of the first process, but it is "
+                f"{'here alone' if there else 'not here'}; put it into a folder that all machines share"
+            )
+        return there
 
     def mean(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """Means of named scalars over the processes."""

@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import re
+import select
 import signal
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def exit_code(command: str, run: Callable[[], None], extra: str) -> int:
 
     Returns:
         0; 1 for a replay that did not come to its end, or a method whose adaptations all failed; 2 for bad input, or
-        where a package is missing that pip installs with ``extra``; 130 after Ctrl-C.
+        where a package is missing that pip installs with ``extra``; 130 after Ctrl-C; 141 where nobody reads any more.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -56,6 +57,9 @@ def exit_code(command: str, run: Callable[[], None], extra: str) -> int:
     except ModuleNotFoundError as error:
         code, problem = 2, f"{error}: pip install 'ditta_ros[{extra}]' (from a checkout: '.[{extra}]')"
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes at its end
+            return 128 + signal.SIGPIPE
         code, problem = 2, _problem_of_system(error)
     except (ValueError, ImportError) as error:
         code, problem = 2, str(error)
@@ -79,12 +83,20 @@ def importing(command: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output leads to nobody any more: who read it, as ``head`` does, has seen enough."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(state & select.POLLERR for _, state in output.poll(0))
+
+
 def _problem_of_system(error: OSError) -> str:
     """The message of ours that an error has, or one in place of the system's."""
     if error.errno is None:
         return str(error)
-    place = "" if error.filename is None else f" at {str(error.filename)[:200]}"
-    return f"expected to use the file system{place}, but got: {error.strerror}; look at that place"
+    if error.filename is None:
+        return f"expected to read and write, but got: {error.strerror}; look at where its output goes"
+    return f"expected to use {str(error.filename)[:200]}, but got: {error.strerror}; look at that place"
 
 
 @contextlib.contextmanager
