@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +48,21 @@ def write_atomically(path: Path, data: bytes) -> None:
             f"expected to write {len(data)} bytes to {path}, but got: {error.strerror or error}; make room there or "
             f"name another place"
         ) from error
+
+
+def objection_to_folder(path: Path) -> str:
+    """Why a folder cannot be written to, or made, as "but …" goes on; empty where it can. Nothing is left there."""
+    place = path
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # which says what no system takes, such as too long a name
+        place = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+        if not place.is_dir():
+            return f"{place} is none"
+        tempfile.TemporaryDirectory(dir=place).cleanup()
+    except OSError as error:
+        return f"{place} cannot be written to ({error.strerror})"
+    return ""
 
 
 def write_output(path: Path, text: str) -> None:

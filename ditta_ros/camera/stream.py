@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from ditta_core.datasets.white_level import WhiteLevel
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.files import objection_to_folder
 from ditta_core.stream.generation_file import largest_file
 from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.runner import AdaptationRunner
@@ -117,6 +118,9 @@ class CameraStream:
         if parameters.state_dir:
             self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint, largest_file(base))
             saved = self._folder.read(parameters.remembered_scenes)
+            objection = objection_to_folder(self._folder.path)
+            if objection:
+                self._logger.warning(f"nothing can be saved: expected a state_dir to write to, but {objection}")
         self._refusals = saved.refusals
         for refusal in saved.refusals:
             self._logger.warning(f"a saved generation is left out: {refusal}")

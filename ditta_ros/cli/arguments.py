@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import math
 import os
 import re
 import select
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import util
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ditta_core.inference.config import AUTO_LONG_SIDE
+from ditta_core.segmentation.files import objection_to_folder
 from ditta_ros.doctor.installation import INSTALL_ROS
 from ditta_ros.evaluation.defaults import AUTO, NothingAdaptedError
 from ditta_ros.process.children import ReplayError
@@ -211,44 +210,25 @@ def _real_number(text: str, fits: Callable[[float], bool], limits: str) -> float
     return value
 
 
-def _refused(check: Callable[[str], Path]) -> Callable[[str], Path]:
-    """What a place is refused for by the system, such as too long a name, in a message about the argument."""
-
-    @functools.wraps(check)
-    def checked(text: str) -> Path:
-        try:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                Path(text).expanduser().lstat()
-            return check(text)
-        except (OSError, RuntimeError) as error:  # RuntimeError: a home folder that is not known
-            reason = getattr(error, "strerror", None) or error
-            raise argparse.ArgumentTypeError(
-                f"expected a place to write to, but got {text[:80]!r}: {reason}; choose another"
-            ) from error
-
-    return checked
-
-
-@_refused
 def output_folder(text: str) -> Path:
     """A folder that can be written to, or made; it is not made here."""
     path = Path(text).expanduser()
-    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    if not existing.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a folder to write to, but {existing} is none; choose another")
-    try:
-        tempfile.TemporaryDirectory(dir=existing).cleanup()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a folder to write to, but {existing} cannot be written to ({error.strerror}); choose another"
-        ) from error
+    objection = objection_to_folder(path)
+    if objection:
+        raise argparse.ArgumentTypeError(f"expected a folder to write to, but {objection}; choose another")
     return path
 
 
-@_refused
 def output_file(text: str) -> Path:
     """A file that can be written, or made; it is not made here. A file takes a new one beside it, a pipe does not."""
     path = Path(text).expanduser()
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except OSError as error:  # too long a name, a link to itself
+        raise argparse.ArgumentTypeError(
+            f"expected a file to write, but got {text[:80]!r}: {error.strerror}; choose another"
+        ) from error
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file to write, but {path} is a folder; name a file in it")
     if path.exists() and not os.access(path, os.W_OK):

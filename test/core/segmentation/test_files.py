@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ditta_core.segmentation.files import remove_leftovers, sole_writer, write_atomically, write_output
+from ditta_core.segmentation.files import (
+    objection_to_folder,
+    remove_leftovers,
+    sole_writer,
+    write_atomically,
+    write_output,
+)
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
@@ -64,3 +70,14 @@ def test_an_output_goes_where_it_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_output(Path("/dev/full"), "road")
     assert not Path("/dev/full").is_file()
+
+
+def test_why_a_folder_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert objection_to_folder(tmp_path) == objection_to_folder(tmp_path / "new" / "newer") == ""
+    assert objection_to_folder(tmp_path / "file" / "below") == f"{tmp_path / 'file'} is none"
+    assert objection_to_folder(tmp_path / "round") == f"{tmp_path / 'round'} is none"
+    assert "/proc cannot be written to (" in objection_to_folder(Path("/proc/here"))
+    assert "(File name too long)" in objection_to_folder(tmp_path / ("long" * 99))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "round"]

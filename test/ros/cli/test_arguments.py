@@ -51,9 +51,9 @@ def test_values_out_of_range(arguments: str, message: str, capsys: pytest.Captur
         ("evaluate x --json /proc/out.json", "/proc cannot be written to"),
         ("demo --out {file}/deep/out", "is none; choose another"),
         ("demo --out {dangling}", "is none; choose another"),
-        ("demo --out {long}", "File name too long; choose another"),
-        ("evaluate x --json {long}", "File name too long; choose another"),
-        ("adapt x --out {long}", "File name too long; choose another"),
+        ("demo --out {long}", "File name too long"),
+        ("evaluate x --json {long}", "File name too long"),
+        ("adapt x --out {long}", "File name too long"),
         ("adapt x --out /dev/zero", "expected a regular file to write, but /dev/zero is none"),
     ],
 )
