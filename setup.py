@@ -51,7 +51,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            "ditta = ditta_ros.cli.main:main",
+            "ditta = ditta_ros.cli.__main__:run",
             "ditta_node = ditta_ros.cli.node:start",
         ],
     },

@@ -141,10 +141,16 @@ def test_rate_of_a_large_image(results: Any, video: VideoSequence) -> None:
     ("what", "settings"),
     [("by default", {}), ("that trains at 480 pixels", {"passes": 2, "guarded": False, "long_side": 480})],
 )
-def test_memory_of_an_adaptation(results: Any, video: VideoSequence, what: str, settings: dict[str, Any]) -> None:
+def test_memory_of_an_adaptation(
+    results: Any, video: VideoSequence, tmp_path: Path, what: str, settings: dict[str, Any]
+) -> None:
     """What the node and the processes that it starts hold together at most, above what they hold while serving."""
-    load = Load(SIZE, 15.0, 50.0, {"warmup_on": "service", **settings}, adapt_at=[STEADY], period=0.2)
-    measured = run_load(load, images_of(video, SIZE, first=SHOT))
+    images, parameters = images_of(video, SIZE, first=SHOT), {"warmup_on": "service", **settings}
+    run_load(
+        Load(SIZE, 15.0, 3.0, parameters, cache=tmp_path), images
+    )  # the first start ever; of others there are more
+    load = Load(SIZE, 15.0, 50.0, parameters, adapt_at=[STEADY], cache=tmp_path, memory_alone=True)
+    measured = run_load(load, images)
     assert measured.states[-1][1]["generation"] == 1, measured.states[-1]
     phases = {
         "serving": (STEADY - 5, STEADY),

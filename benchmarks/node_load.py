@@ -36,7 +36,8 @@ class Load:
         parameters: of the node.
         adapt_at: seconds after the first mask at which ``~/adapt`` is called.
         cache: folder for what the node keeps for its next start; None for an empty one.
-        period: seconds from one look at the memory to the next.
+        memory_alone: whether the memory is all that counts: it is looked at ten times a second, and so closely that the
+            camera and the listener are held up.
     """
 
     size: tuple[int, int]
@@ -45,7 +46,7 @@ class Load:
     parameters: dict[str, Any] = field(default_factory=dict)
     adapt_at: Sequence[float] = ()
     cache: Path | None = None
-    period: float = 1.0
+    memory_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Memory:
     Attributes:
         at: seconds after the first mask.
         node: megabytes of the node that are resident.
-        together: megabytes of the node and the processes that it started, see :func:`held_megabytes`.
+        together: megabytes of the node and the processes that it started, see :func:`held_megabytes`; the sum of what
+            is resident of each where the memory is not all that counts.
     """
 
     at: float
@@ -71,7 +73,7 @@ class Measured:
         sent: images published after the first mask.
         masks: (time of arrival, seconds since the stamp of the image).
         answers: (name, seconds) of requests.
-        memory: what was held, once every period.
+        memory: what was held, once a second or more often.
         states: (time, ``~/state``).
         stages: the last p50 in milliseconds of every stage, of the node's own count.
         active: when the node was active and the camera had found it, before the first mask: negative.
@@ -318,19 +320,21 @@ class Session:
             time.sleep(0.05)
 
     def ask_and_watch(self, pid: int) -> None:
-        """Once every period, look at the memory and get a parameter; call ``~/adapt`` when it is time."""
+        """Look at the memory and get a parameter again and again; call ``~/adapt`` when it is time."""
         from rcl_interfaces.srv import GetParameters
         from std_srvs.srv import Trigger
 
         begin, adapt_at = time.monotonic(), sorted(self.load.adapt_at)
         while (elapsed := time.monotonic() - begin) < self.load.seconds:
-            together = held_megabytes([pid, *children(pid)])
+            processes = [pid, *children(pid)]
+            together = held_megabytes(processes) if self.load.memory_alone else sum(map(resident_megabytes, processes))
             self.measured.memory.append(Memory(elapsed, resident_megabytes(pid), together))
             if adapt_at and elapsed >= adapt_at[0]:
                 adapt_at.pop(0)
                 self.ask("~/adapt", self.adapt, Trigger.Request())
             self.ask("get_parameters", self.parameters, GetParameters.Request(names=["passes"]))
-            next_time = begin + (elapsed // self.load.period + 1) * self.load.period
+            period = 0.1 if self.load.memory_alone else 1.0
+            next_time = begin + (elapsed // period + 1) * period
             time.sleep(max(0.0, next_time - time.monotonic()))
 
     def ask(self, name: str, client: Any, request: Any) -> None:

@@ -195,7 +195,9 @@ class FaultySession(Session):
         self.ask("~/adapt", self.adapt, Trigger.Request())
 
         def reached() -> set[str]:
-            return {each["state"] for _, each in self.measured.states[heard:]}
+            """States from the collecting on: what came of the adaptation before may be said once more until then."""
+            names = [each["state"] for _, each in self.measured.states[heard:]]
+            return set(names[names.index("COLLECTING") :]) if "COLLECTING" in names else set()
 
         ends = {state, "FAILED"}
         begun = self.wait_for(lambda: "COLLECTING" in reached())

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ditta_core.types import UNLABELLED, quoted
+from ditta_core.types import UNLABELLED, quoted, text_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +168,7 @@ class ClassList:
             path = Path(text).expanduser()
             if not path.is_file():
                 raise ValueError(f"expected a class list file, but {path} does not exist")
-            text, origin = path.read_text(encoding="utf-8-sig"), str(path)
+            text, origin = text_of(path), str(path)
         else:
             origin = "the parameter classes"
         value = read_yaml(text, origin)

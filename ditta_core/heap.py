@@ -50,10 +50,10 @@ TUNABLES = "GLIBC_TUNABLES"
 def frugal_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment for a process that computes for a while, and holds as little meanwhile as goes without much time.
 
-    Blocks from 4 MB on get pages of their own, and all memory that is large enough gets huge pages, which makes up for
-    the time that fresh pages take: docs/ablations.md#memory-given-back.
+    Blocks from 2 MB on get pages of their own, and all memory that is large enough gets huge pages, which makes up for
+    most of the time that fresh pages take: docs/ablations.md#memory-given-back.
     """
-    frugal = "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1"
+    frugal = "glibc.malloc.mmap_threshold=2097152:glibc.malloc.hugetlb=1"
     given = environment.get(TUNABLES)
     return {**environment, TUNABLES: f"{given}:{frugal}" if given else frugal}
 

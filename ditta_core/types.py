@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,22 @@ def quoted(value: Any) -> str:
     """
     text = _QUOTES.repr(value)
     return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 3]}..."
+
+
+def text_of(path: Path) -> str:
+    """A text file in UTF-8, without the byte order mark that Windows puts before it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is in another encoding, or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"expected a text in UTF-8 in {path}, but got {error.object[error.start : error.start + 8]!r} at byte "
+            f"{error.start}; save it as UTF-8"
+        ) from error
 
 
 class State(Enum):

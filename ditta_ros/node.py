@@ -132,7 +132,7 @@ class DittaNode(LifecycleNode):
             self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and start the adaptation's process."""
+        """Load the model and begin to compile it."""
         try:
             self._configure()
         except Exception as error:  # a lifecycle transition answers; what went wrong is for the user to read

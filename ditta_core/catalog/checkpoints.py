@@ -32,6 +32,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.teacher.sam2_network import configuration_name
+from ditta_core.types import text_of
 
 _VIDEO_TRACKERS = ("sam2_video", "edgetam_video")
 """``model_type`` of the folders that serve as tracker."""
@@ -125,7 +126,11 @@ def identify(path: Path) -> IdentifiedCheckpoint:
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a weight file or model folder, but {path} does not exist")
-    return _identify_folder(path) if path.is_dir() else identify_file(path)
+    if path.is_dir():
+        return _identify_folder(path)
+    if not path.is_file():  # opening a pipe would wait, and a device may never end
+        raise ValueError(f"expected a weight file or model folder, but {path} is a device or a pipe")
+    return identify_file(path)
 
 
 def _identify_folder(folder: Path) -> IdentifiedCheckpoint:
@@ -141,7 +146,8 @@ def _identify_folder(folder: Path) -> IdentifiedCheckpoint:
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
         raise ValueError(f"expected model.safetensors in {folder}, but got a configuration alone; get the weights too")
-    parameters = sum(tensor.numel() for part in weights for tensor in _tensors_without_values(part).values())
+    tensors = [_tensors_without_values(part, part.suffix == ".safetensors") for part in weights]
+    parameters = sum(tensor.numel() for part in tensors for tensor in part.values())
     return IdentifiedCheckpoint(folder, config.kind, config.architecture, parameters)
 
 
@@ -166,8 +172,8 @@ class Configuration:
 def read_configuration(file: Path) -> Configuration:
     """Read ``config.json`` of a model folder; a ValueError where it is not JSON, or not an object."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(text_of(file))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON in {file}, but it is none: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"expected an object in {file}, but got {type(value).__name__}")
@@ -182,8 +188,8 @@ def identify_file(path: Path) -> IdentifiedCheckpoint:
         network = read_onnx(path)
         numbers = sum(prod(tensor.dims) for tensor in network.model.graph.initializer)
         return IdentifiedCheckpoint(path, CheckpointKind.ONNX, f"operator set {network.opset}", numbers)
-    tensors = _tensors_without_values(path)
     base = base_of_adapted(path)
+    tensors = _tensors_without_values(path, is_safetensors=base is not None or path.suffix == ".safetensors")
     if base is not None:
         return IdentifiedCheckpoint(
             path, CheckpointKind.ADAPTED, base, sum(value.numel() for value in tensors.values())
@@ -220,7 +226,7 @@ def _kind_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Checkpo
     raise ValueError(f"expected weights of ESPNetv2, DiCENet, DiTTA's SegFormer or SAM 2, but {path} {reason}")
 
 
-def _tensors_without_values(path: Path) -> dict[str, Tensor]:
+def _tensors_without_values(path: Path, is_safetensors: bool) -> dict[str, Tensor]:
     """The tensors of a weight file, or of the ``state_dict`` or ``model`` in it, by name.
 
     They are on the device ``meta``: shapes alone, so that nothing large is read. A ValueError where the file is no
@@ -228,7 +234,7 @@ def _tensors_without_values(path: Path) -> dict[str, Tensor]:
     """
     _check_is_weights(path)
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors:
             with safe_open(path, framework="pt") as file:
                 shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a dict)
             return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}

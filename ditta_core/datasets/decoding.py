@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.complaints import LIBJPEG, complaints
+from ditta_core.datasets.image_header import JPEG_START, PNG_START, read_header
+from ditta_core.datasets.names import DataWarning
+from ditta_core.datasets.white_level import FULL_RANGE, WhiteLevel
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_FILE_PIXELS = 100_000_000
+"""Largest number of pixels of an image file, of which a few bytes may claim gigabytes."""
+PNG_DEPTH = 24
+"""Place in a PNG file of the number of bits of its values."""
+WHITE_FILES = 8
+"""Number of files whose values are looked at to find out what is white."""
+
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_GREY, _PNG_PALETTE = 0, 3
 """Colour types of PNG: https://www.w3.org/TR/png-3/#3colourType."""
@@ -25,18 +35,48 @@ _JPEG_SCAN = 0xDA
 """The marker of a segment after which the pixels come."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, white: int = FULL_RANGE) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3].
 
+    Args:
+        white: The value of 16 bits that becomes 255.
+
     Raises:
-        ValueError: the file is no readable image, or a damaged one.
+        ValueError: the file is no readable image, a damaged one, or too large.
     """
-    content = path.read_bytes()
-    with refuse_damaged(content, str(path)):
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if image is None:
-        raise ValueError(f"expected a readable image, but {path} is not one, or is damaged")
-    return np.ascontiguousarray(image[:, :, ::-1])
+    image = _decode(path.read_bytes(), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, path, "image")[:, :, ::-1]
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    return np.asarray(cv2.convertScaleAbs(np.ascontiguousarray(image), alpha=255 / white), np.uint8)
+
+
+def white_of_files(paths: Sequence[Path]) -> int:
+    """The value that is white in image files of one camera, as some of them show it.
+
+    Where the first is a PNG of 16 bits, it is that of the fewest bits that hold the values of evenly spread ones, with
+    a :class:`DataWarning` where these are less than 16; else it does not matter.
+
+    Raises:
+        ValueError: see :func:`read_image`.
+    """
+    with paths[0].open("rb") as file:
+        header = file.read(PNG_DEPTH + 1)
+    if not header.startswith(PNG_START) or header[PNG_DEPTH:] != b"\x10":
+        return FULL_RANGE
+    white = WhiteLevel()
+    level = FULL_RANGE
+    for place in np.unique(np.linspace(0, len(paths) - 1, WHITE_FILES).round().astype(int)):
+        values = _decode(paths[place].read_bytes(), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, paths[place], "image")
+        if values.dtype == np.uint16:
+            level = white(values)
+    if level < FULL_RANGE:
+        warnings.warn(
+            f"the values of the 16-bit images in {paths[0].parent} fit into {level.bit_length()} bits: {level} is "
+            f"taken for white",
+            DataWarning,
+            stacklevel=2,
+        )
+    return level
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
@@ -70,16 +110,34 @@ def read_first_channel(path: Path) -> NDArray[np.uint8]:
 def _read_png(path: Path) -> tuple[NDArray[Any], int]:
     """A PNG file as it is, positions in the palette in place of colours, and by what its values are too large then."""
     content = path.read_bytes()
-    if not content.startswith(_PNG_SIGNATURE):
+    if not content.startswith(PNG_START):
         raise ValueError(
             f"expected a readable label image, but {path} is no PNG file, which alone keeps class ids as they are"
         )
     positions, scale = _without_palette(content)
+    return _decode(positions, cv2.IMREAD_UNCHANGED, path, "label image"), scale
+
+
+def _decode(content: bytes, flags: int, path: Path, kind: str) -> NDArray[Any]:
+    """A file as OpenCV decodes it with ``flags``; a ValueError where it is damaged, too large, or no image."""
+    if content.startswith((PNG_START, JPEG_START)):
+        try:
+            header = read_header(content)
+        except ValueError as error:
+            raise ValueError(f"expected a readable {kind}, but {path} has bytes that {error}; copy it again") from error
+        if header.height * header.width > MOST_FILE_PIXELS:
+            raise ValueError(
+                f"expected at most {MOST_FILE_PIXELS / 1e6:g} megapixels, but {path} claims {header.width}x"
+                f"{header.height}; make it smaller"
+            )
     with refuse_damaged(content, str(path)):
-        values = cv2.imdecode(np.frombuffer(positions, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise ValueError(f"expected a readable label image, but {path} is not one, or is damaged")
-    return values, scale
+        try:
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+        except cv2.error:  # damage that OpenCV notices late
+            pixels = None
+    if pixels is None:
+        raise ValueError(f"expected a readable {kind}, but {path} is not one, or is damaged")
+    return pixels
 
 
 def _without_palette(png: bytes) -> tuple[bytes, int]:
@@ -89,11 +147,11 @@ def _without_palette(png: bytes) -> tuple[bytes, int]:
     alike, so that only the header changes; but grey values of 1, 2 and 4 bits are stretched to 0..255. Any other PNG
     is left as it is.
     """
-    start = len(_PNG_SIGNATURE)
+    start = len(PNG_START)
     header = png[start + 8 : start + 21]
     if len(header) < 13 or header[9] != _PNG_PALETTE or header[8] not in (1, 2, 4, 8):
         return png, 1
-    parts = [_PNG_SIGNATURE]
+    parts = [PNG_START]
     while start < len(png):
         (length,) = struct.unpack(">I", png[start : start + 4].ljust(4, b"\0"))
         chunk = png[start : start + 12 + length]
@@ -135,7 +193,7 @@ def _is_cut(content: bytes) -> bool:
 
     (WebP files that are too short are refused by every decoder.)
     """
-    if content.startswith(_PNG_SIGNATURE):
+    if content.startswith(PNG_START):
         return _PNG_END not in content
     if not content.startswith(_JPEG_START):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.decoding import read_image, read_label_image
+from ditta_core.datasets.decoding import read_image, read_label_image, white_of_files
 from ditta_core.datasets.timing import Timing
+from ditta_core.datasets.white_level import FULL_RANGE
 
 _NOT_AN_ID = -1
 """In a table of ids: a value that the data set does not use."""
@@ -77,8 +79,18 @@ class ImageSequence(VideoSequence):
     def source_paths(self) -> Sequence[Path]:
         return [*self.image_paths, *(path for path in self.label_paths if path is not None)]
 
+    @cached_property
+    def white(self) -> int:
+        """The value of 16-bit images that is white."""
+        return white_of_files(self.image_paths)
+
+    @property
+    def as_in_files(self) -> bool:
+        """Whether a frame is what :func:`read_image` makes of its file alone."""
+        return self.white == FULL_RANGE
+
     def image(self, index: int) -> NDArray[np.uint8]:
-        image = read_image(self.image_paths[index])
+        image = read_image(self.image_paths[index], self.white)
         # Labels are mostly asked for right after their image: then its size need not be read from the file again.
         self._last_read = index, image.shape[:2]
         return image

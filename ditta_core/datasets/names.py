@@ -31,7 +31,8 @@ def natural_key(name: str) -> tuple[list[int | str], str]:
     >>> sorted(["frame10", "frame9", "frame010"], key=natural_key)
     ['frame9', 'frame010', 'frame10']
     """
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)], name
+    parts = re.split(r"([0-9]+)", name)  # every second one is a number; of the others, some digits are none, as "²"
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def times_of_names(names: Iterable[str]) -> list[int] | None:

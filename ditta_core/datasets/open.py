@@ -57,6 +57,8 @@ def open_sequences(
         raise ValueError(f"expected a frame rate above 0, but got {frame_rate}")
     if not path.exists():
         raise FileNotFoundError(f"expected a video file or a folder of frames, but {path} does not exist")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"expected a video file or a folder of frames, but {path} is a device or a pipe")
     if format == "auto":
         format = _detect_format(path)
     if split is not None and (format not in ("vspw", "cityscapes", "viper") or _is_one_vspw_video(path)):

@@ -54,6 +54,10 @@ class SynthiaSequence(ImageSequence):
         classes = ClassList.packaged("synthia12")
         super().__init__(folder.absolute().name, Timing(frame_rate), paths, label_paths, classes, id_table(ids))
 
+    @property
+    def as_in_files(self) -> bool:
+        return False
+
     def image(self, index: int) -> NDArray[np.uint8]:
         image = super().image(index)
         return image[: round(SHOWN_ROWS * len(image))]

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,8 +46,17 @@ class Timing:
 
     @classmethod
     def of_times(cls, times: Sequence[int]) -> Timing:
-        """From at least two growing times in nanoseconds."""
-        period = float(np.median(np.diff(np.array(times, np.int64))))
+        """From at least two growing times in nanoseconds.
+
+        Raises:
+            ValueError: they span more than the clocks of ROS do, which is 292 years.
+        """
+        if times[-1] - times[0] >= 2**63:
+            raise ValueError(
+                f"expected times within 292 years of each other, but got {quoted(times[0])} to {quoted(times[-1])} "
+                f"nanoseconds; correct the names or the file that tells them, or give --frame-rate"
+            )
+        period = float(np.median(np.diff(np.array([time - times[0] for time in times], np.int64))))
         stamps = tuple(time - times[0] for time in times)
         return cls(float(f"{1e9 / period:.6g}"), stamps)  # rounded to nanoseconds, 15 Hz would come as 14.9999999
 
@@ -115,14 +124,14 @@ def _times_in_file(image_paths: Sequence[Path]) -> list[int] | None:
 def _time_of(line: str, file: Path) -> int:
     """A time in nanoseconds: seconds, whole milli-, micro- or nanoseconds by their size, or date and time."""
     try:
-        if line.isdigit():
+        if line.isascii() and line.isdigit():
             return int(line) * next((unit for digits, unit in _UNITS.items() if len(line) >= digits), 10**9)
         if ":" in line:
             date, _, fraction = line.partition(".")
             whole = datetime.fromisoformat(date).replace(tzinfo=timezone.utc)
             return int(whole.timestamp()) * 10**9 + int(fraction.ljust(9, "0")[:9])
         return int(Decimal(line) * 10**9)
-    except (ValueError, InvalidOperation, OverflowError) as error:
+    except (ValueError, ArithmeticError) as error:  # ArithmeticError: what Decimal says of 1e999999, or of letters
         raise ValueError(
             f"expected a time in every line of {file}, in seconds or as 2011-09-26 13:02:25.594, but got "
             f"{quoted(line)}; correct it, or give --frame-rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.complaints import FFMPEG, complaints
-from ditta_core.datasets.decoding import read_image
+from ditta_core.datasets.decoding import read_image, white_of_files
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
 from ditta_core.datasets.timing import Timing
+from ditta_core.datasets.white_level import FULL_RANGE
 from ditta_core.types import quoted
 
 FOLDER_FRAME_RATE = 10.0
@@ -56,8 +58,18 @@ class ImageFolder(VideoSequence):
     def source_paths(self) -> Sequence[Path]:
         return self.image_paths
 
+    @cached_property
+    def white(self) -> int:
+        """The value of 16-bit images that is white."""
+        return white_of_files(self.image_paths)
+
+    @property
+    def as_in_files(self) -> bool:
+        """Whether a frame is what :func:`read_image` makes of its file alone."""
+        return self.white == FULL_RANGE
+
     def image(self, index: int) -> NDArray[np.uint8]:
-        return read_image(self.image_paths[index])
+        return read_image(self.image_paths[index], self.white)
 
     def stamp(self, index: int) -> int:
         return self.timing.stamp(index)
@@ -138,11 +150,15 @@ class VideoFile(VideoSequence):
         self._open()
 
     def _open(self) -> None:
-        self._capture = cv2.VideoCapture(str(self.path))
+        with complaints(FFMPEG) as said:
+            self._capture = cv2.VideoCapture(str(self.path))
         self._next = 0
         self._in_order = True
         if not self._capture.isOpened():
-            raise ValueError(f"expected a video that OpenCV can decode, but {self.path} is not one, or is cut short")
+            reason = f" ({said[0].rpartition('] ')[2]})" if said else ""
+            raise ValueError(
+                f"expected a video that OpenCV can decode, but {self.path} is not one, or is cut short{reason}"
+            )
 
     def _read(self) -> NDArray[np.uint8] | None:
         """The next frame, BGR; None where there is none."""

@@ -11,7 +11,7 @@ from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import image_files, natural_key
 from ditta_core.datasets.timing import Timing
-from ditta_core.types import UNLABELLED, quoted
+from ditta_core.types import UNLABELLED, quoted, text_of
 
 FRAME_RATE = 15.0
 """Frames per second that VSPW is annotated at."""
@@ -77,7 +77,7 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
         if not video_list.is_file():
             known = sorted(path.stem for path in root.glob("*.txt"))
             raise FileNotFoundError(f"expected one of the splits {known} of {root}, but got {split!r}")
-        lines = video_list.read_text(encoding="utf-8-sig").splitlines()  # Windows puts a byte order mark before it
+        lines = text_of(video_list).splitlines()
         names = [line.strip() for line in lines if line.strip()]
         missing = [name for name in names if not (root / "data" / name / "origin").is_dir()]
         if missing:
@@ -86,5 +86,7 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
                 f"there, such as {quoted(missing[0])}"
             )
     if not names:
-        raise ValueError(f"expected at least one video in {root}, but got none")
+        raise ValueError(
+            f"expected at least one video in {root / 'data' if split is None else video_list}, but got none"
+        )
     return [VspwSequence(root / "data" / name, frame_rate) for name in names]

@@ -114,6 +114,18 @@ def adapt_to_drives(
         raise ValueError(
             f"expected labelled drives for {job.method}, but got none; give --source, or take another method"
         )
+    if source and not recipe.needs_source:
+        takers = [name for name, each in RECIPES.items() if each.needs_source]
+        raise ValueError(
+            f"expected no labelled drives for {job.method}, which learns from none, but got {len(source)}; leave out "
+            f"--source, or take one of {takers}"
+        )
+    if job.config.published and not recipe.published_faults:
+        takers = [name for name, each in RECIPES.items() if each.published_faults]
+        raise ValueError(
+            f"expected a method whose published code has faults that are mended here, for --published, but got "
+            f"{job.method}; leave it out, or take one of {takers}"
+        )
     with joined_group(job.config.batch) as processes:
         if processes.size > 1 and job.model.device == "cuda":  # a GPU for each process of a machine
             job = replace(job, model=replace(job.model, device=f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))

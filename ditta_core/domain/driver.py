@@ -30,7 +30,7 @@ from ditta_core.domain.frames import DriveFrames, resize_image
 from ditta_core.domain.processes import Processes
 from ditta_core.domain.recipe import Batch, Losses, PseudoLabels, Recipe, poly, resized
 from ditta_core.domain.sampling import ClipSampler
-from ditta_core.domain.training_state import Position, load_training, save_training
+from ditta_core.domain.training_state import Position, keep_training, load_training, save_training
 from ditta_core.segmentation.adapted import weights_fingerprint
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.dense_flow import SMALLEST_LINK
@@ -197,7 +197,7 @@ class _Adaptation:
 
     def run(self, progress: Callable[[OfflineProgress], None], cancelled: Callable[[], bool]) -> OfflineResult:
         fingerprint = self._fingerprint() if self.state_file is not None else ""
-        if self.state_file is not None and self.state_file.exists():
+        if self.state_file is not None and self.processes.expect_same(self.state_file):
             self.position, self.labels = load_training(self.state_file, fingerprint, self.recipe, self._optimizers())
         source = None
         if self.source is not None:
@@ -206,7 +206,7 @@ class _Adaptation:
         begin = time.monotonic() - self.position.seconds
         saved = time.monotonic()
         losses = _Means(self.position.losses)
-        good = _Good(0, self.before)
+        good = self._good(_Good(0, self.before))
         while (done := self.processes.agreed(self._done(time.monotonic() - begin))) < 1:
             number = min(int(done * self.rounds), self.rounds - 1)
             if number > self.position.number:
@@ -228,7 +228,7 @@ class _Adaptation:
                 good = self._good(good)
             progress(OfflineProgress("steps", self.position.step, done, terms))
             if time.monotonic() - saved > SAVE_EVERY:
-                self._save(fingerprint, begin, losses)
+                self._save(fingerprint, begin, losses, keep_training)
                 saved = time.monotonic()
         self.position = replace(
             self.position, losses=losses.finish(self.position.step), seconds=time.monotonic() - begin
@@ -324,10 +324,10 @@ class _Adaptation:
                 digest.update(frames.digest())
         return digest.hexdigest()
 
-    def _save(self, fingerprint: str, begin: float, losses: _Means) -> None:
+    def _save(self, fingerprint: str, begin: float, losses: _Means, save: Callable[..., None] = save_training) -> None:
         if self.state_file is not None and self.processes.first:
             position = replace(self.position, seconds=time.monotonic() - begin, losses=losses.finished)
-            save_training(self.state_file, fingerprint, position, self.recipe, self._optimizers(), self.labels)
+            save(self.state_file, fingerprint, position, self.recipe, self._optimizers(), self.labels)
 
     # --- what is deployed -----------------------------------------------------------------------------------------
 

@@ -6,12 +6,19 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ditta_core.types import AdaptationFailed
+
+
+class ProcessLost(AdaptationFailed):
+    """Another process of the group is gone."""
 
 
 @contextlib.contextmanager
@@ -20,6 +27,9 @@ def joined_group(batch: int) -> Iterator[Processes]:
 
     Args:
         batch: Number of windows of a step, over all processes.
+
+    Raises:
+        ProcessLost: another process ended, or cannot be reached any more.
     """
     begins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
     if begins:
@@ -27,6 +37,13 @@ def joined_group(batch: int) -> Iterator[Processes]:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Processes.of_group(batch)
+    except RuntimeError as error:
+        if not (begins and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))):
+            raise
+        raise ProcessLost(
+            "expected all processes that train together to stay, but lost one, which tells why above; the same command "
+            "goes on with what was kept"
+        ) from error
     finally:
         if begins:
             torch.distributed.destroy_process_group()
@@ -89,6 +106,20 @@ class Processes:
         shared = torch.tensor([value], dtype=torch.float64)
         torch.distributed.broadcast(shared, 0)
         return float(shared[0])
+
+    def expect_same(self, file: Path) -> bool:
+        """Whether a file is there, which all processes must see alike, on whatever machines they are.
+
+        Raises:
+            ValueError: this process sees it otherwise than the first.
+        """
+        there = file.exists()
+        if self.agreed(float(there)) != there:
+            raise ValueError(
+                f"expected {file} on every machine as on that of the first process, but it is "
+                f"{'here alone' if there else 'not here'}; put it into a folder that all machines share"
+            )
+        return there
 
     def mean(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """Means of named scalars over the processes."""

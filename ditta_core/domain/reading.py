@@ -103,7 +103,8 @@ def read_drives(
         kept.append(images)
     count = sum(map(len, kept))
     if count < max(fewest, 1):
-        raise DrivesError(_too_few(count, total, blank, fewest, classes))
+        any_labels = any(drive.classes is not None for drive in drives)
+        raise DrivesError(_too_few(count, total, blank, fewest, classes, any_labels))
     held_out = [] if classes is not None else _hold_out(kept)
     frames = [image for images in kept for image in images]
     ends = np.cumsum([len(images) for images in kept]).tolist()
@@ -177,7 +178,10 @@ def _one_shape(shape: tuple[int, int] | None, image: NDArray[np.uint8], origin: 
 
 
 def _hold_out(kept: list[list[NDArray[np.uint8]]]) -> list[NDArray[np.uint8]]:
-    """Take the last frames of evenly spread stretches out of them, at least one, and return them."""
+    """Take the last frames of evenly spread stretches out of them, at least one, and return them.
+
+    Of stretches that are all of one or two frames, whole ones are taken; none where there is but one.
+    """
     count = sum(map(len, kept))
     wanted = int(min(HELD_OUT, max(1, HELD_OUT_SHARE * count)))
     long_enough = [images for images in kept if len(images) > 2] or kept
@@ -187,10 +191,20 @@ def _hold_out(kept: list[list[NDArray[np.uint8]]]) -> list[NDArray[np.uint8]]:
     for images, number in zip(long_enough, counts.tolist(), strict=True):
         for _ in range(min(number, len(images) - 2)):
             held.append(images.pop())  # noqa: PERF401 (the stretch loses what is held out)
+    whole = [images for images in kept if images]
+    if not held and len(whole) > 1:
+        for place in np.unique(np.linspace(0, len(whole) - 1, wanted).round().astype(int)):
+            held += whole[place]
+            whole[place].clear()
     return held[::-1]
 
 
-def _too_few(count: int, total: int, blank: int, fewest: int, classes: ClassList | None) -> str:
+def _too_few(count: int, total: int, blank: int, fewest: int, classes: ClassList | None, any_labels: bool) -> str:
+    if classes is not None and not any_labels:
+        return (
+            f"expected a source with labels, but none of {total} frames that were read has any; give a folder in the "
+            f"layout of a labelled data set, or a bag with ground truth"
+        )
     if classes is not None:
         return (
             f"expected a source of at least {fewest} frames with labels of the classes {list(classes.names)}, but got "

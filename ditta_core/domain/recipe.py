@@ -122,6 +122,7 @@ class Recipe(nn.Module, ABC):
             :attr:`OfflineConfig.stronger_view`.
         deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`.
         most_contradicted: Share of the pixels that the model was sure of, 0..1, that may get another class.
+        published_faults: Whether :attr:`OfflineConfig.published` makes a difference.
     """
 
     needs_source: ClassVar[bool] = False
@@ -131,6 +132,7 @@ class Recipe(nn.Module, ABC):
     stronger_view: ClassVar[bool] = False
     deployed_share: ClassVar[float] = 0.5
     most_contradicted: ClassVar[float] = 0.05
+    published_faults: ClassVar[bool] = False
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Tensors in safetensors, the rest as JSON in its header; reading it runs no code.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from ditta_core.datasets.names import DataWarning
 from ditta_core.domain.recipe import PseudoLabels, Recipe
 from ditta_core.segmentation.files import open_regular, write_atomically
 
@@ -78,8 +80,15 @@ def save_training(
     values = {"format": FORMAT, "fingerprint": fingerprint, "position": asdict(position)}
     # In C order, because safetensors writes the values of any other array in the order in which they lie in memory.
     data = save({name: np.array(value, order="C") for name, value in tensors.items()}, {KEY: json.dumps(values)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
+
+
+def keep_training(path: Path, *state: Any) -> None:
+    """As :func:`save_training`, with a warning where it cannot be written: a full disk must not end a training."""
+    try:
+        save_training(path, *state)
+    except OSError as error:
+        warnings.warn(f"the training goes on, but an interruption would lose it: {error}", DataWarning, stacklevel=1)
 
 
 def load_training(

@@ -44,7 +44,8 @@ class EvaluationOptions:
         for name in ("methods", "warmup_ratios", "corruptions"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"expected {name.replace('_', ' ')}, each once, but got {list(map(str, values))}")
+                found = [str(each or "clean") for each in values]
+                raise ValueError(f"expected {name.replace('_', ' ')}, each once, but got {found}")
         wrong = [ratio for ratio in self.warmup_ratios if not 1 <= ratio <= 99]
         if wrong:
             raise ValueError(f"expected warm-up ratios of 1 to 99 %, which leave frames to measure, but got {wrong}")

@@ -7,7 +7,6 @@ displace each other's. Runtimes compared: docs/ablations.md#compiled-network.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +23,7 @@ from ditta_core.heap import return_memory, trim_heap
 from ditta_core.inference.agreement import LEAST, Agreement
 from ditta_core.inference.config import DEFAULT_LONG_SIDE, InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.inference.graph_store import GraphStore
-from ditta_core.inference.openvino_network import has_bfloat16
+from ditta_core.inference.openvino_network import OpenVINONetwork, has_bfloat16
 from ditta_core.inference.temporal_branch import NetworkOutput, TemporalSegmenter
 
 Compiled = Callable[[Tensor], tuple[Tensor, ...]]
@@ -123,13 +121,11 @@ class Form:
         status: What answers at the moment, and why.
         compiled: None while there is none.
         unproven: Whether it was compiled before there was a frame on which it could be compared with torch.
-        proof: File to be made once it is proven, see :meth:`GraphStore.proof`; None for none.
     """
 
     status: RuntimeStatus
     compiled: Compiled | None = None
     unproven: bool = False
-    proof: Path | None = None
 
 
 class ServingNetwork:
@@ -138,29 +134,18 @@ class ServingNetwork:
     Args:
         segmenter: in evaluation mode; must not change any more.
         temporal_branch: whether the outputs of the temporal branch are computed too.
-        config: runtime and precision.
-        background: runs jobs later, one after the other.
-        make: the compiled form of a module for pixels of one size, by a runtime, in a precision; raises anything.
-        distrust: the compiled form for these pixels is wrong; returns whether another attempt may give another one.
-        proof: the file that says that the form for these pixels was compared in a precision; None for none.
+        compiler: makes the compiled forms.
     """
 
     def __init__(
         self,
         segmenter: TemporalSegmenter,
         temporal_branch: bool,
-        config: RuntimeConfig,
-        background: Callable[[Callable[[], None]], Future[None]],
-        make: Callable[[WholeNetwork, Tensor, Runtime, str], Compiled],
-        distrust: Callable[[WholeNetwork, Tensor], bool],
-        proof: Callable[[WholeNetwork, Tensor, str], Path | None],
+        compiler: Compiler,
     ) -> None:
         self._module = WholeNetwork(segmenter, temporal_branch).eval()
-        self._config = config
-        self._background = background
-        self._make = make
-        self._distrust = distrust
-        self._proof = proof
+        self._compiler = compiler
+        self._config = config = compiler.config
         device = segmenter.model.mean.device
         reason = "" if config.runtime is Runtime.TORCH else unsupported(config, device)
         if not segmenter.model.compilable:
@@ -212,7 +197,7 @@ class ServingNetwork:
         output = NetworkOutput.of(*compiled(pixels))
         if self._replaces_torch:  # only now is free what eager torch needed for the frames until now
             self._replaces_torch = False
-            self._background(trim_heap)
+            self._compiler.submit(trim_heap)
         return output
 
     @property
@@ -220,9 +205,9 @@ class ServingNetwork:
         """Whether it is compiled before there is a frame: torch.compile takes minutes, and eager torch needs none."""
         return self._runtime is Runtime.OPENVINO
 
-    def sizes_on_disk(self, graphs: GraphStore) -> list[tuple[int, int]]:
-        """Sizes (H, W) of its input for which a graph was kept, the one used last first."""
-        return graphs.sizes(self._module)
+    def used_sizes(self) -> list[tuple[int, int]]:
+        """Sizes (H, W) of its input that were used, in earlier processes too, the last one first."""
+        return self._compiler.graphs.sizes(self._module)
 
     def prepare(self, size: tuple[int, int]) -> None:
         """Compile for pixels of a size (H, W) still to come; the first of them are compared with eager torch."""
@@ -250,15 +235,13 @@ class ServingNetwork:
             form = self._forms[size] = Form(RuntimeStatus("torch", reason, compiling=True))
             for oldest in list(self._forms)[:-KEPT_SIZES]:
                 del self._forms[oldest]
-        return self._background(partial(compile_form, form, pixels))
+        return self._compiler.submit(partial(compile_form, form, pixels))
 
     def _proves(self, form: Form, compiled: Compiled, pixels: Tensor) -> bool:
         """Compare with eager torch for once; where they differ, compile anew as for any frame."""
         if self._agreement(compiled, pixels).suffices(LEAST[form.status.precision]):
             form.unproven, self._replaces_torch = False, True
-            if form.proof is not None:
-                with contextlib.suppress(OSError):  # it is compared again after the next start
-                    form.proof.touch(mode=0o600)
+            self._compiler.submit(partial(self._compiler.keep, self._module, pixels, form.status.precision, compiled))
             return True
         self._drop(form, pixels)
         self._prepare(pixels)
@@ -282,19 +265,18 @@ class ServingNetwork:
     def _compile_unproven(self, form: Form, pixels: Tensor) -> None:
         """Compile in the fastest precision that there is. What goes wrong is told with the first frame.
 
-        Where an earlier process has compared just this with eager torch, it need not be done again.
+        Where an earlier process has compiled just this and compared it with eager torch, neither is done again.
         """
         try:
             precision = precisions(self._config, self._runtime)[0]
-            compiled = self._make(self._module, pixels, self._runtime, precision)
+            kept = self._compiler.kept(self._module, pixels, precision)
+            compiled = kept or self._compiler.make(self._module, pixels, self._runtime, precision)
             compiled(pixels)  # the first run allocates
-            proof = self._proof(self._module, pixels, precision)
-            proven = proof is not None and proof.exists()
         except Exception:  # runtimes raise whatever they like, and there will be a frame to try again with
             self._drop(form, pixels)
             return
         with self._lock:
-            form.compiled, form.unproven, form.proof = compiled, not proven, proof
+            form.compiled, form.unproven = compiled, kept is None
             form.status = RuntimeStatus(self._runtime.value, precision=precision)
         return_memory()
 
@@ -307,7 +289,7 @@ class ServingNetwork:
         try:
             pixels = pixels.clone(memory_format=torch.channels_last)  # tracing takes no tensor of inference mode
             compiled, precision, reasons = self._agreeing(pixels)
-            if compiled is None and self._distrust(self._module, pixels):
+            if compiled is None and self._compiler.distrust(self._module, pixels):
                 compiled, precision, reasons = self._agreeing(pixels)
         except Exception as error:  # runtimes raise whatever they like, and torch can always serve instead
             # OpenVINO's messages are of many lines, of which the first names a line of its own code.
@@ -323,7 +305,7 @@ class ServingNetwork:
         """The compiled form in the fastest precision in which it agrees with torch, and why others do not."""
         reasons: list[str] = []
         for precision in precisions(self._config, self._runtime):
-            candidate = self._make(self._module, pixels, self._runtime, precision)
+            candidate = self._compiler.make(self._module, pixels, self._runtime, precision)
             agreement = self._agreement(candidate, pixels)
             if agreement.suffices(LEAST[precision]):
                 return candidate, precision, reasons
@@ -352,28 +334,29 @@ class Compiler:
         key = id(segmenter), temporal_branch
         network = self._networks.get(key)
         if network is None:
-            network = ServingNetwork(
-                segmenter, temporal_branch, self.config, self.submit, self._make, self._distrust, self._proof
-            )
-            self._networks[key] = network
+            network = self._networks[key] = ServingNetwork(segmenter, temporal_branch, self)
         return network
 
-    def _make(self, module: WholeNetwork, pixels: Tensor, runtime: Runtime, precision: str) -> Compiled:
+    def make(self, module: WholeNetwork, pixels: Tensor, runtime: Runtime, precision: str) -> Compiled:
         """Compile a module in evaluation mode for pixels of this size, in the thread that compiles; raises anything."""
         if runtime is Runtime.COMPILE:
             return compile_torch(module, pixels, precision)
         size = pixels.shape[-2], pixels.shape[-1]
         return self.graphs.blueprint(module, size, module.common_size(size)).compile(module, precision, size)
 
-    def _distrust(self, module: WholeNetwork, pixels: Tensor) -> bool:
+    def distrust(self, module: WholeNetwork, pixels: Tensor) -> bool:
         """What was compiled for these pixels is wrong; returns whether another attempt may give something else."""
         size = pixels.shape[-2], pixels.shape[-1]
         return self.graphs.distrust(module, size, module.common_size(size))
 
-    def _proof(self, module: WholeNetwork, pixels: Tensor, precision: str) -> Path | None:
-        """See :meth:`GraphStore.proof`."""
-        size = pixels.shape[-2], pixels.shape[-1]
-        return self.graphs.proof(module, size, module.common_size(size), precision)
+    def kept(self, module: WholeNetwork, pixels: Tensor, precision: str) -> Compiled | None:
+        """See :meth:`GraphStore.compiled`."""
+        return self.graphs.compiled(module, (pixels.shape[-2], pixels.shape[-1]), precision)
+
+    def keep(self, module: WholeNetwork, pixels: Tensor, precision: str, compiled: Compiled) -> None:
+        """See :meth:`GraphStore.keep_compiled`."""
+        if isinstance(compiled, OpenVINONetwork):
+            self.graphs.keep_compiled(module, (pixels.shape[-2], pixels.shape[-1]), precision, compiled)
 
     def prepare(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> None:
         """Compile the base model ahead of its first frame, for the size of its input that is known.
@@ -402,7 +385,7 @@ class Compiler:
         if given is not None:
             return given
         side = DEFAULT_LONG_SIDE if config.finds_input_size else config.long_side
-        used = network.sizes_on_disk(self.graphs)
+        used = network.used_sizes()
         return next((size for size in used if not side or model.input_size(size, side) == size), None)
 
     def _likely_size(self, segmenter: TemporalSegmenter, config: InferenceConfig) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 Tracing takes seconds of the interpreter, reading a graph back a fifth of one. A graph holds no weights, so that one
 file serves every generation of a model, and where the model says so, one serves many sizes of the network input. Its
 name is a hash of all that the trace depends on. A file that is damaged, or whose network contradicts torch, is traced
-anew.
+anew. The base model, which serves after every start, is kept compiled as well, once it was compared with torch.
 """
 
 from __future__ import annotations
@@ -27,17 +27,25 @@ import torch
 from torch import Tensor, nn
 
 from ditta_core.inference.graph_tracer import GraphTracer, TracingFailed
-from ditta_core.inference.openvino_network import Blueprint, import_openvino, processor_name, weights_of
+from ditta_core.inference.openvino_network import (
+    Blueprint,
+    OpenVINONetwork,
+    import_openvino,
+    processor_name,
+    weights_of,
+)
 from ditta_core.versions import distribution_version
 
 MAGIC = b"ditta_ros graph 1\n"
 LARGEST_GRAPH = 64 * 2**20
-"""Bytes of the largest file that is read; the packaged models take 1.6 MB."""
+"""Bytes of the largest file that is read; a graph of the packaged models takes 2 MB, compiled they take 4."""
+LARGEST_COMPILED = LARGEST_GRAPH // 2
+"""Bytes of the largest compiled network that is kept: it has the weights in it, and reading them must pay."""
 KEPT_BLUEPRINTS = 4
 """Number of graphs that are kept in memory, some ten megabytes each, at worst one a size of the network input: two each
 for two cameras."""
 KEPT_FILES = 64
-"""Number of files that are kept: graphs, marks of sizes, proofs. Those that were not used for longest go first."""
+"""Number of files that are kept: graphs, compiled networks, marks of sizes. Those not used for longest go first."""
 _CORE = Path(__file__).resolve().parents[1]
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module())) - {"training"}
 """Attributes that every module has; what is in them is told by the modules and weights inside."""
@@ -83,7 +91,6 @@ class GraphStore:
         self.folder = folder
         self._blueprints: dict[GraphKey, Blueprint] = {}
         self._from_disk: set[GraphKey] = set()
-        self._digests: dict[GraphKey, str] = {}  # of the files
         self._tracer = GraphTracer() if elsewhere else None
 
     def blueprint(
@@ -103,9 +110,7 @@ class GraphStore:
         self._blueprints[key] = blueprint  # an LRU cache: the one used last comes last
         for oldest in list(self._blueprints)[:-KEPT_BLUEPRINTS]:
             del self._blueprints[oldest]
-        if self.folder is not None and not self.problem():
-            with contextlib.suppress(OSError):
-                (self.folder / f"{key.fingerprint}-{size[0]}x{size[1]}.size").touch(mode=0o600)  # used last
+        self._mark(key.fingerprint, size)
         return blueprint
 
     def distrust(self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None = None) -> bool:
@@ -119,25 +124,29 @@ class GraphStore:
                 (self.folder / key.file_name).unlink(missing_ok=True)
         return from_disk
 
-    def proof(
-        self, module: nn.Module, size: tuple[int, int], common_size: tuple[int, int] | None, precision: str
-    ) -> Path | None:
-        """The file that says: compiled here in this precision, the graph gives the classes that this module gives.
-
-        It is made by whoever has compared them. Its name is a hash of all that the answers depend on: graph, weights,
-        size, precision, threads and processor. None where the graph is not on disk.
-
-        Args:
-            size, common_size: see :meth:`blueprint`, which was called before.
-        """
-        key = GraphKey(module_fingerprint(module), None if common_size else size)
-        if self.folder is None or self.problem() or key not in self._digests:
+    def compiled(self, module: nn.Module, size: tuple[int, int], precision: str) -> OpenVINONetwork | None:
+        """The network with the weights of this module that was kept, see :meth:`keep_compiled`; None for none."""
+        if self.folder is None or self.problem():
             return None
-        setting = self._digests[key], size, precision, torch.get_num_threads(), processor_name()
-        digest = hashlib.sha256(repr(setting).encode())
-        for value in weights_of(module).values():
-            digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
-        return self.folder / f"{key.fingerprint}-{digest.hexdigest()[:32]}.proof"
+        try:
+            path = self.folder / _compiled_name(module, size, precision)
+            network = OpenVINONetwork.from_bytes(unpacked(_read_regular(path)), precision)
+            os.utime(path)  # used last
+        except Exception:  # whatever lies there and whatever OpenVINO makes of it: it is compiled anew
+            return None
+        self._mark(module_fingerprint(module), size)
+        if self._tracer is not None:
+            self._tracer.dismiss()
+        return network
+
+    def keep_compiled(self, module: nn.Module, size: tuple[int, int], precision: str, network: OpenVINONetwork) -> None:
+        """Keep a network on disk that was compiled for pixels of this size (H, W), and agrees with the module."""
+        if self.folder is None or self.problem():
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # it is compiled and compared again after the next start
+            data = network.to_bytes()
+            if len(data) <= LARGEST_COMPILED:
+                self._write(self.folder / _compiled_name(module, size, precision), packed(data))
 
     def sizes(self, module: nn.Module) -> list[tuple[int, int]]:
         """Sizes (H, W) for which a graph of a module was asked for, in earlier processes too, the last one first."""
@@ -150,6 +159,12 @@ class GraphStore:
                 if size is not None:
                     found.append((file.stat().st_mtime, (int(size[1]), int(size[2]))))
         return [size for _, size in sorted(found, reverse=True)]
+
+    def _mark(self, fingerprint: str, size: tuple[int, int]) -> None:
+        """Keep that frames of this size (H, W) came last."""
+        if self.folder is not None and not self.problem():
+            with contextlib.suppress(OSError):
+                (self.folder / f"{fingerprint}-{size[0]}x{size[1]}.size").touch(mode=0o600)
 
     def problem(self) -> str:
         """Why nothing is kept on disk though there is a folder for it, in a sentence; empty where it is kept."""
@@ -183,9 +198,7 @@ class GraphStore:
             return None
         try:
             path = self.folder / key.file_name
-            graph = unpacked(_read_regular(path))
-            blueprint = Blueprint.from_bytes(graph, module, key.size)
-            self._digests[key] = hashlib.sha256(graph).hexdigest()
+            blueprint = Blueprint.from_bytes(unpacked(_read_regular(path)), module, key.size)
             os.utime(path)  # used last
         except Exception:  # whatever lies there and whatever a parser makes of it: it is traced anew
             return None
@@ -208,10 +221,8 @@ class GraphStore:
         if blueprint is None:
             blueprint, graph = Blueprint(module, size, resizable), None
         if self.folder is not None and not self.problem():
-            graph = blueprint.to_bytes() if graph is None else graph
             with contextlib.suppress(OSError):  # nothing is lost but the time of the next trace
-                self._write(self.folder / key.file_name, packed(graph))
-                self._digests[key] = hashlib.sha256(graph).hexdigest()
+                self._write(self.folder / key.file_name, packed(blueprint.to_bytes() if graph is None else graph))
         return blueprint
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -227,6 +238,15 @@ class GraphStore:
         files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)
         for old in files[:-KEPT_FILES]:
             old.unlink(missing_ok=True)
+
+
+def _compiled_name(module: nn.Module, size: tuple[int, int], precision: str) -> str:
+    """Name of the file of a compiled network: a hash of all that its answers and its form depend on."""
+    fingerprint = module_fingerprint(module)
+    digest = hashlib.sha256(repr((size, precision, torch.get_num_threads(), processor_name())).encode())
+    for value in weights_of(module).values():
+        digest.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return f"{fingerprint}-{digest.hexdigest()[:32]}.compiled"
 
 
 def packed(graph: bytes) -> bytes:

@@ -7,6 +7,7 @@ generation would leak and take seconds: docs/ablations.md#openvino-graph-for-eve
 from __future__ import annotations
 
 import copy
+import io
 import tempfile
 import threading
 import warnings
@@ -83,7 +84,12 @@ class Blueprint:
             shapes = [openvino.PartialShape(list(value.shape)) for value in inputs]
             if resizable:
                 shapes[0] = openvino.PartialShape([1, 3, -1, -1])
-            self.graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+            graph = openvino.convert_model(torch.jit.trace(run, inputs, check_trace=False), input=shapes)
+        # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie, not from a copy.
+        steps = openvino.preprocess.PrePostProcessor(graph)
+        steps.input(0).tensor().set_layout(openvino.Layout("NHWC"))
+        steps.input(0).model().set_layout(openvino.Layout("NCHW"))
+        self.graph = steps.build()
         self.names = list(weights)
         for index, parameter in enumerate(self.graph.get_parameters()):
             parameter.set_friendly_name(f"input {index}")
@@ -115,7 +121,7 @@ class Blueprint:
         order = {parameter.get_friendly_name(): parameter for parameter in graph.get_parameters()}
         names = [f"input {index}" for index in range(len(order))]
         found = [order[name].get_partial_shape() for name in names if name in order]
-        shapes = [(1, 3, *(size or (-1, -1))), *(tuple(value.shape) for value in weights.values())]
+        shapes = [(1, *(size or (-1, -1)), 3), *(tuple(value.shape) for value in weights.values())]
         expected = [openvino.PartialShape(list(shape)) for shape in shapes]
         if found != expected:
             raise ValueError(
@@ -153,20 +159,21 @@ class Blueprint:
             for reader in list(parameter.output(0).get_target_inputs()):
                 reader.replace_source_output(constant.output(0))
             graph.remove_parameter(parameter)
-        if size is not None:
-            graph.reshape([1, 3, *size])
-        graph.validate_nodes_and_infer_types()
-        # torch's maps have their channels innermost; told so, OpenVINO reads them where they lie, not from a copy.
-        steps = openvino.preprocess.PrePostProcessor(graph)
-        steps.input().tensor().set_layout(openvino.Layout("NHWC"))
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
-        settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        return OpenVINONetwork(openvino.Core().compile_model(steps.build(), "CPU", settings))
+        if size is None:
+            graph.validate_nodes_and_infer_types()
+        else:
+            graph.reshape([1, *size, 3])
+        return OpenVINONetwork(openvino.Core().compile_model(graph, "CPU", _settings(precision)))
+
+
+def _settings(precision: str) -> dict[str, Any]:
+    """Of a compiled network: as many threads as torch uses, and one frame at a time."""
+    return {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 class OpenVINONetwork:
@@ -176,6 +183,21 @@ class OpenVINONetwork:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
         self.lock = threading.Lock()  # streams of one process share a network
+
+    def to_bytes(self) -> bytes:
+        """As a file holds it, the weights with it."""
+        stream = io.BytesIO()
+        self.compiled.export_model(stream)
+        return stream.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, precision: str) -> OpenVINONetwork:
+        """The network of :meth:`to_bytes`, compiled by the same OpenVINO on such a processor: in a fifth of the time.
+
+        Raises:
+            RuntimeError: it is none. Data that nobody has checked can do worse.
+        """
+        return cls(import_openvino().Core().import_model(data, "CPU", _settings(precision)))
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         with self.lock:

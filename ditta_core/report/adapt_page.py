@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ditta_core.domain.adapt_drives import AdaptedDrives
 from ditta_core.domain.driver import OfflineReport
 from ditta_core.inference.frame_segmenter import segment_frame
-from ditta_core.report.pages import render, swatches
+from ditta_core.report.pages import files_at_once, render, swatches
 from ditta_core.report.pictures import compose_panels, data_url, jpeg
 from ditta_core.report.tables import Table
 from ditta_core.types import UNLABELLED
@@ -73,8 +73,6 @@ def write_adapt_report(adapted: AdaptedDrives, configuration: Mapping[str, Any],
     Raises:
         OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(to_json(adapted, configuration), encoding="utf-8")
     page = render(
         "adapt.html.j2",
         method=configuration.get("method", adapted.report.recipe),
@@ -86,7 +84,9 @@ def write_adapt_report(adapted: AdaptedDrives, configuration: Mapping[str, Any],
         configuration=configuration,
         versions=software_versions(),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    with files_at_once(folder) as unfinished:
+        (unfinished / "summary.json").write_text(to_json(adapted, configuration), encoding="utf-8")
+        (unfinished / "report.html").write_text(page, encoding="utf-8")
 
 
 def _thresholds_table(adapted: AdaptedDrives) -> Table:

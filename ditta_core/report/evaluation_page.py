@@ -41,6 +41,7 @@ from ditta_core.report.results import (
     summary_sentence,
     to_json,
 )
+from ditta_core.segmentation.files import write_output
 
 
 def report_steps(result: EvaluationResult, sequences: Mapping[str, VideoSequence]) -> int:
@@ -85,7 +86,7 @@ def write_evaluation_report(
     if not result.results:
         raise ValueError("expected results to report, but got none")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(to_json(result), encoding="utf-8")
+    write_output(folder / "results.json", to_json(result))
     footage = Footage(result, sequences, masks)
     featured, measure = featured_methods(result), main_measure(result)
     styles = method_styles(featured)

@@ -116,7 +116,6 @@ def save_adapted(path: Path, adapted: AdaptedModel) -> None:
     # In C order, because safetensors writes the values of any other array in the order in which they lie in memory.
     tensors = {name: np.array(value, np.float32, order="C") for name, value in adapted.tensors.items()}
     data = save(tensors, {KIND: json.dumps(values)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
 
 
@@ -147,7 +146,8 @@ def load_adapted(path: str | Path) -> AdaptedModel:
             f"with this version"
         )
     try:
-        base, fingerprint, classes, details = (values[name] for name in ("base", "fingerprint", "classes", "details"))
+        base, fingerprint, details = (values[name] for name in ("base", "fingerprint", "details"))
+        classes = tuple(map(str, values["classes"]))
         if not (isinstance(base, str) and isinstance(fingerprint, str) and isinstance(details, dict)):
             raise TypeError("its header is not what it should be")
         statistics_share = float(values.get("statistics_share", UNNOTED_SHARE))
@@ -161,7 +161,7 @@ def load_adapted(path: str | Path) -> AdaptedModel:
     wrong = [name for name, value in tensors.items() if value.dtype != np.float32 or not np.isfinite(value).all()]
     if wrong:
         raise ValueError(f"expected finite float32 tensors in {path}, but got others in {wrong[:3]}; adapt again")
-    return AdaptedModel(base, fingerprint, tensors, statistics_share, tuple(map(str, classes)), details)
+    return AdaptedModel(base, fingerprint, tensors, statistics_share, classes, details)
 
 
 def base_of_adapted(path: Path) -> str | None:

@@ -228,6 +228,8 @@ def available_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"expected a torch device that is there, but got {name!r}: {error}") from error
+    if device.type == "meta":  # tensors without values
+        raise ValueError(f"expected a torch device that computes, such as cpu or cuda:0, but got {name!r}")
     return device
 
 

@@ -21,6 +21,7 @@ from ditta_core.classes import ClassList
 from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD, PixelFormat, SegmentationModel
 from ditta_core.segmentation.segformer import FoldedSegformer
 from ditta_core.segmentation.transformers_split import SplitTransformer
+from ditta_core.types import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -119,7 +120,7 @@ def _load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     except OSError as error:
         reason = f"({first_line(error)}); {checkpoint.remedy}"
         raise FileNotFoundError(f"expected the checkpoint {checkpoint.name!r}, but it is not there {reason}") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"expected a network that is part of transformers, but {checkpoint.name} brings code of its own, which "
@@ -181,8 +182,8 @@ def _load_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return dict(json.loads(text_of(Path(path))))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"expected a JSON object in {path}, but it is none: {error}") from error
 
 

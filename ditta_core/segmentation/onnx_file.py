@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditta_core.classes import ClassList, read_yaml
 from ditta_core.segmentation.base import PixelFormat
-from ditta_core.types import quoted
+from ditta_core.types import quoted, text_of
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -254,7 +254,7 @@ def describe(file: OnnxFile) -> Description:
         if key in known:
             values[known[key]] = read_yaml(text, f"the metadata {key} of {file.path}"), f"its metadata {key!r}"
     if beside.is_file():
-        content = read_yaml(beside.read_text(encoding="utf-8-sig"), str(beside))
+        content = read_yaml(text_of(beside), str(beside))
         if not isinstance(content, dict) or set(content) - set(SIDECAR_KEYS):
             raise ValueError(
                 f"expected a mapping with the keys {list(SIDECAR_KEYS)} in {beside}, but got {quoted(content)}"

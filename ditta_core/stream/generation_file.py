@@ -6,13 +6,10 @@ the place of one is refused in a sentence, before it has taken more memory than 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import os
-import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,15 +82,10 @@ def save_generation(path: Path, generation: Generation, fingerprint: str) -> Non
     Raises:
         GenerationError: The file cannot be written; a file that was there before is as it was.
     """
-    data = _to_bytes(generation, fingerprint)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        write_atomically(path, _to_bytes(generation, fingerprint))
     except OSError as error:
-        raise GenerationError(
-            f"expected to write {len(data)} bytes to {path}, but got: {error.strerror or error}; make room there or "
-            f"name another folder"
-        ) from error
+        raise GenerationError(str(error)) from error
 
 
 def load_generation(path: Path, fingerprint: str, largest: int = 2**32) -> Generation:
@@ -273,17 +265,3 @@ def _checked(name: str, kind: str, value: Any) -> Any:
     ):
         return value
     raise TypeError(f"expected {kind} for {name} in the report, but got {str(value)[:80]!r}")
-
-
-def remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove what saves that were killed left of files whose names begin with ``prefix`` and a number.
-
-    Those under way, in whatever process, are left alone. A folder that is not there or cannot be changed stays as it
-    is.
-    """
-    pattern = re.compile(rf"\.{re.escape(prefix)}\d+\.safetensors\.\d+\.[0-9a-f]{{8}}")
-    with contextlib.suppress(OSError):
-        for temporary in [file for file in folder.iterdir() if pattern.fullmatch(file.name)]:
-            with contextlib.suppress(OSError), open_regular(temporary) as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                temporary.unlink()

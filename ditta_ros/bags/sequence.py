@@ -13,6 +13,7 @@ from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.decoding import refuse_damaged
 from ditta_core.datasets.video import FOLDER_FRAME_RATE
+from ditta_core.datasets.white_level import WhiteLevel
 from ditta_core.types import UNLABELLED, quoted
 from ditta_ros.bags.matching import match
 from ditta_ros.bags.reader import (
@@ -35,7 +36,6 @@ from ditta_ros.messages.images import (
     rgb_of_compressed,
     stamp_of,
 )
-from ditta_ros.messages.white_level import WhiteLevel
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class BagSequence(VideoSequence):
         slop: Seconds by which the stamps of labels may differ from those of their images; see
             :func:`ditta_ros.bags.matching.match`.
         classes: Classes of the labels; by default those that :data:`CLASSES_TOPIC` tells.
+        labelled: Whether labels are read; what is wrong with them is of no matter otherwise.
 
     Attributes:
         name: Name of the folder, or of the file without its suffix.
@@ -124,6 +125,7 @@ class BagSequence(VideoSequence):
         ground_truth_topic: str | None = None,
         slop: float = 0.0,
         classes: ClassList | None = None,
+        labelled: bool = True,
     ) -> None:
         self.path = Path(path).expanduser().absolute()
         self.slop = slop
@@ -137,10 +139,10 @@ class BagSequence(VideoSequence):
                 image_topic = reader.only_image_topic(ground_truth_topic)
             if image_topic == ground_truth_topic:
                 raise ValueError(f"expected two topics, but got {image_topic} for images and for the ground truth")
-            names = [image_topic] if ground_truth_topic is None else [image_topic, ground_truth_topic]
+            names = [image_topic, *([ground_truth_topic] if labelled and ground_truth_topic is not None else [])]
             self.images, *others = _index_topics(reader, [reader.topic(name, IMAGE_TYPES) for name in names])
             self.ground_truth = others[0] if others else None
-            self._classes = classes or _recorded_classes(reader)
+            self._classes = (classes or _recorded_classes(reader)) if labelled else None
         self._image_messages = TopicMessages(self.path, image_topic, self.images.timestamps)
         self._white = WhiteLevel()  # as the node finds it, in the order in which frames are asked for
         self.frame_rate = self._rate_of_stamps()

@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.types import UNLABELLED
+from ditta_core.types import UNLABELLED, quoted
 from ditta_ros.bags.files import UriPath
 from ditta_ros.bags.reader import CLASSES_TOPIC, COMPRESSED_IMAGE, GROUND_TRUTH_TOPIC, IMAGE, STRING, message_types
 from ditta_ros.messages.classes import classes_json
@@ -27,6 +27,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 EPOCH = 1_600_000_000 * 1_000_000_000
 """Stamp of the first frame of every bag that is made, nanoseconds; ROS takes 0 for no time at all."""
+END_OF_TIME = 2**31 * 1_000_000_000
+"""Nanoseconds from which the seconds of a stamp do not fit into 32 bits."""
 
 METADATA_VERSION: Literal[8] = 8
 """Newest version that ROS 2 Humble reads; version 9 writes QoS in a way that only Jazzy and later understand."""
@@ -67,6 +69,8 @@ class BagOptions:
             raise ValueError(f"expected an absolute topic such as /camera/image_raw, but got {self.image_topic!r}")
         if self.image_topic in (GROUND_TRUTH_TOPIC, CLASSES_TOPIC, self.info_topic):
             raise ValueError(f"expected a topic for images alone, but got {self.image_topic}, which is taken")
+        if not self.frame_id.isprintable():  # nor is half a character
+            raise ValueError(f"expected a frame_id of characters, but got {quoted(self.frame_id)}")
 
     @property
     def info_topic(self) -> str:
@@ -176,6 +180,11 @@ def _write_bag(sequence: VideoSequence, folder: Path, options: BagOptions, progr
         bag = BagWriter(writer)
         for index in range(len(sequence)):
             image, stamp = sequence.image(index), EPOCH + sequence.stamp(index)
+            if stamp >= END_OF_TIME:
+                raise ValueError(
+                    f"expected times that ROS can count, until 2038, but {sequence.origin(index)} is "
+                    f"{sequence.stamp(index) / 1e9:.6g} s after the first frame; correct its time, or give --frame-rate"
+                )
             size = size or image.shape[:2]
             if image.shape[:2] != size:
                 raise ValueError(

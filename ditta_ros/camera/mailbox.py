@@ -25,20 +25,18 @@ class Mailbox(Generic[Slot, Item]):
         self._closed = False
 
     def dropped(self, slot: Slot) -> int:
-        """Items of a slot that were replaced before anyone took them."""
+        """Items of a slot that were replaced before anyone took them, or came too late for that."""
         return self._dropped.get(slot, 0)
 
     def put(self, slot: Slot, item: Item, yields: bool = False) -> None:
         """Leave an item, in place of one that is still there, or not at all where it yields to that one.
 
-        Never waits; after ``close`` it does nothing.
+        Never waits; after ``close`` the item counts as a drop.
         """
         with self._changed:
-            if self._closed:
-                return
-            if slot in self._items:
+            if self._closed or slot in self._items:
                 self._dropped[slot] = self.dropped(slot) + 1
-                if yields:
+                if self._closed or yields:
                     return
             self._items[slot] = item
             self._changed.notify()
@@ -62,8 +60,10 @@ class Mailbox(Generic[Slot, Item]):
             return slot, self._items.pop(slot)
 
     def close(self) -> None:
-        """Let go everyone who waits, and take nothing in any more."""
+        """Let go everyone who waits, and take nothing in any more; what is still there counts as dropped."""
         with self._changed:
             self._closed = True
+            for slot in self._items:
+                self._dropped[slot] = self.dropped(slot) + 1
             self._items = {}
             self._changed.notify_all()

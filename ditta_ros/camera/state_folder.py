@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ditta_core.stream.generation_file import GenerationError, load_generation, remove_leftovers, save_generation
+from ditta_core.segmentation.files import remove_leftovers
+from ditta_core.stream.generation_file import GenerationError, load_generation, save_generation
 from ditta_core.stream.generations import Generation
 
 MOST_REFUSALS = 10
@@ -48,14 +49,16 @@ class StateFolder:
         """What the names of the files begin with."""
         return f"{self.camera}-generation-" if self.camera else "generation-"
 
+    def _remove_leftovers(self) -> None:
+        remove_leftovers(self.path, rf"{re.escape(self.prefix)}\d+\.safetensors")
+
     def save(self, generation: Generation) -> Path:
         """Write a generation, in place of one with its number, and clear away what killed saves left behind.
 
         Raises:
-            OSError: the folder cannot be written to.
+            GenerationError: the folder cannot be written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path, self.prefix)  # first, since they may be what fills the disk
+        self._remove_leftovers()  # first, since they may be what fills the disk
         file = self.path / f"{self.prefix}{generation.number:04d}.safetensors"
         save_generation(file, generation, self.fingerprint)
         return file
@@ -65,7 +68,7 @@ class StateFolder:
 
         Whatever lies there in the place of a file costs that file alone.
         """
-        remove_leftovers(self.path, self.prefix)
+        self._remove_leftovers()
         pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.safetensors")
         names = (pattern.fullmatch(file.name) for file in self.path.glob(f"{self.prefix}*.safetensors"))
         numbered = sorted((int(name[1]), name[0]) for name in names if name is not None)

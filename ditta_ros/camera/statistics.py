@@ -68,7 +68,8 @@ class StreamSnapshot:
         received: Number of images that arrived.
         published: Number of label images.
         rejected: Number of images that could not be used, unexpected failures included.
-        dropped: Number of images that a newer one replaced before there was time for them.
+        dropped: Number of images that a newer one replaced before there was time for them, or that waited when the
+            stream was stopped.
         skipped: Number of images that were left out: while the stream was paused, or above its largest rate.
         input_rate: Images that arrive per second.
         output_rate: Label images per second.

@@ -19,8 +19,10 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
+from ditta_core.datasets.white_level import WhiteLevel
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.files import objection_to_folder
 from ditta_core.stream.generation_file import largest_file
 from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.runner import AdaptationRunner
@@ -37,7 +39,6 @@ from ditta_ros.camera.synchronized_outputs import SynchronizedOutputs
 from ditta_ros.camera.topics import CameraTopics
 from ditta_ros.messages.images import ConversionError, ToRgb, frame_of, rgb_image
 from ditta_ros.messages.state import StreamState
-from ditta_ros.messages.white_level import WhiteLevel
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.graph import (
     describe_mismatches,
@@ -117,6 +118,9 @@ class CameraStream:
         if parameters.state_dir:
             self._folder = StateFolder(parameters.state_path(), topics.name, fingerprint, largest_file(base))
             saved = self._folder.read(parameters.remembered_scenes)
+            objection = objection_to_folder(self._folder.path)
+            if objection:
+                self._logger.warning(f"nothing can be saved: expected a state_dir to write to, but {objection}")
         self._refusals = saved.refusals
         for refusal in saved.refusals:
             self._logger.warning(f"a saved generation is left out: {refusal}")
@@ -309,8 +313,7 @@ class CameraStream:
         """Write the generation that is serving.
 
         Raises:
-            ValueError: there is no folder, or nothing to be saved.
-            OSError: the folder cannot be written to.
+            ValueError: there is no folder, nothing to be saved, or the folder cannot be written to.
         """
         if self._folder is None:
             raise ValueError("expected the parameter state_dir, but it is empty; set it before the node is configured")

@@ -80,7 +80,7 @@ def camera_topics(
         resolve: Gives the full name of a topic of the node, remapped; None: nothing is remapped.
 
     Raises:
-        ValueError: ``cameras`` is no YAML mapping of names to topics.
+        ValueError: ``cameras`` is no YAML mapping of names to topics, or the name of a topic is none.
     """
 
     def resolved(topic: str) -> str:
@@ -98,6 +98,11 @@ def camera_topics(
         return replace(topics, image=image, camera_info=resolved(info), depth=topics.depth and resolved(topics.depth))
 
     if not parameters.cameras.strip():
+        topics = {name: getattr(parameters, name) for name in ("image_topic", "camera_info_topic", "depth_topic")}
+        wrong = [name for name, topic in topics.items() if not _may_be_topic(topic)]
+        if wrong or not parameters.image_topic:
+            name = (wrong or ["image_topic"])[0]
+            raise ValueError(f"expected the name of a topic for {name}, but got {quoted(topics[name])}")
         is_default = parameters.image_topic == IMAGE
         image = (remapped(IMAGE) or DEFAULT_IMAGE) if is_default else parameters.image_topic
         info = parameters.camera_info_topic or (remapped(CAMERA_INFO) if is_default else "")
@@ -120,7 +125,7 @@ def _may_be_topic(topic: Any) -> bool:
     """Whether ROS takes it for a topic's name: no part begins with a digit. An optional one may be empty."""
     return (
         isinstance(topic, str)
-        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic) is not None
+        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic, re.ASCII) is not None
         and not re.search(r"(^|/)\d", topic)
     )
 
@@ -131,7 +136,7 @@ def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:
     Raises:
         ValueError: it is none.
     """
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not isinstance(name, str) or not (name.isascii() and name.isidentifier()) or name[0] == "_":
         raise ValueError(
             f"expected a camera's name in cameras of letters, digits and underscores, not beginning with a digit or an "
             f"underscore, but got {quoted(name)}"

@@ -9,7 +9,16 @@ from typing import Any
 from ditta_core.adaptation.config import LARGEST_SEED
 from ditta_core.domain.config import TRAINED, OfflineConfig
 from ditta_core.inference.config import DEFAULT_LONG_SIDE, DEFAULT_SEED
-from ditta_ros.cli.arguments import LARGEST_SIDE, exit_code, output_file, output_folder, positive, size, whole_number
+from ditta_ros.cli.arguments import (
+    LARGEST_SIDE,
+    exit_code,
+    importing,
+    output_folder,
+    positive,
+    replaced_file,
+    size,
+    whole_number,
+)
 
 METHODS = (
     "ur (default), vst, stpl, hcl, self_training or stronger_view; with --source also source_only, tps, fda, pixmatch, "
@@ -29,7 +38,7 @@ def add_adapt_parser(commands: Any) -> None:
     what = parser.add_argument_group("what is adapted to what")
     add = what.add_argument
     add("drive", nargs="+", type=Path, help="bag, folder of images, or video file")
-    add("--out", type=output_file, required=True, metavar="FILE", help="file to write, such as adapted.safetensors")
+    add("--out", type=replaced_file, required=True, metavar="FILE", help="file to write, such as adapted.safetensors")
     add("--model", default="camvid", help="one of those that `ditta models` lists (default: camvid)")
     add("--classes", default="", help="classes to adapt for: YAML text, a .yaml file or a packaged list")
     add("--device", default="cpu", help="torch device, such as cuda:0 (default: cpu)")
@@ -84,9 +93,33 @@ def run_adapt_command(options: argparse.Namespace) -> int:
     """Adapt; for its exit codes see :func:`exit_code`."""
 
     def run() -> None:
-        from ditta_ros.adaptation.drives import adapt_drives  # imports torch
-
+        with importing("adapt"):
+            from ditta_ros.adaptation.drives import adapt_drives  # imports torch
+        _check(options)
         adapt_drives(options)
 
-    interrupted = f"interrupted; what was reached is kept beside {options.out}: the same command goes on with it"
-    return exit_code("adapt", run, "evaluate", interrupted)
+    return exit_code("adapt", run, "evaluate")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Find out what would come to nothing after hours, and fill in the folder of the summary.
+
+    Raises:
+        ValueError: the file or the folder that is to be written is something else, or an option belongs to a source,
+            of which there is none.
+    """
+    from ditta_core.segmentation.adapted import base_of_adapted  # imports torch
+
+    out = options.out
+    if out.exists() and out.stat().st_size and base_of_adapted(out) is None:
+        raise ValueError(
+            f"expected a new file, or one that `ditta adapt` wrote, but {out} is something else; choose another --out"
+        )
+    try:
+        options.report = output_folder(str(options.report or out.with_name(f"{out.stem}_report")))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(str(error)) from error
+    for name in ("source_split", "ground_truth_topic"):
+        if getattr(options, name) is not None and not options.source:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"expected a --source for {option}, but got none; give one, or leave it out")

@@ -3,52 +3,102 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import re
+import select
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 from typing import TextIO
 
 from ditta_core.inference.config import AUTO_LONG_SIDE
+from ditta_core.segmentation.files import objection_to_folder
 from ditta_ros.doctor.installation import INSTALL_ROS
 from ditta_ros.evaluation.defaults import AUTO, NothingAdaptedError
 from ditta_ros.process.children import ReplayError
+from ditta_ros.process.stop import end_at_once_on_signals
 
 LARGEST_SIDE = 8192
 """Longest side of a network input in pixels, as of the node's parameters."""
 
 
-def exit_code(command: str, run: Callable[[], None], extra: str, interrupted: str = "interrupted") -> int:
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|insufficient memory", re.IGNORECASE)
+"""What torch on a GPU, torch on a CPU, and OpenCV say where there is no more."""
+_SMALLER = "take a smaller network input, fewer or smaller images, or another machine"
+
+
+def exit_code(command: str, run: Callable[[], None], extra: str) -> int:
     """Run a command, and print in one line why it fails. SIGTERM is as good as Ctrl-C: nothing unfinished stays behind.
+
+    Args:
+        run: may raise a KeyboardInterrupt that says what is kept.
 
     Returns:
         0; 1 for a replay that did not come to its end, or a method whose adaptations all failed; 2 for bad input, or
-        where a package is missing that pip installs with ``extra``; 130 after Ctrl-C.
+        where a package is missing that pip installs with ``extra``; 130 after Ctrl-C; 141 where nobody reads any more.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         with _warnings_in_one_line(command):
             run()
         return 0
-    except KeyboardInterrupt:
-        code, problem = 130, interrupted
+    except KeyboardInterrupt as error:
+        code, problem = 130, str(error) or "interrupted"
     except (ReplayError, NothingAdaptedError) as error:
         code, problem = 1, str(error)
     except ModuleNotFoundError as error:
         code, problem = 2, f"{error}: pip install 'ditta_ros[{extra}]' (from a checkout: '.[{extra}]')"
-    except (ValueError, OSError, ImportError) as error:
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes at its end
+            return 128 + signal.SIGPIPE
+        code, problem = 2, _problem_of_system(error)
+    except (ValueError, ImportError) as error:
         code, problem = 2, str(error)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+            raise
+        said = str(error).strip().partition("\n")[0]
+        code, problem = 2, f"expected more memory, but got: {said or 'none'}; {_SMALLER}"
     print(f"ditta {command}: {problem}", file=sys.stderr)
     return code
 
 
-@contextmanager
+@contextlib.contextmanager
+def importing(command: str) -> Iterator[None]:
+    """Inside, Ctrl-C ends the process at once: an exception amid the imports of torch may get lost, or abort it."""
+    before = end_at_once_on_signals(130, f"ditta {command}: interrupted")
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output leads to nobody any more: who read it, as ``head`` does, has seen enough."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(state & select.POLLERR for _, state in output.poll(0))
+
+
+def _problem_of_system(error: OSError) -> str:
+    """The message of ours that an error has, or one in place of the system's."""
+    if error.errno is None:
+        return str(error)
+    if error.filename is None:
+        return f"expected to read and write, but got: {error.strerror}; look at where its output goes"
+    return f"expected to use {str(error.filename)[:200]}, but got: {error.strerror}; look at that place"
+
+
+@contextlib.contextmanager
 def _warnings_in_one_line(command: str) -> Iterator[None]:
     """Print warnings about data as errors are printed, rather than with a line of code."""
     with warnings.catch_warnings():
@@ -163,28 +213,37 @@ def _real_number(text: str, fits: Callable[[float], bool], limits: str) -> float
 def output_folder(text: str) -> Path:
     """A folder that can be written to, or made; it is not made here."""
     path = Path(text).expanduser()
-    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    if not existing.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a folder to write to, but {existing} is none; choose another")
-    try:
-        tempfile.TemporaryDirectory(dir=existing).cleanup()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a folder to write to, but {existing} cannot be written to ({error.strerror}); choose another"
-        ) from error
+    objection = objection_to_folder(path)
+    if objection:
+        raise argparse.ArgumentTypeError(f"expected a folder to write to, but {objection}; choose another")
     return path
 
 
 def output_file(text: str) -> Path:
-    """A file that can be written, or made; it is not made here."""
+    """A file that can be written, or made; it is not made here. A file takes a new one beside it, a pipe does not."""
     path = Path(text).expanduser()
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except OSError as error:  # too long a name, a link to itself
+        raise argparse.ArgumentTypeError(
+            f"expected a file to write, but got {text[:80]!r}: {error.strerror}; choose another"
+        ) from error
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"expected a file to write, but {path} is a folder; name a file in it")
-    if not path.exists():
-        output_folder(str(path.parent))
-    elif not os.access(path, os.W_OK):
+    if path.exists() and not os.access(path, os.W_OK):
         raise argparse.ArgumentTypeError(f"expected a file to write, but {path} is not writable; choose another")
+    if path.is_file() or not path.exists():
+        output_folder(str(path.resolve().parent))
     return path
+
+
+def replaced_file(text: str) -> Path:
+    """As :func:`output_file`, but no pipe or device; where it is a link, the file that it leads to."""
+    path = output_file(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"expected a regular file to write, but {path} is none; choose another")
+    return path.resolve() if path.is_symlink() else path
 
 
 def long_side(text: str) -> int:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditta_ros.cli.arguments import exit_code, positive
+from ditta_ros.cli.arguments import exit_code, importing, positive
 
 if TYPE_CHECKING:
     from ditta_ros.bags.summary import BagSummary
@@ -44,7 +44,13 @@ def add_bag_parser(commands: Any) -> None:
     add("bag", type=Path, metavar="BAG", help="folder of a bag, or a .mcap or .db3 file")
     add("--image-topic", metavar="TOPIC", help="default: the only one besides the ground truth")
     add("--ground-truth-topic", metavar="TOPIC", help="default: /ground_truth/semantic")
-    add("--slop", type=float, default=0.0, metavar="S", help="seconds by which stamps of image and labels may differ")
+    add(
+        "--slop",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds by which stamps of image and labels may differ",
+    )
     add("--json", action="store_true", help="print JSON")
 
 
@@ -61,11 +67,12 @@ def make(options: argparse.Namespace) -> None:
         OSError, ValueError: see :func:`ditta_core.datasets.open.open_sequences` and
             :func:`ditta_ros.bags.writer.make_bag`.
     """
-    from tqdm import tqdm
+    with importing("bag make"):
+        from tqdm import tqdm
 
-    from ditta_core.datasets.open import open_sequences
-    from ditta_ros.bags.files import is_bag
-    from ditta_ros.bags.writer import BagOptions, check_target, make_bag
+        from ditta_core.datasets.open import open_sequences
+        from ditta_ros.bags.files import is_bag
+        from ditta_ros.bags.writer import BagOptions, check_target, make_bag
 
     bag_options = BagOptions(
         storage=options.storage,
@@ -94,8 +101,9 @@ def info(options: argparse.Namespace) -> None:
     Raises:
         OSError, ValueError: see :class:`ditta_ros.bags.sequence.BagSequence`.
     """
-    from ditta_ros.bags.sequence import BagSequence
-    from ditta_ros.bags.summary import summarise
+    with importing("bag info"):
+        from ditta_ros.bags.sequence import BagSequence
+        from ditta_ros.bags.summary import summarise
 
     summary = summarise(BagSequence(options.bag, options.image_topic, options.ground_truth_topic, options.slop))
     print(json.dumps(dataclasses.asdict(summary), indent=2) if options.json else summary_text(summary))

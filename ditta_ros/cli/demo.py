@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ditta_core.teacher.config import TEACHERS
-from ditta_ros.cli.arguments import exit_code, has_ros, output_folder, positive, size, whole_number
+from ditta_ros.cli.arguments import exit_code, has_ros, importing, output_folder, positive, size, whole_number
 
 
 def add_demo_parser(commands: Any) -> None:
@@ -24,7 +24,7 @@ def add_demo_parser(commands: Any) -> None:
     what.add_argument("--video", type=Path, metavar="FILE", help="video file or folder of frames")
     what.add_argument("--clip", type=Path, metavar="DIR", help="folder with images/ and labels/")
     rate = "frame rate, before what the video or the folder tells"
-    demo.add_argument("--frame-rate", type=float, metavar="HZ", help=rate)
+    demo.add_argument("--frame-rate", type=positive, metavar="HZ", help=rate)
     add, warmup = demo.add_argument, demo.add_mutually_exclusive_group()
     add("--model", default="camvid", help="one of those that `ditta models` lists")
     add("--classes", default="", help="classes to publish: YAML text, a .yaml file or a packaged list")
@@ -58,8 +58,9 @@ def demo(options: argparse.Namespace) -> None:
     Raises:
         ImportError, OSError, ValueError, ReplayError: see :func:`ditta_ros.demo.run.run_demo`.
     """
-    from ditta_core.report.demo_page import summary_text
-    from ditta_ros.demo.run import DemoOptions, run_demo
+    with importing("demo"):
+        from ditta_core.report.demo_page import summary_text
+        from ditta_ros.demo.run import DemoOptions, run_demo
 
     summary = run_demo(
         DemoOptions(

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ditta_ros.cli.arguments import exit_code
 from ditta_ros.doctor.examination import examine
 from ditta_ros.doctor.findings import Level, section_text, summary_text, worst
 
@@ -38,11 +39,22 @@ def run_doctor_command(options: argparse.Namespace) -> int:
     """Run the command.
 
     Returns:
-        Exit code: 0 where nothing is wrong or there are warnings only, 1 for an error, 2 for a wrong argument.
+        Exit code: 0 where nothing is wrong or there are warnings only, 1 for an error; of others see
+        :func:`exit_code`.
+    """
+    levels: list[Level] = []
+    failed = exit_code("doctor", lambda: levels.append(_examine(options)), "demo")
+    return failed or (1 if levels == [Level.ERROR] else 0)
+
+
+def _examine(options: argparse.Namespace) -> Level:
+    """Print what is found, and return the worst of it.
+
+    Raises:
+        ValueError: there is no such file of parameters.
     """
     if options.params_file is not None and not options.params_file.is_file():
-        print(f"ditta doctor: expected a file of parameters, but {options.params_file} is none", file=sys.stderr)
-        return 2
+        raise ValueError(f"expected a file of parameters, but {options.params_file} is none")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode is no reason to say nothing
     width = min(shutil.get_terminal_size((MAXIMUM_COLUMNS, 24)).columns, MAXIMUM_COLUMNS)
@@ -54,4 +66,4 @@ def run_doctor_command(options: argparse.Namespace) -> int:
     level = worst(sections)
     found = {"level": level, "sections": [asdict(section) for section in sections]}
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else summary_text(sections))
-    return 1 if level is Level.ERROR else 0
+    return level

@@ -11,6 +11,7 @@ from ditta_core.teacher.config import TEACHERS
 from ditta_ros.cli.arguments import (
     exit_code,
     has_ros,
+    importing,
     long_side,
     nonnegative,
     number_list,
@@ -142,13 +143,17 @@ def run_evaluate_command(options: argparse.Namespace) -> int:
         return 2
 
     def run() -> None:
-        from ditta_core.evaluation.methods.registry import describe_methods
-        from ditta_ros.evaluation.evaluate import evaluate, write_results
+        with importing("evaluate"):
+            from ditta_core.evaluation.methods.registry import describe_methods
+            from ditta_ros.evaluation.evaluate import evaluate, write_results
 
         if options.list_methods:
             print(describe_methods())
-        else:
+            return
+        try:
             write_results(options, evaluate(options))
+        except KeyboardInterrupt as error:
+            kept = f"interrupted; what is done is kept in {options.work}: the same command goes on with it"
+            raise KeyboardInterrupt(kept) from error
 
-    interrupted = f"interrupted; what is done is kept in {options.work}: the same command goes on with it"
-    return exit_code("evaluate", run, "evaluate,ray" if options.engine == "ray" else "evaluate", interrupted)
+    return exit_code("evaluate", run, "evaluate,ray" if options.engine == "ray" else "evaluate")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TeacherConfig
+from ditta_ros.cli.arguments import exit_code, importing
 
 if TYPE_CHECKING:
     from ditta_core.catalog.available import Available, Option
@@ -71,44 +72,43 @@ def add_models_parser(commands: Any) -> None:
 
 
 def run_models_command(options: argparse.Namespace) -> int:
-    """Run the command.
+    """Run the command; for its exit codes see :func:`exit_code`."""
+    action = {None: list_available, "check": print_check, "classes": print_classes}[options.action]
+    command = f"models {options.action}" if options.action else "models"
+    return exit_code(command, lambda: action(options), "evaluate")
 
-    Returns:
-        Exit code: 0 for success, 2 for a checkpoint that cannot be used.
-    """
-    if options.action == "classes":
-        return run_classes_command(options)
-    if options.action is None:
+
+def list_available(options: argparse.Namespace) -> None:
+    """Print what can be loaded."""
+    with importing("models"):
         from ditta_core.catalog.available import available  # imports torch
-
-        found = available()
-        print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else available_text(found))
-        return 0
-    chosen = ModelSource("", options.classes, options.device, options.allow_download, options.allow_pickle)
-    try:
-        result = check(options.path, chosen)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"ditta models check: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.text())
-    return 0
+    found = available()
+    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else available_text(found))
 
 
-def run_classes_command(options: argparse.Namespace) -> int:
-    """Run ``ditta models classes``.
+def print_check(options: argparse.Namespace) -> None:
+    """Try a checkpoint, and print what it is.
 
-    Returns:
-        Exit code: 0 for success, 2 for a model or classes that cannot be used.
+    Raises:
+        ValueError, OSError, ImportError: it cannot be used; the message says why.
     """
-    from ditta_core.segmentation.registry import load_model  # imports torch
-    from ditta_ros.messages.classes import classes_json
+    chosen = ModelSource("", options.classes, options.device, options.allow_download, options.allow_pickle)
+    result = check(options.path, chosen)
+    print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.text())
 
-    try:
-        source = ModelSource(options.model, options.classes, allow_download=options.allow_download)
-        classes = load_model(source).classes
-    except (ValueError, OSError, ImportError) as error:
-        print(f"ditta models classes: {error}", file=sys.stderr)
-        return 2
+
+def print_classes(options: argparse.Namespace) -> None:
+    """Print the classes of a model.
+
+    Raises:
+        ValueError, OSError, ImportError: the model or the classes cannot be used; the message says why.
+    """
+    with importing("models classes"):
+        from ditta_core.segmentation.registry import load_model  # imports torch
+        from ditta_ros.messages.classes import classes_json
+
+    source = ModelSource(options.model, options.classes, allow_download=options.allow_download)
+    classes = load_model(source).classes
     if options.csv:
         print(color_table(classes))
         for names in of_one_color(classes):
@@ -118,7 +118,6 @@ def run_classes_command(options: argparse.Namespace) -> int:
     else:
         for index, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
             print(f"{index:>5}  {'#{:02x}{:02x}{:02x}'.format(*color)}  {name}")
-    return 0
 
 
 def of_one_color(classes: ClassList) -> list[list[str]]:
@@ -241,7 +240,8 @@ def check(name: str, chosen: ModelSource) -> CheckResult:
     Raises:
         FileNotFoundError, ImportError, ValueError: It does not work; the message says why.
     """
-    from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model, try_released, try_teacher
+    with importing("models check"):
+        from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model, try_released, try_teacher
 
     path = Path(name).expanduser()
     if not path.exists() and name.partition(":")[0] in MODEL_KINDS:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from ditta_core.catalog.available import available
 from ditta_core.catalog.checkpoints import identify, try_model
+from ditta_core.segmentation.files import objection_to_folder
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import check_teacher
 from ditta_core.teacher.config import TeacherConfig
@@ -74,13 +74,11 @@ def check_state_folder(folder: str) -> Finding:
     name, path = "state_dir", Path(folder)
     if not folder:
         return ok(name, "none", "set state_dir to a folder, to keep what was learned by ~/save")
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            return ok(name, folder if there == path else f"{folder}, which will be made")
-    except OSError as problem:
-        finding = f"expected a folder that can be written: {problem}: nothing can be saved"
+    objection = objection_to_folder(path)
+    if objection:
+        finding = f"expected a folder that can be written, but {objection}: nothing can be saved"
         return error(name, finding, "choose another, or make it one that you may write")
+    return ok(name, folder if path.exists() else f"{folder}, which will be made")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -30,8 +29,10 @@ from ditta_core.evaluation.store import TrialStore
 from ditta_core.evaluation.trial import Trial, TrialRecord, TrialRunner, run_trial
 from ditta_core.inference.config import AUTO_LONG_SIDE, Runtime
 from ditta_core.report.evaluation_page import report_steps, write_evaluation_report
+from ditta_core.report.pages import files_at_once
 from ditta_core.report.results import listed, problem_lines, results_table, to_json, unadapted_methods
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.files import write_output
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.build import build_teacher
@@ -282,11 +283,10 @@ def write_results(options: argparse.Namespace, finished: FinishedEvaluation) -> 
         NothingAdaptedError: every adaptation of a method failed, so that its rows are not its own; all was written.
     """
     lines = [results_table(finished.result).to_text(), *(f"! {line}" for line in problem_lines(finished.result))]
-    print("\n" + "\n".join(lines))
+    print("\n" + "\n".join(lines), flush=True)
     try:
         if options.json is not None:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(to_json(finished.result), encoding="utf-8")
+            write_output(options.json, to_json(finished.result))
         if options.report is not None:
             _write_report(options.report, finished)
         finished.store.remove()
@@ -300,12 +300,9 @@ def _write_report(folder: Path, finished: FinishedEvaluation) -> None:
     """Write the report, with a progress bar, each of its files whole or not at all."""
     sequences = {trial.sequence.name: trial.sequence for row in finished.planned for trial, _ in row.trials[0]}
     total = report_steps(finished.result, sequences)
-    folder.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished_report,
+        files_at_once(folder) as unfinished_report,
         tqdm(total=total, desc="report", dynamic_ncols=True, disable=None) as bar,
     ):
-        write_evaluation_report(finished.result, sequences, finished.mask, Path(unfinished_report), bar.update)
-        for file in sorted(Path(unfinished_report).iterdir()):
-            file.replace(folder / file.name)
+        write_evaluation_report(finished.result, sequences, finished.mask, unfinished_report, bar.update)
     print(f"report: {folder / 'report.html'}")

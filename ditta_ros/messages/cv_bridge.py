@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.datasets.white_level import WhiteOf, full_range
 from ditta_ros.messages.images import ENCODINGS, ImageLike, ToRgb, encoding_by_name, pixels_of, rgb_image
-from ditta_ros.messages.white_level import WhiteOf, full_range
 
 DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
 """Where the NumPy lies that the distribution compiles ``cv_bridge`` against."""

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ditta_core.datasets.image_header import PNG_START, read_header
+from ditta_core.datasets.white_level import WhiteOf, full_range
 from ditta_core.types import MOST_PIXELS, Frame, quoted
-from ditta_ros.messages.image_header import PNG_START, read_header
-from ditta_ros.messages.white_level import WhiteOf, full_range
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image

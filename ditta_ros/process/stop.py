@@ -7,17 +7,32 @@ import ctypes
 import os
 import queue
 import signal
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def end_at_once_on_signals() -> None:
-    """End quietly, with exit code 0, at SIGINT and SIGTERM: while all there is of a process is what it imports.
+def end_at_once_on_signals(code: int = 0, message: str = "") -> dict[int, Any]:
+    """End quietly at SIGINT and SIGTERM: while all there is of a process is what it imports.
 
-    That takes seconds, in which Ctrl-C would print a traceback. :meth:`Stop.by_signals` takes over.
+    That takes seconds, in which Ctrl-C would print a traceback, or abort torch. :meth:`Stop.by_signals` takes over. A
+    SIGINT that is ignored, as in the background of a script, stays so.
+
+    Args:
+        code: Exit code.
+        message: Line for standard error.
+
+    Returns:
+        What took care of the signals before, by their numbers.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
+
+    def end(*_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{message}\n".encode() if message else b"")
+        os._exit(code)
+
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    return {number: signal.signal(number, end) for number in numbers}
 
 
 def end_with_parent(parent: int) -> None:

@@ -111,6 +111,15 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
+def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+    """Write a PNG file, quickly rather than small.
+
+    Raises:
+        OSError: it cannot be written, of which OpenCV itself says nothing where the disk is full.
+    """
+    path.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+
+
 class Recording:
     """The folder of one run; it is made where it does not exist."""
 
@@ -146,7 +155,7 @@ class Recording:
     def _write_image(self, index: int, image: NDArray[np.uint8]) -> Path:
         self.images_folder.mkdir(exist_ok=True)
         path = self.images_folder / f"{index}.png"
-        cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        _write_png(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return path
 
     def frames(self) -> list[PublishedFrame]:
@@ -163,7 +172,7 @@ class Recording:
 
     def write_mask(self, stamp: int, class_ids: NDArray[Any]) -> None:
         """Keep a label image, uint8 or uint16 [H, W]."""
-        cv2.imwrite(str(self.masks_folder / f"{stamp}.png"), class_ids, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        _write_png(self.masks_folder / f"{stamp}.png", class_ids)
 
     def read_mask(self, stamp: int) -> NDArray[Any]:
         """The label image of a stamp."""

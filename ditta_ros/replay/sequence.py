@@ -46,7 +46,7 @@ class SequenceFile:
 
     @classmethod
     def of(cls, sequence: VideoSequence, write: WriteImage) -> SequenceFile:
-        """Describe a sequence; frames that lie in no file, as corrupted ones do, are written."""
+        """Describe a sequence; frames that lie in no file as they are, such as corrupted ones, are written."""
         stamps = [sequence.stamp(index) for index in range(len(sequence))]
         source = sequence
         while isinstance(source, Excerpt):
@@ -57,7 +57,7 @@ class SequenceFile:
             video = str(source.path.absolute())
         elif isinstance(source, BagSequence):
             bag, topic = str(source.path), source.images.topic.name
-        elif isinstance(source, (ImageFolder, ImageSequence)):
+        elif isinstance(source, (ImageFolder, ImageSequence)) and source.as_in_files:
             images = [str(path.absolute()) for path in source.image_paths[: len(stamps)]]
         else:
             images = [str(write(index, sequence.image(index)).absolute()) for index in range(len(stamps))]

@@ -53,6 +53,7 @@ class DAVSN(AdversarialRecipe):
     """Source-only, a spatio-temporal and a spatial adversary, and consistency with the surer frame before."""
 
     frames = 2
+    published_faults = True
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         channels = model.class_map.channels

@@ -49,6 +49,8 @@ def in_pixels(part: Part) -> Part:
 class PixMatch(SourceOnly):
     """Cross-entropy on the recoloured source, and with the plain picture's labels on three perturbed ones."""
 
+    published_faults = True
+
     def loss(self, batch: Batch) -> Losses:
         clip, source = batch.target, source_of(batch)
         assert source.labels is not None

@@ -46,6 +46,8 @@ def inconsistency(attacked: Tensor, clean: Tensor) -> Tensor:
 class RDA(AdversarialRecipe):
     """Source-only, an adversary on entropy maps, and the same answer to an attacked and scaled picture."""
 
+    published_faults = True
+
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__(model, config, generator, [model.class_map.channels])
 

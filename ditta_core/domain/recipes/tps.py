@@ -54,6 +54,7 @@ class TPS(SourceOnly):
     """
 
     frames = 2
+    published_faults = True
     target_weight: ClassVar[float] = 0.1
 
     def loss(self, batch: Batch) -> Losses:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,7 @@ def write_script(path: Path) -> None:
     ("name", "write", "message"),
     [
         ("a.pth", lambda path: path.write_bytes(b""), "is empty"),
+        ("a.pth", os.mkfifo, "is a device or a pipe"),
         ("a.pt", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
         ("a.pth", lambda path: path.write_text("\n<!DOCTYPE html><html>quota"), "a web page"),
         ("a.engine", lambda path: path.write_bytes(b"\x08\x07"), "another runtime"),

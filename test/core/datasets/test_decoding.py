@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import threading
-from contextlib import suppress
+import zlib
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -12,7 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from trees import HEIGHT, WIDTH, write_array, write_image, write_labels
 
-from ditta_core.datasets.decoding import read_image, read_label_image
+from ditta_core.datasets.decoding import read_first_channel, read_image, read_label_image
+from ditta_core.datasets.names import DataWarning
+from ditta_core.datasets.video import ImageFolder
 
 
 @pytest.mark.parametrize("colours", [2, 4, 16, 256])
@@ -135,3 +140,46 @@ def test_several_threads_read(tmp_path: Path, photograph: NDArray[np.uint8]) -> 
     for thread in threads:
         thread.join()
     assert found == ["damaged.jpg"] * 40
+
+
+def claimed(width: int, height: int, depth: int = 8) -> bytes:
+    """A PNG file that claims a size, with a valid checksum, and holds a few rows."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1 << 16))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(70_000, 70_000), (20_001, 5_000), (1, 2**31 - 1)])
+@pytest.mark.parametrize("read", [read_image, read_label_image, read_first_channel])
+def test_a_size_that_is_only_claimed_takes_no_memory(
+    tmp_path: Path, size: tuple[int, int], read: Callable[[Path], NDArray[np.uint8]]
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(claimed(*size))
+    with pytest.raises(ValueError, match=r"expected at most 100 megapixels, but .*bomb\.png claims "):
+        read(path)
+
+
+def test_a_header_without_a_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.png"
+    path.write_bytes(claimed(0, 10))
+    with pytest.raises(ValueError, match=r"none\.png has bytes that are damaged"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (14, 16383), (16, 65535)])
+def test_images_of_fewer_than_16_bits_fill_the_range(tmp_path: Path, bits: int, white: int) -> None:
+    ramp = np.linspace(0, white, 240).round().astype(np.uint16).reshape(10, 24)
+    for index, factor in enumerate((0.5, 0.9, 1.0)):
+        write_array(tmp_path / f"{index}.png", (ramp * factor).astype(np.uint16))
+    with pytest.warns(DataWarning, match=f"{white} is taken for white") if bits < 16 else nullcontext():
+        folder = ImageFolder(tmp_path, 5.0)
+        shown = folder.image(2)
+    expected = np.round(ramp * 255.0 / white)
+    assert np.abs(shown[:, :, 0].astype(float) - expected).max() <= 1
+    assert abs(int(folder.image(0).max()) - 128) <= 1, "all images have one scale"
+    assert folder.as_in_files == (bits == 16)

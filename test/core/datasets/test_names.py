@@ -26,6 +26,7 @@ def write(folder: Path, names: list[str]) -> Path:
         ["img-009.webp", "img-10.jpeg", "img-0011.PNG"],
         ["1305031102.175304.png", "1305031102.201.png", "1305031103.1000.png"],
         ["999999999999.png", "1000000000000.png"],
+        ["7.png", "a5²1.png", "a5²3.png", "٤.png"],
     ],
 )
 def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, names: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -139,3 +140,10 @@ def test_bad_options(trees: Path) -> None:
     for rate in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="frame rate above 0, but got"):
             open_sequences(trees / "frames", frame_rate=rate)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"expected a video file or a folder of frames, but {path} is a device or"):
+            open_sequences(path)

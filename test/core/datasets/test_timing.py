@@ -77,6 +77,10 @@ def test_a_file_of_times(tmp_path: Path, text: str, expected: list[float], place
         ("1\n2\nsoon\n", "expected a time in every line of .*times.txt, .* but got 'soon'"),
         ("1\n2\nNaN\n", "but got 'NaN'"),
         ("1\n2\n1:2.x\n", "but got '1:2.x'"),
+        ("1\n2\n³\n", "but got '³'"),
+        ("1\n2\n2e1000000\n", "but got '2e1000000'"),
+        ("1\n2\n7e11\n", "expected times within 292 years of each other, .* or give --frame-rate"),
+        ("1600-01-01 00:00:00\n1601-01-01 00:00:00\n1999-01-01 00:00:00\n", "within 292 years"),
     ],
 )
 def test_a_file_of_times_that_does_not_fit(tmp_path: Path, text: str, message: str) -> None:

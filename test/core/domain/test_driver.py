@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from drives import ColourModel, PanningDrive, accuracy
 
 from ditta_core.adaptation.job import Cancelled
+from ditta_core.datasets.names import DataWarning
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import OfflineProgress, OfflineResult, adapt_offline
 from ditta_core.domain.frames import DriveFrames
@@ -134,6 +136,33 @@ def test_losses_that_are_not_finite_end_with_the_last_good_weights(drive: DriveF
     assert "the training ended at step 4, where losses were {'labels': nan}" in result.report.reason
     assert "lower the learning rate" in result.report.reason and result.report.steps == 4
     assert all(np.isfinite(value).all() for value in result.tensors.values())
+
+
+def test_a_resumed_training_that_diverges_keeps_what_it_began_with(drive: DriveFrames, tmp_path: Path) -> None:
+    file, steps = tmp_path / "state", 0
+
+    def count(told: OfflineProgress) -> None:
+        nonlocal steps
+        steps = told.step
+
+    with pytest.raises(Cancelled):
+        adapt_offline(ColourModel(), Diverging, drive, CONFIG, None, file, count, lambda: steps == 4)
+    result = adapt_offline(ColourModel(), Diverging, drive, CONFIG, None, file)
+    assert result.report.reason.endswith("the weights of step 4 are what is written")
+    statistics = adapt_offline(ColourModel(), Diverging, drive, replace(CONFIG, steps=0))
+    assert set(statistics.tensors) < set(result.tensors), "four steps were made"
+
+
+def test_a_state_that_cannot_be_written_ends_no_training(
+    drive: DriveFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ditta_core.domain.driver.SAVE_EVERY", 0.0)
+    (tmp_path / "file").write_text("no folder")
+    state = tmp_path / "file" / "state"
+    with pytest.warns(DataWarning, match="the training goes on, but an interruption would lose it: expected to write"):
+        assert adapt_offline(ColourModel(), SelfTraining, drive, CONFIG, None, state).report.steps == 6
+    with pytest.raises(OSError, match=r"expected to write .* bytes to .*state, but got: "):
+        adapt_offline(ColourModel(), SelfTraining, drive, CONFIG, None, state, cancelled=lambda: True)
 
 
 class Collapsing(Recipe):

@@ -62,3 +62,49 @@ def test_windows_are_dealt_out() -> None:
     places = [Processes(rank, 3, 6).places for rank in range(3)]
     assert sorted(place for each in places for place in each) == list(range(6))
     assert Processes.of_group(5).places == range(5)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_lost_is_named_as_that(tmp_path: Path) -> None:
+    script = tmp_path / "lost.py"
+    script.write_text(
+        "import os, torch\n"
+        "from ditta_core.domain.processes import ProcessLost, joined_group\n"
+        "try:\n"
+        "    with joined_group(2) as processes:\n"
+        "        processes.agreed(1.0)\n"
+        "        if not processes.first:\n"
+        "            os._exit(3)\n"
+        "        processes.mean({'loss': torch.ones(())})\n"
+        "except ProcessLost as error:\n"
+        "    print(f'lost: {error}', flush=True)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
+    assert "lost: expected all processes that train together to stay, but lost one" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_state_that_the_first_machine_alone_has_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "apart.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from ditta_core.domain.processes import joined_group\n"
+        "with joined_group(2) as processes:\n"
+        "    assert not processes.expect_same(Path(sys.argv[1], 'nowhere'))\n"
+        "    assert processes.expect_same(Path(sys.argv[1]))\n"
+        "    file = Path(sys.argv[1], str(processes.rank))\n"
+        "    try:\n"
+        "        processes.expect_same(file)\n"
+        "    except ValueError as error:\n"
+        "        print(f'apart: {error}', flush=True)\n"
+    )
+    (tmp_path / "0").write_text("")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command.append(str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("apart: ") == 1 and "/1 on every machine as on that of the first" in done.stdout

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import SequenceView
+from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.domain.reading import STRETCH, DrivesError, choose_stretches, read_drives
 from ditta_core.inference.restoration import ImageRestorer
 
@@ -99,7 +100,9 @@ def test_a_labelled_source_is_labelled_in_channels_of_the_published_classes() ->
 def test_a_source_without_labels_of_the_classes() -> None:
     with pytest.raises(DrivesError, match="give --classes that the labels have, by name"):
         read_drives([PanningDrive(10)], SIZE, 100, classes=ClassList.of_names(["road", "sky"]))
-    with pytest.raises(DrivesError, match="give --classes that the labels have, by name"):
+    with pytest.raises(
+        DrivesError, match="expected a source with labels, but none of 10 frames that were read has any"
+    ):
         read_drives([PanningDrive(10, labelled=False)], SIZE, 100, classes=CLASSES)
 
 
@@ -117,3 +120,12 @@ def test_restored_frames_are_those_that_the_node_serves_on() -> None:
         expected = restorer(noisy.frame(index)).image
         np.testing.assert_array_equal(frames.image(index), expected)
         assert (expected != noisy.image(index)).any()
+
+
+def test_of_short_stretches_whole_ones_are_kept_out() -> None:
+    drives = [Excerpt(PanningDrive(20, noise=index), 2) for index in range(1, 16)]
+    frames = read_drives(drives, SIZE, 100)
+    assert len(frames) == 24 and len(frames.held_out) == 6
+    assert [len(stretch) for stretch in frames.stretches] == [2] * 12
+    single = read_drives([Excerpt(PanningDrive(20), 2)], SIZE, 100, fewest=1)
+    assert len(single) == 2 and not single.held_out

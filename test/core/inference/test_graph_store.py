@@ -285,7 +285,7 @@ def test_the_size_used_last_is_compiled_before_the_first_frame(tmp_path: Path, b
 
 
 def test_what_was_compared_with_eager_torch_is_not_compared_again(
-    tmp_path: Path, base: TemporalSegmenter, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: TemporalSegmenter, traces: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[Tensor] = []
     agreement = ServingNetwork._agreement
@@ -296,12 +296,18 @@ def test_what_was_compared_with_eager_torch_is_not_compared_again(
 
     monkeypatch.setattr(ServingNetwork, "_agreement", counted)
 
-    def comparisons(segmenter: TemporalSegmenter, config: RuntimeConfig = FLOAT32) -> int:
+    def comparisons(segmenter: TemporalSegmenter) -> int:
         compared.clear()
-        compiler = Compiler(config, GraphStore(tmp_path))
+        traces.clear()
+        compiler = Compiler(FLOAT32, GraphStore(tmp_path))
         network = compiler.network(segmenter, False)
         compiler.prepare(segmenter, InferenceConfig(input_size=(64, 96)))
-        assert compiler.wait(100) and network(frame(base)) is not None and network(frame(base, 1)) is not None
+        assert compiler.wait(100)
+        output = network(frame(base))
+        assert output is not None and compiler.wait(100)
+        with torch.no_grad():
+            expected = segmenter.model.classify(segmenter.model.decode(segmenter.model.encode(frame(base))))
+        torch.testing.assert_close(output.logits, expected, atol=1e-3, rtol=1e-3)
         return len(compared)
 
     other = copy.deepcopy(base)
@@ -310,10 +316,12 @@ def test_what_was_compared_with_eager_torch_is_not_compared_again(
     assert comparisons(base) == 0
     assert comparisons(other) == 1, "other weights"
     assert [comparisons(other), comparisons(base)] == [0, 0]
+    for file in tmp_path.glob("*.compiled"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert [comparisons(base), comparisons(base)] == [1, 0], "damaged"
     (file,) = tmp_path.glob("*.graph")
-    graph = graph_store.unpacked(file.read_bytes())
-    file.write_bytes(graph_store.packed(graph.replace(b"</net>", b"</net> ")))
-    assert comparisons(base) == 1, "another graph, whatever it computes"
+    file.unlink()
+    assert comparisons(base) == 0 and not traces, "nor traced"
 
 
 def test_a_graph_of_many_sizes_is_traced_before_any_is_known(base: TemporalSegmenter, traces: list[nn.Module]) -> None:

@@ -105,6 +105,15 @@ def test_a_base_that_moved_with_the_file_is_found(tmp_path: Path) -> None:
         load_model(ModelSource(f"adapted:{tmp_path / 'there' / 'a.safetensors'}"))
 
 
+@pytest.mark.parametrize("field", ["base", "fingerprint", "classes", "details"])
+def test_a_header_of_other_kinds_of_values_is_damage(field: str, saved: Path, tmp_path: Path) -> None:
+    with safe_open(saved, framework="np") as file:
+        values = json.loads(file.metadata()["adapted"])
+    save_file(load_file(saved), tmp_path / "odd", {"adapted": json.dumps({**values, field: 1.5})})
+    with pytest.raises(ValueError, match="odd is damaged"):
+        load_adapted(tmp_path / "odd")
+
+
 def test_a_base_that_is_adapted_itself_is_refused(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "loop.safetensors"
     save_adapted(path, AdaptedModel(f"adapted:{path}", "0" * 64, {}))

@@ -86,6 +86,11 @@ def test_a_packaged_model_keeps_its_promise(name: str, least: float, camvid_clip
     assert 100 * confusion.mean_iou() > least
 
 
+def test_a_device_without_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="torch device that computes, such as cpu or cuda:0, but got 'meta'"):
+        load_model(ModelSource(device="meta"))
+
+
 def test_device_is_respected() -> None:
     model = load_model(ModelSource(device="cpu"))
     assert {parameter.device for parameter in model.parameters()} == {torch.device("cpu")}

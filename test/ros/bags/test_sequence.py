@@ -262,3 +262,25 @@ def test_a_damaged_compressed_image_is_refused_by_its_number(tmp_path: Path, dam
     assert bag.image(1).shape == (120, 160, 3)
     with pytest.raises(ValueError, match=r"frame 2 on /image of .*bag is (cut short|damaged \(Corrupt JPEG data)"):
         bag.image(2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (GROUND_TRUTH_TOPIC, mask(900.0), 900 * 10**9),
+        (GROUND_TRUTH_TOPIC, mask(1.0, height=3), 10**9),
+        (GROUND_TRUTH_TOPIC, picture(1.0), 10**9),
+        (CLASSES_TOPIC, text("no JSON"), 10**9),
+    ],
+    ids=["late", "small", "coloured", "classes"],
+)
+def test_labels_that_nobody_asks_for_are_of_no_matter(tmp_path: Path, wrong: Any) -> None:
+    messages = [("/camera/image_raw", picture(second, 40 + second), second * 10**9) for second in (1, 2)]
+    if wrong[0] == CLASSES_TOPIC:
+        messages.append((GROUND_TRUTH_TOPIC, mask(1.0), 10**9))
+    bag = write(tmp_path / "bag", [*messages, wrong])
+    with pytest.raises(ValueError, match="expected"):
+        BagSequence(bag)
+    sequence = BagSequence(bag, labelled=False)
+    assert sequence.classes is None and sequence.labels(0) is None
+    assert [int(sequence.image(index).max()) for index in range(2)] == [41, 42]

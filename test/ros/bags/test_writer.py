@@ -144,3 +144,16 @@ def test_frames_of_several_sizes_are_refused_by_their_name(tmp_path: Path) -> No
     ):
         make_bag(ImageFolder(tmp_path, 10.0), tmp_path / "bag")
     assert not (tmp_path / "bag").exists()
+
+
+def test_what_no_stamp_and_no_header_can_hold_is_refused(tmp_path: Path) -> None:
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((4, 6, 3), 90 * index, np.uint8))
+    with pytest.raises(
+        ValueError, match=r"until 2038, but .*1\.png is 1e\+09 s after the first frame; .* --frame-rate"
+    ):
+        make_bag(ImageFolder(tmp_path, 1e-9), tmp_path / "bag")
+    for frame_id in ("camera\udcff", "camera\0", "line\nline"):
+        with pytest.raises(ValueError, match="expected a frame_id of characters"):
+            BagOptions(frame_id=frame_id)
+    assert not (tmp_path / "bag").exists()

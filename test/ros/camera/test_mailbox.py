@@ -100,12 +100,15 @@ def test_close_lets_go_and_takes_nothing_more() -> None:
     assert mailbox.get() is None
 
 
-def test_what_is_unread_at_close_is_gone() -> None:
+def test_what_is_unread_at_close_or_comes_later_counts_as_dropped() -> None:
     mailbox: Mailbox[int, int] = Mailbox()
     mailbox.put(0, 1)
     mailbox.close()
     assert mailbox.get() is None
-    assert mailbox.dropped(0) == 0
+    assert (mailbox.dropped(0), mailbox.dropped(1)) == (1, 0)
+    for item in range(3):
+        mailbox.put(1, item, yields=item == 1)
+    assert (mailbox.dropped(0), mailbox.dropped(1)) == (1, 3)
 
 
 def test_nothing_is_lost_between_threads() -> None:

@@ -51,3 +51,18 @@ def test_topics_that_are_given_are_taken_as_they_are(ros: None) -> None:
 def test_without_a_node_nothing_is_remapped() -> None:
     assert camera_topics(NodeParameters()) == (CameraTopics("", "/camera/image_raw", "/camera/camera_info"),)
     assert camera_topics(NodeParameters(image_topic="eye/image"))[0].camera_info == "/eye/camera_info"
+
+
+@pytest.mark.parametrize("cameras", ["{größe: /x}", "{front: /straße/image}", "{'': /x}", "{../up: /x}", "{١: /x}"])
+def test_names_that_ros_does_not_take_are_refused(ros: None, cameras: str) -> None:
+    with pytest.raises(ValueError, match=r"expected (a camera's name in|for the camera front in) cameras"):
+        topics(NodeParameters(cameras=cameras))
+
+
+@pytest.mark.parametrize("name", ["image_topic", "camera_info_topic", "depth_topic"])
+@pytest.mark.parametrize("topic", ["/straße", "/2nd/image", "two words", "/a//b", "a\n"])
+def test_what_is_no_topic_is_refused_by_its_parameter(ros: None, name: str, topic: str) -> None:
+    with pytest.raises(ValueError, match=f"expected the name of a topic for {name}, but got"):
+        topics(NodeParameters(**{name: topic}))
+    with pytest.raises(ValueError, match="for image_topic, but got ''"):
+        topics(NodeParameters(image_topic=""))

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 
 from ditta_core.segmentation.adapted import load_adapted
+from ditta_core.segmentation.files import sole_writer
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
+from ditta_ros.adaptation.drives import Interruption
 from ditta_ros.cli.main import main
 
 SMALL = ("--long-side", "64", "--max-frames", "16")
@@ -79,16 +81,64 @@ def test_an_adapted_model_is_adapted_again_from_the_same_base(drive: Path, tmp_p
         (("--model", "nothing"), "expected the model 'camvid'"),
         (("--input-size", "100x100"), "multiples of 16 pixels for this model, but got 100x100"),
         (("--batch", "1", "--source", "/nowhere"), "/nowhere does not exist"),
+        (("--source", "{drive}"), "expected no labelled drives for ur, which learns from none, but got 1; leave out"),
+        (("--source", "{drive}", "--method", "fda"), "expected a source with labels, but none of 14 frames"),
+        (("--published", "--method", "hcl"), "for --published, but got hcl; leave it out, or take one of ['tps', "),
+        (("--source-split", "train"), "expected a --source for --source-split, but got none"),
+        (("--ground-truth-topic", "/labels"), "expected a --source for --ground-truth-topic, but got none"),
+        (("--report", "{out}_report/x", "--model", "camvid9"), "expected the model 'camvid'"),
     ],
 )
 def test_wrong_arguments(
     arguments: tuple[str, ...], message: str, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "adapted.safetensors"
-    command = ["adapt", str(drive), "--out", str(out), "--frame-rate", "10", "--steps", "1", *arguments]
-    assert main(command) == 2
+    command = ["adapt", str(drive), "--out", str(out), "--frame-rate", "10", "--steps", "1"]
+    assert main([*command, *(each.format(drive=drive, out=out) for each in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["video", "weights", "report"])
+def test_what_is_somebody_elses_stays_as_it_is(
+    kind: str, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.bin"
+    place = tmp_path / "mine_report" if kind == "report" else out
+    place.write_bytes(b"ftyp" if kind != "weights" else (16).to_bytes(8, "little") + b'{"__metadata__":{}')
+    before = place.read_bytes()
+    assert run(drive, out, "--steps", "0") == 2
+    assert "choose another" in capsys.readouterr().err
+    assert place.read_bytes() == before and list(tmp_path.iterdir()) == [place]
+
+
+def test_two_at_once_write_one_file_one_after_the_other(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "adapted.safetensors"
+    with sole_writer(out):
+        assert run(drive, out, "--steps", "0") == 2
+        assert "for this adaptation alone, but another one is under way that writes it" in capsys.readouterr().err
+    (tmp_path / ".adapted.safetensors.training.7.89abcdef").write_bytes(b"left by kill -9")
+    assert run(drive, out, "--steps", "0") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapted.safetensors", "adapted_report"]
+
+
+def test_a_link_stays_one(drive: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(tmp_path / "monday")
+    assert run(drive, tmp_path / "latest", "--steps", "0") == 0
+    assert (tmp_path / "latest").is_symlink() and load_adapted(tmp_path / "monday").base == "camvid"
+    assert main(["models", "check", str(tmp_path / "latest")]) == 0, "whatever its name ends with"
+
+
+def test_signals_close_to_each_other_are_one_wish() -> None:
+    with Interruption() as interruption:
+        interruption.stepping = True
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert interruption.asked
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_drive_that_is_too_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ from ditta_ros.cli.main import main
         ("demo --warmup-ratio 100", "--warmup-ratio: expected a whole number of 1 to 99"),
         ("demo --warmup-frames 0", "--warmup-frames: expected a whole number of 1 to 1000"),
         ("demo --timeout -1", "--timeout: expected a number above 0"),
+        ("demo --frame-rate nan", "--frame-rate: expected a number above 0, but got 'nan'"),
     ],
 )
 def test_values_out_of_range(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +51,10 @@ def test_values_out_of_range(arguments: str, message: str, capsys: pytest.Captur
         ("evaluate x --json /proc/out.json", "/proc cannot be written to"),
         ("demo --out {file}/deep/out", "is none; choose another"),
         ("demo --out {dangling}", "is none; choose another"),
+        ("demo --out {long}", "File name too long"),
+        ("evaluate x --json {long}", "File name too long"),
+        ("adapt x --out {long}", "File name too long"),
+        ("adapt x --out /dev/zero", "expected a regular file to write, but /dev/zero is none"),
     ],
 )
 def test_places_that_cannot_be_written_to(
@@ -57,7 +62,12 @@ def test_places_that_cannot_be_written_to(
 ) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
-    places = {"folder": tmp_path, "file": tmp_path / "file", "dangling": tmp_path / "dangling"}
+    places = {
+        "long": tmp_path / ("x" * 300),
+        "folder": tmp_path,
+        "file": tmp_path / "file",
+        "dangling": tmp_path / "dangling",
+    }
     with pytest.raises(SystemExit, match="2"):
         main(arguments.format(**places).split())
     said = capsys.readouterr().err.splitlines()[-1]

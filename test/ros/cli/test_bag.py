@@ -87,6 +87,7 @@ def test_several_sequences_become_several_bags(tmp_path: Path, capsys: pytest.Ca
         (["make", "{tmp}", "{tmp}/out", "--image-topic", "image"], "ditta bag make: expected an absolute topic"),
         (["info", "{tmp}/bag", "--image-topic", "/left"], "ditta bag info: expected the topic /left in {tmp}/bag"),
         (["info", "{tmp}/bag", "--slop", "-1"], "ditta bag info: expected a slop of 0 or at least"),
+        (["info", "{tmp}/bag", "--slop", "nan"], "ditta bag info: expected a slop of 0 or at least"),
         (["info", "{tmp}/cut.mcap"], "ditta bag info: expected a whole bag in {tmp}/cut.mcap, but cut.mcap is cut"),
     ],
 )

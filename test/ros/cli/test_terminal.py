@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ros_harness import ROOT
@@ -31,3 +32,24 @@ def test_an_error_message_in_another_script() -> None:
     done = run(code, "ascii")
     assert done.returncode == 2
     assert "??????.mp4 does not exist" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    code = "import sys; from ditta_ros.cli.__main__ import run; sys.argv[1:] = ['models', '--json']; sys.exit(run())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    process.stderr.close()
+
+
+def test_an_output_that_is_full() -> None:
+    code = "import sys; from ditta_ros.cli.main import main; sys.exit(main(['evaluate', '--list-methods']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("ditta evaluate: expected to read and write, but got: No space left on device")

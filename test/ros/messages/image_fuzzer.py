@@ -17,10 +17,10 @@ import numpy as np
 from bounded import limit_memory, tell
 from sensor_msgs.msg import CompressedImage, Image
 
-from ditta_ros.messages.image_header import read_header
+from ditta_core.datasets.image_header import read_header
+from ditta_core.datasets.white_level import WhiteLevel
 from ditta_ros.messages.images import ENCODINGS, ConversionError, frame_of, label_image, labels_of_compressed
 from ditta_ros.messages.point_cloud import METRES, depth_of
-from ditta_ros.messages.white_level import WhiteLevel
 
 SIZES = (0, 1, 2, 3, 7, 16, 33, 255, 4096, 5001, 2**15, 2**16 - 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
 NAMES = [*ENCODINGS, *METRES, "", "jpeg", "rgb8 ", "RGB8", "mono32", "é", "\0", "x" * 100_000]

@@ -15,7 +15,7 @@ from image_messages import header, message
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
-from ditta_ros.messages.image_header import read_header
+from ditta_core.datasets.image_header import read_header
 from ditta_ros.messages.images import ConversionError, frame_of, labels_of_compressed, rgb_image, rgb_of_compressed
 
 SIDES = st.integers(1, 9)

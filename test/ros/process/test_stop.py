@@ -62,3 +62,16 @@ def test_waits_no_longer_than_asked() -> None:
     assert stop.is_set()
     assert stop.wait(), "set for good"
     assert stop.wait(5)
+
+
+@pytest.mark.parametrize("module", ["ditta_ros.cli", "ditta_ros.cli.__main__"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_begins_ends_quietly(module: str, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (130, -number)  # the latter where Python itself had not begun
+    assert "Traceback" not in said

@@ -12,7 +12,7 @@ from bag_harness import numbered
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
-from ditta_core.datasets.open import open_video
+from ditta_core.datasets.open import open_sequences, open_video
 from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
 from ditta_ros.bags.sequence import BagSequence
 from ditta_ros.bags.writer import make_bag
@@ -67,3 +67,21 @@ def test_what_is_played_is_what_was_given(tmp_path: Path, kind: str, view: str) 
 def test_what_is_no_sequence_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected what the camera plays as JSON, but got"):
         SequenceFile.from_json(text)
+
+
+@pytest.mark.parametrize("kind", ["cut", "scaled"])
+def test_frames_that_are_not_as_in_their_files_are_played_as_they_are(tmp_path: Path, kind: str) -> None:
+    """SYNTHIA's last rows are cut off, and images of 12 bits are scaled."""
+    inside = "RGB/Stereo_Left/Omni_F" if kind == "cut" else ""
+    (tmp_path / "drive" / inside).mkdir(parents=True)
+    values = np.random.default_rng(2).integers(0, 4096, (19, 24, 3)).astype(np.uint16)
+    for index in range(2):
+        picture = values if kind == "scaled" else (values >> 4).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "drive" / inside / f"{index}.png"), np.roll(picture, index, 1))
+    (sequence,) = open_sequences(tmp_path / "drive", frame_rate=5)
+    recording = Recording(tmp_path / "recording")
+    recording.write_sequence(sequence)
+    played = recording.read_sequence()
+    assert played.image(0).max() > 250
+    for index in range(2):
+        np.testing.assert_array_equal(played.image(index), sequence.image(index))

@@ -14,9 +14,13 @@ BITS = (8, 10, 12, 14, 16)
 """Of how many bits the values of cameras are."""
 
 
+FULL_RANGE = 0xFFFF
+"""White where all 16 bits are used."""
+
+
 def full_range(_: NDArray[Any]) -> int:
     """All 16 bits are used, as the encodings have it."""
-    return 0xFFFF
+    return FULL_RANGE
 
 
 class WhiteLevel:
