@@ -310,6 +310,12 @@ def test_the_readme_is_short() -> None:
     assert length <= MOST_LINES_OF_README
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name, one a run."""
+    names = [file.name for file in (ROOT / "test").rglob("*.py") if file.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_wheel_is_tracked() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
