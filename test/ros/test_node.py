@@ -351,8 +351,11 @@ def test_the_adaptation_finds_the_size_of_the_network_input(probe: Probe, start_
     def reported() -> dict[str, str]:
         return values(diagnostic(probe, ADAPTATION, "adapted to 4 frames"))
 
-    size = f"{probe.state['input_width']}x{probe.state['input_height']}"
-    wait_until(lambda: reported()["network input"] == size, "diagnostics of that size")  # they come once a second
+    def served() -> str:
+        return f"{probe.state['input_width']}x{probe.state['input_height']}"
+
+    # Diagnostics come once a second, and the first state of a generation still has the size of the frame before.
+    wait_until(lambda: reported()["network input"] == served(), lambda: f"diagnostics of {served()}: {reported()}")
     diagnostics = reported()
     assert 0 < float(diagnostics["agreement of the network input"]) <= 1
 
