@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 import socket
@@ -65,6 +66,13 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.shutdown()
+
+
+@pytest.fixture
+def collected(ros: None) -> Iterator[None]:
+    """For tests with a lifecycle node in this process: rclpy takes it out of the graph when it is collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -241,7 +241,9 @@ class NodeInThisProcess:
         self.node.destroy_node()
 
 
-def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(
+    probe: Probe, collected: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with NodeInThisProcess():
         probe.film()
         probe.wait_for_masks()
@@ -263,7 +265,7 @@ def test_an_unexpected_failure_is_shown_and_the_stream_goes_on(probe: Probe, mon
         diagnostic(probe, STREAM, "Hz in")
 
 
-def test_the_mode_parity_alone_is_the_published_method(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_parity_alone_is_the_published_method(collected: None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[StreamConfig, AdaptationConfig]] = []
 
     class Spy(VideoSegmenter):

@@ -78,7 +78,7 @@ def test_a_missing_model_fails_configure_and_can_be_corrected(
     probe.wait_for_masks()
 
 
-def test_nodes_are_told_apart_by_their_namespace_and_namesakes_named(probe: Probe) -> None:
+def test_nodes_are_told_apart_by_their_namespace_and_namesakes_named(probe: Probe, collected: None) -> None:
     """Two robots with one name each, of which a second one starts."""
 
     def started(robot: str) -> tuple[DittaNode, BackgroundExecutor]:
@@ -220,7 +220,7 @@ def test_a_network_that_hangs_is_told_where_the_node_is_deactivated(
     assert node.process.wait(30) == 1
 
 
-def test_a_report_that_fails_does_not_end_the_node(ros: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_fails_does_not_end_the_node(collected: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from rclpy.parameter import Parameter
 
     from ditta_ros.node import DittaNode
