@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from ditta_core.datasets.annotated import Selection
@@ -28,10 +30,19 @@ STEPS, FIRST_STEPS = 15, 5
 """Steps of a recipe, and how many of them do not count: flow is made once for each pair of frames."""
 
 
-def test_step_of_every_recipe(results: Any) -> None:
-    """Seconds of one core, the median; ESPNetv2 (`street`), windows of 320×256."""
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for both libraries, and what they had for the benchmarks that follow."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_step_of_every_recipe(results: Any, one_thread: None) -> None:
+    """Seconds of one core, the median; ESPNetv2 (`street`), windows of 320×256."""
     model = load_model(ModelSource("street"))
     drive = read_drives([Selection(open_video(default_video()), range(FRAMES))], SIZE, FRAMES)
     view = ViewPredictor(model)
