@@ -29,7 +29,44 @@ def id_table(ids: Mapping[int, int]) -> NDArray[np.int16]:
     return table
 
 
-class ImageSequence(VideoSequence):
+class FrameFiles(VideoSequence):
+    """Frames in image files; a subclass sets the attributes.
+
+    Attributes:
+        timing: When the images were taken.
+        image_paths: Images in order.
+    """
+
+    timing: Timing
+    image_paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.image_paths)
+
+    def stamp(self, index: int) -> int:
+        return self.timing.stamp(index)
+
+    def origin(self, index: int) -> str:
+        return str(self.image_paths[index])
+
+    def source_paths(self) -> Sequence[Path]:
+        return self.image_paths
+
+    @cached_property
+    def white(self) -> int:
+        """The value of 16-bit images that is white."""
+        return white_of_files(self.image_paths)
+
+    @property
+    def as_in_files(self) -> bool:
+        """Whether a frame is what :func:`read_image` makes of its file alone."""
+        return self.white == FULL_RANGE
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.image_paths[index], self.white)
+
+
+class ImageSequence(FrameFiles):
     """Frames in image files, and label images in files of their own for all, some or none of them.
 
     Args:
@@ -63,34 +100,15 @@ class ImageSequence(VideoSequence):
         self._ids = ids
         self._last_read: tuple[int, tuple[int, ...]] | None = None
 
-    def __len__(self) -> int:
-        return len(self.image_paths)
-
     @property
     def classes(self) -> ClassList | None:
         return self._classes
 
-    def stamp(self, index: int) -> int:
-        return self.timing.stamp(index)
-
-    def origin(self, index: int) -> str:
-        return str(self.image_paths[index])
-
     def source_paths(self) -> Sequence[Path]:
         return [*self.image_paths, *(path for path in self.label_paths if path is not None)]
 
-    @cached_property
-    def white(self) -> int:
-        """The value of 16-bit images that is white."""
-        return white_of_files(self.image_paths)
-
-    @property
-    def as_in_files(self) -> bool:
-        """Whether a frame is what :func:`read_image` makes of its file alone."""
-        return self.white == FULL_RANGE
-
     def image(self, index: int) -> NDArray[np.uint8]:
-        image = read_image(self.image_paths[index], self.white)
+        image = super().image(index)
         # Labels are mostly asked for right after their image: then its size need not be read from the file again.
         self._last_read = index, image.shape[:2]
         return image

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.complaints import FFMPEG, complaints
-from ditta_core.datasets.decoding import read_image, white_of_files
+from ditta_core.datasets.images import FrameFiles
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
 from ditta_core.datasets.timing import Timing
-from ditta_core.datasets.white_level import FULL_RANGE
 from ditta_core.types import quoted
 
 FOLDER_FRAME_RATE = 10.0
@@ -29,7 +27,7 @@ _SEEK_DISTANCE = 32
 """Frames ahead up to which reading on is cheaper than seeking, which decodes from the key frame before."""
 
 
-class ImageFolder(VideoSequence):
+class ImageFolder(FrameFiles):
     """The .png, .jpg, .jpeg and .webp files of a folder, in the order of their numbers; anything else is passed over.
 
     Args:
@@ -51,31 +49,6 @@ class ImageFolder(VideoSequence):
             raise ValueError(f"expected images ({', '.join(IMAGE_SUFFIXES)}) in {folder}, but got none")
         self.timing = Timing.of_images(self.image_paths, frame_rate, FOLDER_FRAME_RATE)
         self.frame_rate = self.timing.frame_rate
-
-    def __len__(self) -> int:
-        return len(self.image_paths)
-
-    def source_paths(self) -> Sequence[Path]:
-        return self.image_paths
-
-    @cached_property
-    def white(self) -> int:
-        """The value of 16-bit images that is white."""
-        return white_of_files(self.image_paths)
-
-    @property
-    def as_in_files(self) -> bool:
-        """Whether a frame is what :func:`read_image` makes of its file alone."""
-        return self.white == FULL_RANGE
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return read_image(self.image_paths[index], self.white)
-
-    def stamp(self, index: int) -> int:
-        return self.timing.stamp(index)
-
-    def origin(self, index: int) -> str:
-        return str(self.image_paths[index])
 
 
 class VideoFile(VideoSequence):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.decoding import read_image
 from ditta_core.datasets.excerpt import Excerpt
-from ditta_core.datasets.images import ImageSequence
-from ditta_core.datasets.video import ImageFolder, VideoFile
+from ditta_core.datasets.images import FrameFiles
+from ditta_core.datasets.video import VideoFile
 from ditta_core.types import quoted
 from ditta_ros.bags.sequence import BagSequence
 
@@ -57,7 +57,7 @@ class SequenceFile:
             video = str(source.path.absolute())
         elif isinstance(source, BagSequence):
             bag, topic = str(source.path), source.images.topic.name
-        elif isinstance(source, (ImageFolder, ImageSequence)) and source.as_in_files:
+        elif isinstance(source, FrameFiles) and source.as_in_files:
             images = [str(path.absolute()) for path in source.image_paths[: len(stamps)]]
         else:
             images = [str(write(index, sequence.image(index)).absolute()) for index in range(len(stamps))]

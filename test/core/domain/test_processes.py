@@ -64,6 +64,14 @@ def test_windows_are_dealt_out() -> None:
     assert Processes.of_group(5).places == range(5)
 
 
+def by_two_processes(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What came of a script that torch's launcher runs twice."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
+
+
 @pytest.mark.slow
 def test_a_process_that_is_lost_is_named_as_that(tmp_path: Path) -> None:
     script = tmp_path / "lost.py"
@@ -79,9 +87,7 @@ def test_a_process_that_is_lost_is_named_as_that(tmp_path: Path) -> None:
         "except ProcessLost as error:\n"
         "    print(f'lost: {error}', flush=True)\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
+    done = by_two_processes(script)
     assert "lost: expected all processes that train together to stay, but lost one" in done.stdout, done.stderr
 
 
@@ -102,9 +108,6 @@ def test_a_state_that_the_first_machine_alone_has_is_refused(tmp_path: Path) -> 
         "        print(f'apart: {error}', flush=True)\n"
     )
     (tmp_path / "0").write_text("")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command.append(str(tmp_path))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=110, check=False)
+    done = by_two_processes(script, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("apart: ") == 1 and "/1 on every machine as on that of the first" in done.stdout

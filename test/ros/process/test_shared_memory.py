@@ -52,8 +52,8 @@ def test_each_ros_gets_the_variable_that_it_reads(
 @pytest.mark.parametrize(
     "chosen",
     [
-        {PROFILE_VARIABLE: "/home/user/profile.xml"},
-        {OLD_PROFILE_VARIABLE: "/home/user/profile.xml"},
+        {PROFILE_VARIABLE: "profile.xml"},
+        {OLD_PROFILE_VARIABLE: "profile.xml"},
         {TRANSPORTS_VARIABLE: "UDPv4"},
     ],
 )
