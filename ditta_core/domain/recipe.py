@@ -261,5 +261,7 @@ def label_loss(scores: Tensor, labels: Tensor, weights: Tensor | None = None) ->
 
 def normalised_entropy(probabilities: Tensor) -> Tensor:
     """Entropy over that of the uniform distribution, 0..1: float [N, C, h, w] -> [N, h, w]."""
-    entropy = torch.special.entr(probabilities).sum(1)
+    # Not torch.special.entr, whose gradient is infinite at 0, which softmax rounds to where a model is sure.
+    logarithms = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    entropy = -(probabilities * logarithms).sum(1)
     return entropy / torch.tensor(float(probabilities.shape[1])).log().clamp_min(1e-6).to(entropy)

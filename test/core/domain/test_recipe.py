@@ -30,6 +30,17 @@ def test_golden_cross_entropy_and_entropy() -> None:
     assert normalised_entropy(P).mean().item() == pytest.approx(0.669193, abs=1e-6)
 
 
+@pytest.mark.parametrize("lead", [20.0, 120.0, 1e4])
+def test_the_entropy_of_sure_pixels_has_a_gradient(lead: float) -> None:
+    scores = torch.zeros(1, 3, 2, 2)
+    scores[:, 1, 0] = lead  # softmax in float32 rounds the others to 0 from a lead of 104 on
+    scores.requires_grad_(True)
+    entropy = normalised_entropy(scores.softmax(1))
+    entropy.mean().backward()
+    torch.testing.assert_close(entropy[0, 1], torch.ones(2))
+    assert scores.grad.isfinite().all() and float(entropy[0, 0].max()) < 1e-6
+
+
 def test_cross_entropy_is_the_one_of_torch_and_nothing_without_labels() -> None:
     expected = nn.functional.cross_entropy(OTHERS, LABELS)
     torch.testing.assert_close(label_loss(OTHERS, LABELS), expected)
