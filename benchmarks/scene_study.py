@@ -11,6 +11,7 @@ that is held over eight frames.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -50,11 +51,12 @@ def cached_features() -> Iterator[None]:
     encode = EdgeNet.encode
 
     def cached(self: EdgeNet, pixels: Tensor) -> tuple[Tensor, ...]:
-        if len(pixels) != 1 or any(module.training for module in self.encoder.modules()):
+        if len(pixels) != 1 or torch.is_grad_enabled() or any(module.training for module in self.encoder.modules()):
             return encode(self, pixels)
-        # Of an encoder only the statistics ever change here.
-        statistics = [value.numpy().tobytes() for name, value in self.encoder.named_buffers() if "running" in name]
-        key = pixels.contiguous().numpy().tobytes(), b"".join(statistics)
+        weights = hashlib.sha256()
+        for value in self.encoder.state_dict().values():
+            weights.update(value.numpy().tobytes())
+        key = pixels.contiguous().numpy().tobytes(), weights.digest()
         if key not in known:
             known[key] = tuple(features.clone() for features in encode(self, pixels))
         return tuple(features.clone() for features in known[key])

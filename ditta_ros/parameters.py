@@ -238,7 +238,13 @@ class NodeParameters:
         "0.6, where it suits the later layers. 0: none. For live mode alone.",
         range=(0, 1),
     )
-    passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))
+    self_training_steps: int = changeable(
+        ADAPTATION.self_training_steps,
+        "Number of steps that train the network by its own labels, after the statistics, on ten frames or more; where "
+        "the teacher knows objects, the decoder is trained instead. 0: always the decoder. For live mode alone.",
+        range=(0, 1000),
+    )
+    passes: int = changeable(ADAPTATION.passes, "Passes over the frames that train the decoder.", range=(1, 1000))
     learning_rate: float = changeable(
         0.0, f"Learning rate of the adaptation. 0: {ADAPTATION.learning_rate:g}, in parity 0.001.", range=(0, 1)
     )
@@ -377,10 +383,9 @@ class NodeParameters:
             optimiser["learning_rate"] = self.learning_rate
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
-        temporal_branch = self.reliability_threshold > 0
-        return AdaptationConfig(
-            statistics_share=self.statistics_share, temporal_branch=temporal_branch, guarded=self.guarded, **optimiser
-        )
+        branch = self.reliability_threshold > 0
+        optimiser |= {"self_training_steps": self.self_training_steps, "temporal_branch": branch}
+        return AdaptationConfig(statistics_share=self.statistics_share, guarded=self.guarded, **optimiser)
 
     def runtime_config(self) -> RuntimeConfig:
         """What runs the network that serves."""

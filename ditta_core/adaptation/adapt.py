@@ -206,8 +206,8 @@ def adapt(
     objects, target_seconds, judged = 0, 0.0, config.guarded and config.passes > 0
     # Asked before the targets are made: they take most of the time that is left where nothing is trained.
     refused = objection_to_length(len(clip)) if judged and config.anchor_targets and teacher.soft else ""
-    reason = f"the decoder was not trained: {refused}"
-    if not refused:
+    reason = f"the decoder was not trained: {refused}" if refused else "adapted"
+    if config.passes and not refused:
         encoded = encode(segmenter, clip, input_size)
         probabilities = predict(segmenter, encoded, resize)
         target, limits = teach(teacher, clip, probabilities, config, region)
@@ -215,7 +215,7 @@ def adapt(
         refused = objection_to_targets(probabilities, target, region) if judged else ""
         reason = f"the decoder was not trained: {refused}"
         target_seconds = time.perf_counter() - start
-    if not refused:
+    if config.passes and not refused:
         decoder = Distillation(segmenter, config, resize, probabilities, target, region)
         losses = decoder.train(encoded, clip, input_size, progress, cancelled)
         refused = decoder.check(encoded, limits)

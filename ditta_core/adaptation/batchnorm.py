@@ -185,6 +185,11 @@ def blend_encoder_statistics(
     return taken
 
 
+def has_statistics(model: SegmentationModel) -> bool:
+    """Whether the encoder has running statistics that could be blended: a transformer's has none."""
+    return any(layer.running_mean is not None for layer in _layers(model.encoder))
+
+
 def _room(taken: float) -> float:
     """Largest share of a blend with which those of before and this one come to ``LARGEST_SHARE`` together."""
     return max(LARGEST_SHARE - taken, 0.0) / (1 - taken) if taken < 1 else 0.0

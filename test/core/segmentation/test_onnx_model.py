@@ -19,7 +19,6 @@ from onnx_networks import SIZE, export, random_segformer, small_network
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
 from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.config import InferenceConfig, RuntimeConfig
@@ -28,6 +27,7 @@ from ditta_core.segmentation.onnx_model import OnnxNetwork, compare_with_openvin
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
+from ditta_core.stream.run import run_job
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import Frame
 
