@@ -18,6 +18,7 @@ import torch
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
 from ditta_core.datasets.open import open_video
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.inference.compiled_network import Compiler
@@ -27,7 +28,6 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.run import run_job
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame
 from ditta_ros.demo.run import default_video

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ditta_core.adaptation.job import AdaptationJob, AdaptationResult, News
-from ditta_core.stream.run import run_job
+from ditta_core.domain.warmup_job import run_job
 
 
 class AdaptationRunner(Protocol):

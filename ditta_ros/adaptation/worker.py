@@ -30,8 +30,8 @@ import cv2
 import torch
 
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, News
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.heap import end_imports, frugal_environment, return_memory, trim_heap
-from ditta_core.stream.run import run_job
 from ditta_core.types import AdaptationReport
 
 CANCEL = b""

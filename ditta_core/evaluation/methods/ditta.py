@@ -14,9 +14,9 @@ import numpy as np
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.evaluation.methods.stream import StreamMethod
 from ditta_core.inference.config import PUBLISHED_THRESHOLD, InferenceConfig
-from ditta_core.stream.run import run_job
 from ditta_core.types import AdaptationReport, Frame
 
 

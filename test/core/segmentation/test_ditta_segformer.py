@@ -23,6 +23,7 @@ from torch import Tensor
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.ditta_segformer import (
     DittaCheckpoint,
@@ -34,7 +35,6 @@ from ditta_core.segmentation.ditta_segformer import (
 )
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.run import run_job
 
 pytest.importorskip("transformers", reason="needs the package transformers")
 

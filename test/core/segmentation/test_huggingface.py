@@ -20,6 +20,7 @@ from stream_settings import stream_config
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.huggingface import load_huggingface
@@ -27,7 +28,6 @@ from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.segformer import FoldedSegformer
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.segmentation.transformers_split import SplitTransformer
-from ditta_core.stream.run import run_job
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import Frame, State

@@ -20,6 +20,7 @@ from onnx_networks import SIZE, export, random_segformer, small_network
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
 from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.config import InferenceConfig, RuntimeConfig
 from ditta_core.inference.temporal_branch import TemporalSegmenter
@@ -27,7 +28,6 @@ from ditta_core.segmentation.onnx_model import OnnxNetwork, compare_with_openvin
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
-from ditta_core.stream.run import run_job
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import Frame
 

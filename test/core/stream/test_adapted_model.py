@@ -11,13 +11,13 @@ from moving_scenes import moving_square
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.adapted import AdaptedModel, save_adapted, weights_fingerprint
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.generation_file import load_generation, model_fingerprint, save_generation
 from ditta_core.stream.generations import Generation
-from ditta_core.stream.run import run_job
 
 QUICK = AdaptationConfig(guarded=False, passes=1, views=0)
 

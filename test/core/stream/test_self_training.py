@@ -15,10 +15,10 @@ from stream_settings import stream_config
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, News
 from ditta_core.domain.warmup import SMALLEST_LESSON
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.run import run_job
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.status import FrameRejected
 from ditta_core.stream.video_segmenter import VideoSegmenter
@@ -139,7 +139,7 @@ def test_a_refused_training_leaves_what_serves(base: TemporalSegmenter, monkeypa
     def breaks(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("ditta_core.stream.run.train_on_clip", breaks)
+    monkeypatch.setattr("ditta_core.domain.warmup_job.train_on_clip", breaks)
     stream = Stream(base)
     stream.runner.tell(AdaptationResult)
     assert stream.push() == 1

@@ -19,6 +19,7 @@ from ditta_core.adaptation.config import AdaptationConfig, warmup_length
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter, segment_frame
 from ditta_core.inference.reliability import blend_branches
@@ -27,7 +28,6 @@ from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import WarmupTrigger
-from ditta_core.stream.run import run_job
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.status import FrameRejected
 from ditta_core.stream.video_segmenter import VideoSegmenter

@@ -14,13 +14,13 @@ from stream_settings import stream_config
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, WarmupTrigger
 from ditta_core.stream.generation_file import load_generation, model_fingerprint, save_generation
 from ditta_core.stream.generations import Generation
-from ditta_core.stream.run import run_job
 from ditta_core.stream.runner import InlineRunner
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.stream.scene.monitor import SceneObservation

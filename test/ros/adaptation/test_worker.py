@@ -17,9 +17,9 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
 from ditta_core.classes import ClassList
 from ditta_core.domain.warmup import SMALLEST_LESSON
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.run import run_job
 from ditta_ros.adaptation import worker as worker_module
 from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
 
@@ -107,11 +107,11 @@ def test_what_serves_before_the_training_comes_first_and_is_not_lost(runner: Pro
     clip = np.stack([texture(index) for index in range(SMALLEST_LESSON)])
     settings = AdaptationConfig(self_training_steps=3, guarded=False)
     runner.submit(AdaptationJob(clip, (64, 96), ModelSource(), adaptation=settings))
-    pid = worker()
+    worker()
     wait_until(lambda: not workers(), "the end of the job", 60)  # nobody has asked for news so far
-    first, last = runner.poll(), runner.poll()
+    first, last = runner.poll(), result_of(runner)
     assert isinstance(first, AdaptationResult) and not first.final and first.state is not None
-    assert isinstance(last, AdaptationResult) and last.final and last.state is not None, pid
+    assert last.final and last.state is not None
     assert (first.report.steps, last.report.steps) == (0, 3)
     assert runner.poll() is None
 

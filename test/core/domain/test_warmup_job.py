@@ -12,10 +12,10 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, News
 from ditta_core.domain import warmup
 from ditta_core.domain.warmup import SMALLEST_LESSON
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.run import run_job
 
 SIZE = (64, 96)
 SETTINGS = AdaptationConfig(self_training_steps=3, guarded=False)
@@ -64,7 +64,7 @@ def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.Monkey
     def breaks(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("ditta_core.stream.run.train_on_clip", breaks)
+    monkeypatch.setattr("ditta_core.domain.warmup_job.train_on_clip", breaks)
     told, result = run(JOB)
     (first,) = [news for news in told if isinstance(news, AdaptationResult)]
     assert result.final and result.report.succeeded
