@@ -62,7 +62,7 @@ class AdaptationConfig:
     probability_loss: bool = False
     full_resolution: bool = False
     statistics_share: float = 0.3
-    self_training_steps: int = 30
+    self_training_steps: int = 20
     passes: int = 5
     learning_rate: float = 3e-4
     views: int = 10
