@@ -184,7 +184,7 @@ class NodeParameters:
     )
     warmup_frames: int = changeable(
         STREAM.warmup_frames,
-        "Number of frames of a warm-up. From 20 on, a teacher that tracks no objects has the decoder trained, too.",
+        "Number of frames of a warm-up. With a teacher that tracks no objects, the network is trained from ten on.",
         range=(1, 1000),
     )
     warmup_ratio: int = changeable(
@@ -251,7 +251,7 @@ class NodeParameters:
     seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
     guarded: bool = changeable(
         ADAPTATION.guarded,
-        "Whether a trained decoder that contradicts the base model is refused, and images that show nothing are left "
+        "Whether a training that contradicts the base model is refused, and images that show nothing are left "
         "out of warm-ups. For live mode alone.",
     )
     restoration: bool = changeable(

@@ -30,7 +30,7 @@ class StreamState:
         adaptation_seconds: Duration of the last adaptation that ended; None before.
         adaptation_reason: Sentence on how the last adaptation ended; empty before.
         statistics_share: Share of the clip's BatchNorm statistics that the last adaptation took; None before.
-        deployed_share: Share of the way to the trained decoder that the last adaptation went; None before.
+        deployed_share: Share of the way to the trained weights that the last adaptation went; None before.
         input_width: Width of the network input in pixels; 0 before the first image.
         input_height: Its height.
         size_agreement: Share of the pixels in which the size of the network input that the last adaptation found gives
