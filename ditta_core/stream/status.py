@@ -24,6 +24,7 @@ class StreamStatus:
         message: Last noteworthy event, one sentence for people; nothing is decided by it.
         remembered: Number of generations that are kept for the scenes they were adapted to.
         input_size: Network input (height, width) of the last frame; (0, 0) before the first.
+        training: Whether the network is still trained on the clip, of which it has the statistics and serves.
     """
 
     state: State = State.BASE
@@ -36,6 +37,7 @@ class StreamStatus:
     message: str = ""
     remembered: int = 0
     input_size: tuple[int, int] = (0, 0)
+    training: bool = False
 
 
 class FrameRejected(ValueError):

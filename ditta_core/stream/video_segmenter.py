@@ -210,8 +210,7 @@ class VideoSegmenter:
     @property
     def _adapts(self) -> bool:
         """Whether an adaptation runs, also where what it has made so far serves."""
-        trains = self._warmup is not None and self._warmup.trains is not None
-        return trains or self._status.state is State.ADAPTING
+        return self._status.training or self._status.state is State.ADAPTING
 
     def _interrupt(self, cancel: bool) -> None:
         if self._status.state is State.COLLECTING or (cancel and self._adapts):
@@ -381,9 +380,8 @@ class VideoSegmenter:
         self._store.replace(before, generation)
         note, progress = ("", 1.0) if final else ("; the training goes on", 0.0)
         message = success(generation, before, verb, note)
-        self._on_serving(message, **{**outcome(generation.report), "progress": progress})
-        if not final:
-            self._warmup, warmup.trains = warmup, generation
+        warmup.trains = None if final else generation
+        self._on_serving(message, warmup, **{**outcome(generation.report), "progress": progress})
 
     def _keep_untrained(self, generation: Generation, report: AdaptationReport) -> None:
         """The generation that serves does so without the training, which was refused."""
@@ -429,9 +427,9 @@ class VideoSegmenter:
         self._serving = segmenter or self._segmenters.of(generation, self._config.inference)
         self._generation = generation
 
-    def _on_serving(self, message: str, **changes: object) -> None:
-        """No warm-up runs any more: what serves does so from this frame on, and is watched for leaving its scene."""
-        self._warmup = None
+    def _on_serving(self, message: str, warmup: WarmupClip | None = None, **changes: object) -> None:
+        """What serves does so from this frame on, watched for leaving its scene; of warm-ups, a training goes on alone."""
+        self._warmup = warmup if warmup is not None and warmup.trains is not None else None
         self._served_since = None if self._last is None else self._last.stamp
         state, number, generation = State.BASE, 0, self._generation
         if generation is None:
@@ -444,5 +442,6 @@ class VideoSegmenter:
 
     def _set_status(self, message: str, **changes: object) -> None:
         """Change the status and notify."""
-        self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
+        training = self._warmup is not None and self._warmup.trains is not None
+        self._status = replace(self._status, message=message, training=training, **changes)  # type: ignore[arg-type]
         self._notify(message)

@@ -24,7 +24,8 @@ class StreamState:
         generation: Number of the generation that is serving; 0 is the base model.
         collected: Number of frames in the warm-up clip.
         warmup_frames: Number of frames that a warm-up collects.
-        progress: Share of the running adaptation that is done, 0..1.
+        training: Whether the network is still trained on the clip, of which it has the statistics and serves.
+        progress: Share of the running adaptation or training that is done, 0..1.
         losses: Mean loss of each finished pass of the running or last adaptation.
         message: Sentence on the last noteworthy event.
         adaptation_seconds: Duration of the last adaptation that ended; None before.
@@ -48,6 +49,7 @@ class StreamState:
     generation: int = 0
     collected: int = 0
     warmup_frames: int = 0
+    training: bool = False
     progress: float = 0.0
     losses: tuple[float, ...] = ()
     message: str = ""

@@ -93,6 +93,7 @@ class Stream:
     @property
     def now(self) -> tuple[State, int, float]:
         status = self.segmenter.status
+        assert status.training == (self.segmenter._warmup is not None and status.state is State.ADAPTED)
         return status.state, status.generation, status.progress
 
 
@@ -100,7 +101,7 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     stream = Stream(base)
     assert stream.push() == 0
     stream.runner.tell(AdaptationResult)
-    assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.0)
+    assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.0) and stream.segmenter.status.training
     message = stream.events[-1]
     assert message.startswith("adapted to 10 frames in ") and message.endswith("; the training goes on")
     first = stream.segmenter.generation
@@ -110,7 +111,7 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     stream.runner.tell(AdaptationProgress)
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.5)
     stream.runner.tell()
-    assert stream.push() == 2 and stream.now == (State.ADAPTED, 2, 1.0)
+    assert stream.push() == 2 and stream.now == (State.ADAPTED, 2, 1.0) and not stream.segmenter.status.training
     assert stream.events[-1].startswith("generation 1 trained to 10 frames in ")
     second = stream.segmenter.generation
     assert second is not None and len(second.state.tensors) > len(first.state.tensors)
