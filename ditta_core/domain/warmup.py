@@ -1,8 +1,9 @@
 """A warm-up as a drive: the whole network learns by its own labels from the frames whose statistics it has taken.
 
 The decoder alone learns little from a second of video: what a mirrored view sees better lies in the features, which
-the encoder makes. So all weights take some small steps of uncertainty reduction (UR), as on recorded drives, and half
-of the way is deployed. What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
+the encoder makes. So all weights take some small steps of uncertainty reduction (UR), as on recorded drives, and a
+quarter of the way is deployed. Not where the model is at home: it has little to gain there, and its certainty is right.
+What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditta_core.adaptation.adapt import statistics_pixels
+from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import WEIGHTED_LIMITS, CollapseError, DecoderCheck, guard_against_collapse
 from ditta_core.adaptation.job import AdaptationProgress
@@ -30,10 +33,33 @@ from ditta_core.segmentation.base import SegmentationModel
 
 SMALLEST_LESSON = 10
 """Number of warm-up frames from which on the network is trained: docs/ablations.md#self-training-on-a-warm-up."""
+AT_HOME = 0.2
+"""Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
+home: docs/ablations.md#self-training-on-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
-SETTINGS = OfflineConfig(statistics_share=0.0, rounds=1, deployed_share=0.5, guarded=False)
+SETTINGS = OfflineConfig(statistics_share=0.0, rounds=1, deployed_share=0.25, guarded=False)
 """Of the training, but for steps and seed; the guard is asked here, as it sees the frames themselves."""
+
+
+def objection_to_training(
+    model: SegmentationModel, clip: NDArray[np.uint8], input_size: tuple[int, int], region: Region = Region()
+) -> str:
+    """Why not to train on a clip, RGB uint8 [n, H, W, 3], at all; empty where nothing speaks against it.
+
+    Args:
+        model: with the statistics of before, in evaluation mode.
+        input_size: network input (height, width).
+        region: pixels that count.
+    """
+    pixels = statistics_pixels(model, clip, input_size)
+    shift = shift_of_later_layers(model, pixels, region)
+    if shift >= AT_HOME:
+        return ""
+    return (
+        f"the model is at home here, with statistics shifted by {shift:.2f} deviations (at least {AT_HOME} asked for), "
+        f"and training would cost more than it gives"
+    )
 
 
 class WarmupRecipe(UR):

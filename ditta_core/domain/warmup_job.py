@@ -17,7 +17,7 @@ from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, Cancelled
 from ditta_core.adaptation.region import Region
 from ditta_core.adaptation.state import AdaptedState, changed_tensors
-from ditta_core.domain.warmup import SMALLEST_LESSON, train_on_clip
+from ditta_core.domain.warmup import SMALLEST_LESSON, objection_to_training, train_on_clip
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
@@ -50,13 +50,17 @@ def run_job(
     try:
         base = TemporalSegmenter(load_model(job.model))
         teacher = build_teacher(job.teacher, torch.device(job.model.device))
-        self_trains = _self_trains(job, base.model, teacher)
+        self_trains, objection = _self_trains(job, base.model, teacher), ""
+        if self_trains and job.adaptation.guarded:
+            objection = objection_to_training(base.model, job.clip, job.input_size, Region(job.ignored))
         adapted = copy.deepcopy(base)
         result, input_size = _adapt(job, base, adapted, teacher, self_trains, progress, cancelled)
     except AdaptationFailed as failure:
         return failed(str(failure), failure.refused)
     except Exception as error:  # a worker must answer, whatever a driver, a file or an allocator came up with
         return failed(f"{type(error).__name__}: {error}")
+    if objection:
+        return _untrained(result, f"the network was not trained: {objection}", objection)
     if not self_trains:
         return result
     progress(replace(result, final=False))

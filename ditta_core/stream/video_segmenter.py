@@ -381,7 +381,7 @@ class VideoSegmenter:
         note, progress = ("", 1.0) if final else ("; the training goes on", 0.0)
         message = success(generation, before, verb, note)
         warmup.trains = None if final else generation
-        self._on_serving(message, warmup, **{**outcome(generation.report), "progress": progress})
+        self._on_serving(message, warmup, **(outcome(generation.report) | {"progress": progress}))
 
     def _keep_untrained(self, generation: Generation, report: AdaptationReport) -> None:
         """The generation that serves does so without the training, which was refused."""
@@ -427,8 +427,8 @@ class VideoSegmenter:
         self._serving = segmenter or self._segmenters.of(generation, self._config.inference)
         self._generation = generation
 
-    def _on_serving(self, message: str, warmup: WarmupClip | None = None, **changes: object) -> None:
-        """What serves does so from this frame on, watched for leaving its scene; of warm-ups, a training goes on alone."""
+    def _on_serving(self, message: str, warmup: WarmupClip | None = None, /, **changes: object) -> None:
+        """What serves does so from this frame on, watched for leaving its scene; a training may go on beside it."""
         self._warmup = warmup if warmup is not None and warmup.trains is not None else None
         self._served_since = None if self._last is None else self._last.stamp
         state, number, generation = State.BASE, 0, self._generation
