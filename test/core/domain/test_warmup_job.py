@@ -40,7 +40,7 @@ def test_the_statistics_are_told_before_the_training_and_the_training_is_the_res
     assert len(fractions) == 4 and fractions == sorted(fractions)
     report = result.report
     assert report.succeeded and not report.refused and report.reason == "adapted"
-    assert (report.steps, report.deployed_share, report.statistics_share) == (3, 0.5, 0.3)
+    assert (report.steps, report.deployed_share, report.statistics_share) == (3, 0.25, 0.3)
     assert report.losses and report.seconds > first.report.seconds
     result.state.apply(TemporalSegmenter(load_model(ModelSource())))
 
@@ -58,6 +58,14 @@ def test_a_short_clip_is_too_little() -> None:
     told, result = run(job)
     assert all(isinstance(news, AdaptationProgress) for news in told)
     assert result.report.steps == len(job.clip), "the decoder's"
+
+
+def test_at_home_the_statistics_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "AT_HOME", 100.0)
+    told, result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True)))
+    assert not told and result.final and result.report.succeeded and result.state is not None
+    assert result.report.refused.startswith("the model is at home here")
+    assert result.report.steps == 0 and all("running" in name for name in result.state.tensors)
 
 
 def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
