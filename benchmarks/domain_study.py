@@ -74,6 +74,13 @@ class URStronger(UR):
     stronger_view = True
 
 
+class HCLUnweighted(HCL):
+    """HCL whose labels all count the same, whatever the earlier models say."""
+
+    def loss(self, batch: Batch) -> Losses:
+        return {**super().loss(batch), "category": SelfTraining.loss(self, batch)["labels"]}
+
+
 class MirroredLabels(SelfTraining):
     """Self-training with labels of the mirrored picture: what the guard must refuse."""
 
@@ -100,8 +107,12 @@ METHODS: Mapping[str, type[Recipe]] = {
     "ur_shared_heads": URShared,
     "ur_no_dropout": without(UR, "dropout"),
     "ur_no_entropy": without(UR, "entropy"),
+    "ur_no_labels": without(UR, "labels"),
     "hcl_no_instance": without(HCL, "instance"),
+    "hcl_no_category": without(HCL, "category"),
+    "hcl_unweighted": HCLUnweighted,
     "stpl_no_contrast": without(STPL, "contrast"),
+    "stpl_no_fused_labels": without(STPL, "fused labels"),
     "mirrored_labels": MirroredLabels,
     "permuted_labels": PermutedLabels,
 }
