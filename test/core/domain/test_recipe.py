@@ -30,6 +30,19 @@ def test_golden_cross_entropy_and_entropy() -> None:
     assert normalised_entropy(P).mean().item() == pytest.approx(0.669193, abs=1e-6)
 
 
+def test_the_entropy_of_a_model_that_is_sure_beyond_doubt_has_a_slope() -> None:
+    scores = torch.tensor([0.0, -200.0, 1.0, -120.0])[None, :, None, None].requires_grad_(True)
+    entropy = normalised_entropy(scores.softmax(1)).sum()
+    entropy.backward()
+    # The other two take no part: what is left is the entropy of two classes, -p log p - q log q, over log 4.
+    two = torch.tensor([0.0, 1.0], dtype=torch.double).requires_grad_(True)
+    expected = torch.distributions.Categorical(logits=two).entropy() / torch.tensor(4.0).log()
+    expected.backward()
+    assert entropy.item() == pytest.approx(expected.item(), abs=1e-6)
+    torch.testing.assert_close(scores.grad[0, [0, 2], 0, 0].double(), two.grad, atol=1e-6, rtol=0)
+    assert not scores.grad[0, [1, 3], 0, 0].any()
+
+
 def test_cross_entropy_is_the_one_of_torch_and_nothing_without_labels() -> None:
     expected = nn.functional.cross_entropy(OTHERS, LABELS)
     torch.testing.assert_close(label_loss(OTHERS, LABELS), expected)
