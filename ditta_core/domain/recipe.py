@@ -261,6 +261,7 @@ def label_loss(scores: Tensor, labels: Tensor, weights: Tensor | None = None) ->
 
 def normalised_entropy(probabilities: Tensor) -> Tensor:
     """Entropy over that of the uniform distribution, 0..1: float [N, C, h, w] -> [N, h, w]."""
-    # The slope of entr is infinite at 0, where a softmax comes to for a gap of 104 between two logits.
-    entropy = torch.special.entr(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)).sum(1)
+    # Not torch.special.entr, whose gradient is infinite at 0, which softmax rounds to where a model is sure.
+    logarithms = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    entropy = -(probabilities * logarithms).sum(1)
     return entropy / torch.tensor(float(probabilities.shape[1])).log().clamp_min(1e-6).to(entropy)
