@@ -226,7 +226,8 @@ class _Adaptation:
                 break
             if losses.add(self.position.step, done, terms):
                 good = self._good(good)
-            progress(OfflineProgress("steps", self.position.step, done, terms))
+            made = min(1.0, self._done(time.monotonic() - begin))
+            progress(OfflineProgress("steps", self.position.step, made, terms))
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save(fingerprint, begin, losses, keep_training)
                 saved = time.monotonic()
