@@ -1,6 +1,7 @@
 """What is a recorded drive worth? Recipes of `ditta adapt` on even frames of a drive, scored on odd ones and elsewhere.
 
     python benchmarks/domain_study.py --drives 0016E5 --restored
+    python benchmarks/domain_study.py --drives 0016E5 --restored --methods ur_no_entropy,ur_no_dropout,hcl_no_instance
 
 Cityscapes weights of ESPNetv2 at 480×368, published as CamVid's classes; CamVid's training drives at 1 Hz, as recorded,
 clean and corrupted, unlabelled in the training. Scored are at most 50 odd frames, evenly spread, and 25 of every other
@@ -74,6 +75,13 @@ class URStronger(UR):
     stronger_view = True
 
 
+class HCLUnweighted(HCL):
+    """HCL whose labels all count the same, whatever the earlier models say."""
+
+    def loss(self, batch: Batch) -> Losses:
+        return {**super().loss(batch), "category": SelfTraining.loss(self, batch)["labels"]}
+
+
 class MirroredLabels(SelfTraining):
     """Self-training with labels of the mirrored picture: what the guard must refuse."""
 
@@ -94,14 +102,22 @@ class PermutedLabels(SelfTraining):
 
 
 SOURCE_FREE = {name: recipe for name, recipe in RECIPES.items() if not recipe.needs_source}
+REMOVALS: Mapping[str, type[Recipe]] = {
+    "ur_no_labels": without(UR, "labels"),
+    "ur_no_entropy": without(UR, "entropy"),
+    "ur_no_dropout": without(UR, "dropout"),
+    "ur_shared_heads": URShared,
+    "hcl_no_instance": without(HCL, "instance"),
+    "hcl_no_category": without(HCL, "category"),
+    "hcl_unweighted": HCLUnweighted,
+    "stpl_no_contrast": without(STPL, "contrast"),
+    "stpl_no_fused_labels": without(STPL, "fused labels"),
+}
+"""Methods without one of their terms; the name of the method comes first."""
 METHODS: Mapping[str, type[Recipe]] = {
     **SOURCE_FREE,
+    **REMOVALS,
     "ur_stronger_view": URStronger,
-    "ur_shared_heads": URShared,
-    "ur_no_dropout": without(UR, "dropout"),
-    "ur_no_entropy": without(UR, "entropy"),
-    "hcl_no_instance": without(HCL, "instance"),
-    "stpl_no_contrast": without(STPL, "contrast"),
     "mirrored_labels": MirroredLabels,
     "permuted_labels": PermutedLabels,
 }
@@ -192,11 +208,39 @@ class Drive:
 
 
 def markdown(noted: Mapping[str, Any]) -> str:
-    """A table for every drive that was learned from: methods by image, odd frames and other drives."""
+    """A table for every drive that was learned from: methods by image, odd frames and other drives; and the terms."""
     drives = list(dict.fromkeys(key.split(" ")[0] for key in noted))
-    return "\n".join(
-        table(drive, {key: row for key, row in noted.items() if key.split(" ")[0] == drive}) for drive in drives
-    )
+    parts = []
+    for drive in drives:
+        rows = {key: row for key, row in noted.items() if key.split(" ")[0] == drive}
+        parts.append(table(drive, {key: row for key, row in rows.items() if key.split(" ")[2] not in REMOVALS}))
+        if any(key.split(" ")[2] in REMOVALS for key in rows):
+            parts.append(terms(drive, rows))
+    return "\n".join(parts)
+
+
+def terms(drive: str, noted: Mapping[str, Any]) -> str:
+    """What the removal of each term changes of mIoU, by image; the same seed with and without it."""
+    removed = [key for key in noted if key.split(" ")[2] in REMOVALS]
+    images = list(dict.fromkeys(key.split(" ")[1] for key in removed))
+    named = " / ".join(next(iter(noted.values()))["miou"])
+    lines = [
+        f"Change by the removal of a term, one seed: learned from the even frames of {drive}; mIoU on {named}.",
+        "",
+        f"| | {' | '.join(images)} |",
+        "|---" * (len(images) + 1) + "|",
+    ]
+    for method in REMOVALS:
+        shown = []
+        for image in images:
+            without, whole = (
+                noted.get(f"{drive} {image} {name} 0", {}).get("miou") for name in (method, method.split("_")[0])
+            )
+            known = without is not None and whole is not None
+            shown.append(" / ".join(f"{without[place] - whole[place]:+.1f}" for place in whole) if known else "–")
+        if set(shown) != {"–"}:
+            lines.append(f"| `{method}` | {' | '.join(shown)} |")
+    return "\n".join([*lines, ""])
 
 
 def table(drive: str, noted: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ INPUT_SIZE = (480, 640)
 """Height and width of the network input, in the training and live."""
 IMAGES = ("clean", "fog:3", "low_light:3", "noise:3")
 LEARNED_FROM: Mapping[str, tuple[str, ...]] = {"all": DRIVES, "others": ("0001TP", "0006R0")}
+METHODS = ("ditta_no_distillation", "ditta")
 WON = 0.75
 """Share of what the weather took that is to be won back."""
 
@@ -68,7 +69,7 @@ def evaluate(shared: Path, image: str, adapted: Path) -> dict[str, dict[str, Any
     command = [
         *(sys.executable, "-m", "ditta_ros.cli", "evaluate", str(shared / "data" / "camvid" / "clip_0016E5")),
         *("--format", "camvid", "--model", f"adapted:{adapted}", "--classes", "camvid11", "--threads", "1"),
-        *("--input-size", f"{INPUT_SIZE[1]}x{INPUT_SIZE[0]}", "--method", "ditta", "--warmup-ratio", "10"),
+        *("--input-size", f"{INPUT_SIZE[1]}x{INPUT_SIZE[0]}", "--method", ",".join(METHODS), "--warmup-ratio", "10"),
         *("--corruption", image, "--repeats", str(1 if image == "clean" else SEEDS)),
         *("--work", str(work), "--json", str(out)),
     ]
@@ -86,7 +87,7 @@ def alone(image: str) -> dict[str, dict[str, Any]]:
         row["method"]: {name: row[name] for name in MEASURES}
         for part in parts.values()
         for row in part["rows"]
-        if row["method"] in ("source", "ditta")
+        if row["method"] in ("source", *METHODS)
         and row["model"] == "city"
         and row["warmup_ratio"] == 10
         and (row["corruption"] or "clean") == image
@@ -110,7 +111,7 @@ def markdown(noted: Mapping[str, Any]) -> str:
         f"| drives | | {' | '.join(images)} |",
         "|---" * (len(images) + 2) + "|",
     ]
-    found: dict[tuple[str, str], dict[str, Any]] = {("none", method): {} for method in ("source", "ditta")}
+    found: dict[tuple[str, str], dict[str, Any]] = {("none", method): {} for method in ("source", *METHODS)}
     for key, row in noted.items():
         image, _, drives = key.partition(" ")
         for method, score in row["alone"].items():

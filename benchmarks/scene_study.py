@@ -11,6 +11,7 @@ that is held over eight frames.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from scenes import CITY_MODELS, Cell, frames_of, model_source, object_ids, sample
 from torch import Tensor
 
+from ditta_core.domain.warmup import SMALLEST_LESSON
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.evaluation.metrics import ConfusionMatrix, VideoConsistency
@@ -39,6 +41,7 @@ from ditta_core.types import UNLABELLED, Frame
 
 RESULTS = ROOT / "benchmarks" / "results"
 METHODS = ("source", "bn_blend_ema", "ditta_no_distillation", "ditta")
+UNTRAINED = "ditta_no_distillation"
 SEED = 7
 LONG_SIDE = 480
 
@@ -50,11 +53,12 @@ def cached_features() -> Iterator[None]:
     encode = EdgeNet.encode
 
     def cached(self: EdgeNet, pixels: Tensor) -> tuple[Tensor, ...]:
-        if len(pixels) != 1 or any(module.training for module in self.encoder.modules()):
+        if len(pixels) != 1 or torch.is_grad_enabled() or any(module.training for module in self.encoder.modules()):
             return encode(self, pixels)
-        # Of an encoder only the statistics ever change here.
-        statistics = [value.numpy().tobytes() for name, value in self.encoder.named_buffers() if "running" in name]
-        key = pixels.contiguous().numpy().tobytes(), b"".join(statistics)
+        weights = hashlib.sha256()
+        for value in self.encoder.state_dict().values():
+            weights.update(value.numpy().tobytes())
+        key = pixels.contiguous().numpy().tobytes(), weights.digest()
         if key not in known:
             known[key] = tuple(features.clone() for features in encode(self, pixels))
         return tuple(features.clone() for features in known[key])
@@ -134,15 +138,20 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B")
     parser.add_argument("--city", choices=CITY_MODELS, default="city", help="the model with Cityscapes weights")
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="every N-th cell, from I on"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "scene_study.json")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     methods = options.methods.split(",")
-    path = RESULTS / "scene_study.json"
+    path = options.out
     noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not options.fresh else {}
-    for cell in sample(options.count, SEED, options.city):
+    first, step = options.part
+    for cell in sample(options.count, SEED, options.city)[first::step]:
         row = noted.setdefault(cell.key, {"cell": asdict(cell), "methods": {}})
         missing = [method for method in methods if method not in row["methods"]]
         if not missing:
@@ -151,9 +160,12 @@ def main() -> None:
         model, video = load_model(source), frames_of(cell, shared)
         with cached_features():
             for method in missing:
+                if method == "ditta" and cell.warmup < SMALLEST_LESSON and UNTRAINED in row["methods"]:
+                    row["methods"][method] = row["methods"][UNTRAINED]  # nothing is trained on so few frames
+                    continue
                 row["methods"][method] = measure(method, cell, MethodSetup(source, long_side=LONG_SIDE), model, video)
         write_notes(path, noted)
-        (RESULTS / "scene_study.md").write_text(markdown(noted, methods), encoding="utf-8")
+        path.with_suffix(".md").write_text(markdown(noted, methods), encoding="utf-8")
         print(cell.key, {method: row["methods"][method]["scores"] for method in methods}, flush=True)
 
 

@@ -116,18 +116,18 @@ class AdaptationReport:
 
     Attributes:
         succeeded: Whether an adapted model was produced.
-        reason: One sentence: "adapted", why it did not succeed, or what serves where the trained decoder was refused.
+        reason: One sentence: "adapted", why it did not succeed, or what serves where the training was refused.
         frames: Number of warm-up frames.
         steps: Number of optimiser steps made.
         seconds: Wall time of the search for the input size, of the targets and of the optimisation together.
         target_seconds: Wall time of the targets alone.
-        losses: Mean total loss of every pass, in order.
+        losses: Mean total loss of every pass, or part of the schedule, in order.
         objects: Number of tracked objects in the targets (0 for dense targets).
         statistics_share: Share (0..1) of the warm-up's normalisation statistics in those that serve; None where the
             method blends nothing.
-        deployed_share: How far the decoder that serves lies from the base decoder (0, also where none was trained or
-            the trained one was refused) to the trained one (1); None where the method does not choose.
-        refused: Why the decoder was not trained, or the trained one refused; empty where it serves.
+        deployed_share: How far the weights that serve lie from those before the training (0, also where there was
+            none, or it was refused) to those after it (1); None where the method does not choose.
+        refused: Why nothing was trained, or the training was refused; empty where what was trained serves.
         long_side: Longest side of the network input in pixels that the adaptation found; None where it was given.
         size_agreement: Share (0..1) of the pixels in which that size gives the class of the mean of the other sizes;
             None where none were compared.
@@ -152,7 +152,7 @@ class AdaptationFailed(Exception):
     """No adapted model came of an adaptation; the message is the report's reason. All of its ends derive from this.
 
     Attributes:
-        refused: Why the decoder was not trained, or the trained one refused; empty where something else went wrong.
+        refused: Why nothing was trained, or the training was refused; empty where something else went wrong.
     """
 
     refused: str = ""

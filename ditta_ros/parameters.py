@@ -184,7 +184,7 @@ class NodeParameters:
     )
     warmup_frames: int = changeable(
         STREAM.warmup_frames,
-        "Number of frames of a warm-up. From 20 on, a teacher that tracks no objects has the decoder trained, too.",
+        "Number of frames of a warm-up. With a teacher that tracks no objects, the network is trained from ten on.",
         range=(1, 1000),
     )
     warmup_ratio: int = changeable(
@@ -238,14 +238,20 @@ class NodeParameters:
         "0.6, where it suits the later layers. 0: none. For live mode alone.",
         range=(0, 1),
     )
-    passes: int = changeable(ADAPTATION.passes, "Number of passes over the warm-up frames.", range=(1, 1000))
+    self_training_steps: int = changeable(
+        ADAPTATION.self_training_steps,
+        "Number of steps that train the network by its own labels, after the statistics, on ten frames or more; where "
+        "the teacher knows objects, the decoder is trained instead. 0: always the decoder. For live mode alone.",
+        range=(0, 1000),
+    )
+    passes: int = changeable(ADAPTATION.passes, "Passes over the frames that train the decoder.", range=(1, 1000))
     learning_rate: float = changeable(
         0.0, f"Learning rate of the adaptation. 0: {ADAPTATION.learning_rate:g}, in parity 0.001.", range=(0, 1)
     )
     seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
     guarded: bool = changeable(
         ADAPTATION.guarded,
-        "Whether a trained decoder that contradicts the base model is refused, and images that show nothing are left "
+        "Whether a training that contradicts the base model is refused, and images that show nothing are left "
         "out of warm-ups. For live mode alone.",
     )
     restoration: bool = changeable(
@@ -377,10 +383,9 @@ class NodeParameters:
             optimiser["learning_rate"] = self.learning_rate
         if self.mode == "parity":
             return AdaptationConfig.parity(**optimiser)
-        temporal_branch = self.reliability_threshold > 0
-        return AdaptationConfig(
-            statistics_share=self.statistics_share, temporal_branch=temporal_branch, guarded=self.guarded, **optimiser
-        )
+        branch = self.reliability_threshold > 0
+        optimiser |= {"self_training_steps": self.self_training_steps, "temporal_branch": branch}
+        return AdaptationConfig(statistics_share=self.statistics_share, guarded=self.guarded, **optimiser)
 
     def runtime_config(self) -> RuntimeConfig:
         """What runs the network that serves."""

@@ -36,12 +36,19 @@ from ditta_core.adaptation.trainer import DistillationTrainer, EncodedClip, enla
 from ditta_core.adaptation.views import EncodedView, encode_views
 from ditta_core.inference.reliability import reliability
 from ditta_core.inference.temporal_branch import TemporalSegmenter
+from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.teacher.base import DistillationTarget, TargetBuilder
 from ditta_core.types import AdaptationReport
 
 STATISTICS_FRAMES = 5
 """Largest number of frames, spread evenly over the warm-up, whose statistics are taken in one batch; it bounds the
 memory: docs/ablations.md#frames-of-the-statistics."""
+
+
+def statistics_pixels(model: SegmentationModel, clip: NDArray[np.uint8], input_size: tuple[int, int]) -> Tensor:
+    """The frames of a clip, RGB uint8 [n, H, W, 3], that statistics are taken of, as one batch."""
+    chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
+    return model.preprocess(clip[chosen], input_size, model.mean.device)
 
 
 @torch.no_grad()
@@ -53,8 +60,7 @@ def blend(
     region: Region = Region(),
 ) -> float:
     """Blend the warm-up's statistics into the encoder's (stage A); returns the share of them that was taken."""
-    chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), STATISTICS_FRAMES)).round().astype(int))
-    pixels = segmenter.model.preprocess(clip[chosen], input_size, next(segmenter.parameters()).device)
+    pixels = statistics_pixels(segmenter.model, clip, input_size)
     return blend_encoder_statistics(segmenter.model, pixels, share, region, judged=True)
 
 
@@ -206,8 +212,8 @@ def adapt(
     objects, target_seconds, judged = 0, 0.0, config.guarded and config.passes > 0
     # Asked before the targets are made: they take most of the time that is left where nothing is trained.
     refused = objection_to_length(len(clip)) if judged and config.anchor_targets and teacher.soft else ""
-    reason = f"the decoder was not trained: {refused}"
-    if not refused:
+    reason = f"the decoder was not trained: {refused}" if refused else "adapted"
+    if config.passes and not refused:
         encoded = encode(segmenter, clip, input_size)
         probabilities = predict(segmenter, encoded, resize)
         target, limits = teach(teacher, clip, probabilities, config, region)
@@ -215,7 +221,7 @@ def adapt(
         refused = objection_to_targets(probabilities, target, region) if judged else ""
         reason = f"the decoder was not trained: {refused}"
         target_seconds = time.perf_counter() - start
-    if not refused:
+    if config.passes and not refused:
         decoder = Distillation(segmenter, config, resize, probabilities, target, region)
         losses = decoder.train(encoded, clip, input_size, progress, cancelled)
         refused = decoder.check(encoded, limits)

@@ -8,6 +8,7 @@ from another camera than the training data this is worth more than any other sin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -99,7 +100,48 @@ def _take_statistics(region: Region, layer: nn.Module, inputs: tuple[Tensor, ...
             statistic.copy_(value)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Means and variances of a layer's channels over some frames, and those that it was trained with; all float [C]."""
+
+    mean: Tensor
+    variance: Tensor
+    source_mean: Tensor
+    source_variance: Tensor
+
+
 @torch.no_grad()
+def _seen_by_later_layers(model: SegmentationModel, pixels: Tensor, region: Region) -> list[_Seen]:
+    """What the layers see that :func:`blend_encoder_statistics` leaves alone, where they have running statistics."""
+    first = _layers(model.encoder)
+    first = first[: ceil(EARLY_LAYERS * len(first))]
+    later = [layer for layer in _layers(model) if layer not in first]
+    parts: dict[nn.Module, list[tuple[Tensor, Tensor, int]]] = {layer: [] for layer in later}
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shown = region.of(inputs[0])
+        variance, mean = torch.var_mean(shown, (0, 2, 3), correction=0)
+        parts[layer].append((variance, mean, shown[:, 0].numel()))
+
+    handles = [layer.register_forward_pre_hook(look) for layer in later]
+    try:
+        for frame in pixels.split(1):  # one at a time, which takes a fraction of the memory
+            model(frame)
+    finally:
+        for handle in handles:
+            handle.remove()
+    seen = []
+    for layer in later:
+        count = sum(positions for *_, positions in parts[layer])
+        if layer.running_mean is not None and layer.running_var is not None and count > 1:
+            variances, means = (torch.stack(each) for each in list(zip(*parts[layer], strict=True))[:2])
+            variance = (variances.mean(0) + means.var(0, correction=0)) * count / (count - 1)
+            # As the layer itself divides: its epsilon counts.
+            source = layer.running_mean, layer.running_var + layer.eps
+            seen.append(_Seen(means.mean(0), variance + layer.eps, *source))
+    return seen
+
+
 def mismatch_of_later_layers(model: SegmentationModel, pixels: Tensor, region: Region = Region()) -> float:
     """How far what the later layers see lies from what they were trained with: mean of |½·ln(v / v_source)|.
 
@@ -111,30 +153,19 @@ def mismatch_of_later_layers(model: SegmentationModel, pixels: Tensor, region: R
         pixels: the target frames as one batch, float [N, 3, H, W].
         region: pixels of the target frames that count.
     """
-    first = _layers(model.encoder)
-    first = first[: ceil(EARLY_LAYERS * len(first))]
-    later = [layer for layer in _layers(model) if layer not in first]
-    seen: dict[nn.Module, list[tuple[Tensor, Tensor, int]]] = {layer: [] for layer in later}
+    found = [
+        (each.variance / each.source_variance).log().abs().mean() / 2
+        for each in _seen_by_later_layers(model, pixels, region)
+    ]
+    return float(torch.stack(found).mean()) if found else 0.0
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        shown = region.of(inputs[0])
-        variance, mean = torch.var_mean(shown, (0, 2, 3), correction=0)
-        seen[layer].append((variance, mean, shown[:, 0].numel()))
 
-    handles = [layer.register_forward_pre_hook(look) for layer in later]
-    try:
-        for frame in pixels.split(1):  # one at a time, which takes a fraction of the memory
-            model(frame)
-    finally:
-        for handle in handles:
-            handle.remove()
-    found: list[Tensor] = []
-    for layer in later:
-        count = sum(positions for *_, positions in seen[layer])
-        if layer.running_var is not None and count > 1:
-            variances, means = (torch.stack(each) for each in list(zip(*seen[layer], strict=True))[:2])
-            variance = (variances.mean(0) + means.var(0, correction=0)) * count / (count - 1)
-            found.append(((variance + layer.eps) / (layer.running_var + layer.eps)).log().abs().mean() / 2)
+def shift_of_later_layers(model: SegmentationModel, pixels: Tensor, region: Region = Region()) -> float:
+    """The same by the means instead of the variances: mean of |m − m_source| / √v_source, in standard deviations."""
+    found = [
+        ((each.mean - each.source_mean) / each.source_variance.sqrt()).abs().mean()
+        for each in _seen_by_later_layers(model, pixels, region)
+    ]
     return float(torch.stack(found).mean()) if found else 0.0
 
 
@@ -183,6 +214,11 @@ def blend_encoder_statistics(
         taken = take(larger if nearer else share)
     model.statistics_share = chained_share(model.statistics_share, taken)
     return taken
+
+
+def has_statistics(model: SegmentationModel) -> bool:
+    """Whether the encoder has running statistics that could be blended: a transformer's has none."""
+    return any(layer.running_mean is not None for layer in _layers(model.encoder))
 
 
 def _room(taken: float) -> float:

@@ -28,6 +28,9 @@ class AdaptationConfig:
         statistics_share: Share in 0..1 of the warm-up's BatchNorm statistics that is blended into the source's before
             the training, in the encoder's first layers alone; up to twice that where it suits the later layers
             (docs/ablations.md#a-larger-share) or the clip was restored (:meth:`after_restoration`).
+        self_training_steps: Number of steps that train the whole network by its own labels after the statistics
+            (:mod:`ditta_core.domain.warmup`), instead of the decoder towards soft targets; 0 for none. See
+            :attr:`self_trains`.
         passes: Number of passes over the warm-up frames, in time order.
         learning_rate: Learning rate of AdamW.
         views: Number of scaled, mirrored and recoloured views of warm-up frames that are trained on beside the frames,
@@ -59,6 +62,7 @@ class AdaptationConfig:
     probability_loss: bool = False
     full_resolution: bool = False
     statistics_share: float = 0.3
+    self_training_steps: int = 20
     passes: int = 5
     learning_rate: float = 3e-4
     views: int = 10
@@ -76,9 +80,10 @@ class AdaptationConfig:
     seed: int = DEFAULT_SEED
 
     def __post_init__(self) -> None:
-        if self.passes < 0 or self.learning_rate <= 0:
+        if min(self.passes, self.self_training_steps) < 0 or self.learning_rate <= 0:
             raise ValueError(
-                f"expected passes >= 0 and a learning rate > 0, but got {self.passes} and {self.learning_rate}"
+                f"expected passes and self_training_steps >= 0 and a learning rate > 0, but got {self.passes}, "
+                f"{self.self_training_steps} and {self.learning_rate}"
             )
         if self.train_mode and not self.past_gradients:
             raise ValueError("expected past_gradients with train_mode, which takes its statistics from both frames")
@@ -98,6 +103,11 @@ class AdaptationConfig:
         trained on, and where losses have another size than the logits.
         """
         return not (self.temporal_branch or self.train_mode or self.full_resolution)
+
+    @property
+    def self_trains(self) -> bool:
+        """Whether the network may be trained by its own labels: not where the temporal branch is trained beside it."""
+        return self.self_training_steps > 0 and not (self.temporal_branch or self.train_mode)
 
     @property
     def trains_on_crops(self) -> bool:
@@ -123,6 +133,7 @@ class AdaptationConfig:
             "probability_loss": True,
             "full_resolution": True,
             "statistics_share": 0.0,
+            "self_training_steps": 0,
             "crop": 1.0,
             "deployed_share": 1.0,
             "anchor_targets": False,

@@ -116,8 +116,8 @@ def objection_to_length(frames: int) -> str:
     if frames >= SMALLEST_LESSON:
         return ""
     return (
-        f"{frames} frames are enough for the statistics, but training on fewer than {SMALLEST_LESSON} costs as often "
-        f"as it gives (warmup_frames)"
+        f"{frames} frames are enough for the statistics, but too few to train on, which costs as often as it gives "
+        f"(warmup_frames)"
     )
 
 

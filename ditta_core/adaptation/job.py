@@ -48,10 +48,21 @@ class AdaptationProgress:
 
 @dataclass(frozen=True)
 class AdaptationResult:
-    """The end of an adaptation; ``state`` is None where it did not succeed."""
+    """What came of an adaptation.
+
+    Attributes:
+        state: What serves; None where it did not succeed.
+        report: How it went.
+        final: Whether the adaptation has ended. One that is not final is sound and may serve, while the job trains on.
+    """
 
     state: AdaptedState | None
     report: AdaptationReport
+    final: bool = True
+
+
+News = AdaptationProgress | AdaptationResult
+"""What a running adaptation tells."""
 
 
 class Cancelled(AdaptationFailed):

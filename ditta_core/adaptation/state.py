@@ -20,7 +20,7 @@ class AdaptedState:
     """What an adaptation changed: the tensors of a :class:`TemporalSegmenter` that differ from the base model's.
 
     Attributes:
-        tensors: Changed tensors by name: parameters of decoder and add-on, BatchNorm statistics.
+        tensors: Changed tensors by name: parameters and BatchNorm statistics.
         temporal_branch: Whether the add-on was trained; an untrained one is random and must not be blended in.
         long_side: Longest side in pixels of the network input that was found for it; None where the size was given.
     """

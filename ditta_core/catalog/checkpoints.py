@@ -302,7 +302,7 @@ class ModelTrial:
         unlabelled: Outputs that are published as unlabelled.
         likely_misspelt: See :meth:`~ditta_core.classes.ClassMap.likely_misspelt`.
         parameters: Number of parameters of the whole model.
-        trained_parameters: Number of parameters that an adaptation trains.
+        decoder_parameters: Number of parameters of the decoder.
         adapts: What an adaptation changes, in a sentence, where that is less than of other models; else empty.
         compared: How far the outputs are those of another runtime, in a sentence; empty where it was not compared.
         input_size: Network input (H, W) for the frame of the trial.
@@ -314,7 +314,7 @@ class ModelTrial:
     unlabelled: tuple[str, ...]
     likely_misspelt: Mapping[str, str]
     parameters: int
-    trained_parameters: int
+    decoder_parameters: int
     input_size: tuple[int, int]
     milliseconds: float
     adapts: str = ""
@@ -391,7 +391,7 @@ def _segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
         unlabelled=class_map.unused_outputs,
         likely_misspelt=class_map.likely_misspelt(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        trained_parameters=sum(parameter.numel() for parameter in model.decoder_parameters()),
+        decoder_parameters=sum(parameter.numel() for parameter in model.decoder_parameters()),
         input_size=input_size,
         milliseconds=milliseconds,
         adapts=model.adapts,

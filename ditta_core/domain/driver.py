@@ -226,7 +226,8 @@ class _Adaptation:
                 break
             if losses.add(self.position.step, done, terms):
                 good = self._good(good)
-            progress(OfflineProgress("steps", self.position.step, done, terms))
+            made = min(1.0, self._done(time.monotonic() - begin))
+            progress(OfflineProgress("steps", self.position.step, made, terms))
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save(fingerprint, begin, losses, keep_training)
                 saved = time.monotonic()
@@ -299,9 +300,10 @@ class _Adaptation:
         trained = [each for group in self.groups for each in group.parameters if each.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, LARGEST_GRADIENT)) if trained else 0.0
         if not (np.isfinite(norm) and all(map(np.isfinite, terms.values()))):
+            named = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
             raise NonFiniteLossError(
-                f"the training ended at step {step}, where losses were {terms} with a gradient of norm {norm:g}; lower "
-                f"the learning rate"
+                f"the training ended at step {step} with losses {named} and a gradient of norm {norm:.3g}; lower the "
+                f"learning rate"
             )
         self.optimizer.step()
         assert batch is not None

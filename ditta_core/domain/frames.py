@@ -36,6 +36,7 @@ class DriveFrames:
         labels: True labels of a source as channels of the published classes, uint8 [n, h, w] at the size of label maps;
             None for targets.
         held_out: Frames that are not trained on, RGB uint8 like ``images``.
+        ignored: Pixels of every frame that are not learned from, bool [h, w] at the size of label maps; None for none.
     """
 
     images: list[NDArray[np.uint8]]
@@ -43,6 +44,7 @@ class DriveFrames:
     stretches: list[range]
     labels: NDArray[np.uint8] | None = None
     held_out: list[NDArray[np.uint8]] = field(default_factory=list)
+    ignored: NDArray[np.bool_] | None = None
     _links: dict[tuple[int, int], Link] = field(default_factory=dict, repr=False)
     _estimator: FlowEstimator = field(default_factory=FlowEstimator, repr=False)
 

@@ -178,6 +178,8 @@ def label_drive(
             if prediction.allowed is not None:
                 kept = kept.masked_fill(~prediction.allowed, UNLABELLED)
             labels[prediction.frame] = kept.byte().cpu().numpy()
+            if drive.ignored is not None:
+                labels[prediction.frame][drive.ignored] = UNLABELLED
     if not (labels != UNLABELLED).any():
         raise NothingLabelledError("expected a pixel that can be labelled, but got none; label a larger portion")
     return PseudoLabels(labels, tuple(thresholds.tolist()))

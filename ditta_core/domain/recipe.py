@@ -46,6 +46,7 @@ class Clip:
         confirmed: Pixels whose flow the forward-backward check confirms, bool [T − 1, h, w].
         frames: Indices of the frames in their :class:`DriveFrames`.
         window: The window; cuts anything else that a recipe keeps by frame.
+        counted: Pixels that are learned from, bool [h, w]; None for all. The others have no label.
     """
 
     images: NDArray[np.uint8]
@@ -55,6 +56,7 @@ class Clip:
     confirmed: Tensor
     frames: tuple[int, ...]
     window: Window
+    counted: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,9 @@ class ClipSampler:
         if self.labels is not None:
             cut = np.stack([window.labels(self.labels[index]) for index in frames])
             labels = torch.from_numpy(cut.astype(np.int64)).to(self.device)
+        counted = None
+        if self.drive.ignored is not None:
+            counted = torch.from_numpy(window.mask(~self.drive.ignored)).to(self.device)
         return Clip(
             images,
             plain,
@@ -96,4 +99,5 @@ class ClipSampler:
             torch.from_numpy(confirmed).to(self.device),
             frames,
             window,
+            counted,
         )

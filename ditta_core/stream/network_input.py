@@ -93,6 +93,16 @@ class StreamInputSize:
         self._waited = self._waited + 1 if waits else 0
         return waits
 
+    def of_adaptation(
+        self, frame_size: tuple[int, int], config: StreamConfig, noisiness: float, updates: Generation | None
+    ) -> tuple[tuple[int, int], int | None]:
+        """The size that serves meanwhile, and the longest side that the adaptation may choose, see :meth:`largest`.
+
+        The mean of two adaptations serves at one size: one that updates a generation keeps that of the generation.
+        """
+        largest = self.largest(frame_size, config, noisiness) if updates is None else None
+        return self.serving(frame_size, config, updates), largest
+
     def largest(self, frame_size: tuple[int, int], config: StreamConfig, noisiness: float) -> int | None:
         """Longest side in pixels up to which an adaptation may choose; None where there is no choice.
 

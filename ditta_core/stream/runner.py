@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
-from ditta_core.adaptation.run import run_job
+from ditta_core.adaptation.job import AdaptationJob, AdaptationResult, News
+from ditta_core.domain.warmup_job import run_job
 
 
 class AdaptationRunner(Protocol):
@@ -17,8 +17,11 @@ class AdaptationRunner(Protocol):
     def submit(self, job: AdaptationJob) -> None:
         """Start a job; a running one is cancelled first."""
 
-    def poll(self) -> AdaptationProgress | AdaptationResult | None:
-        """The newest progress, or the result, without waiting; None where there is neither. A result comes once."""
+    def poll(self) -> News | None:
+        """A result, or else the newest progress, without waiting; None where there is neither.
+
+        Every result comes once and in order: none or one that is not final, then the final one.
+        """
 
     def cancel(self) -> None:
         """Cancel the running job; its result never comes."""

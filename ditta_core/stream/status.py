@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ditta_core.stream.generations import Generation
+from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.types import AdaptationReport, State
 
 
@@ -23,6 +24,7 @@ class StreamStatus:
         message: Last noteworthy event, one sentence for people; nothing is decided by it.
         remembered: Number of generations that are kept for the scenes they were adapted to.
         input_size: Network input (height, width) of the last frame; (0, 0) before the first.
+        training: Whether the network is still trained on the clip, of which it has the statistics and serves.
     """
 
     state: State = State.BASE
@@ -35,6 +37,7 @@ class StreamStatus:
     message: str = ""
     remembered: int = 0
     input_size: tuple[int, int] = (0, 0)
+    training: bool = False
 
 
 class FrameRejected(ValueError):
@@ -46,14 +49,21 @@ def reason(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def success(generation: Generation, updated: Generation | None) -> str:
-    """What a status says of a new generation, and of the one that it updates."""
+def not_renewed(warmup: WarmupClip, reason: str) -> str:
+    """What a status says of the generation that a warm-up was to update, or to train on, and does not."""
+    generation, verb = warmup.updates or warmup.trains, "updated" if warmup.updates else "trained on"
+    assert generation is not None
+    return f"generation {generation.number} was not {verb}: {reason}"
+
+
+def success(generation: Generation, before: Generation | None, verb: str = "updated", note: str = "") -> str:
+    """What a status says of a new generation, and of the one that it takes the place of."""
     report = generation.report
-    verb = "adapted" if updated is None else f"generation {updated.number} updated"
-    note = f"; {report.reason}" if report.refused else ""
+    did = "adapted" if before is None else f"generation {before.number} {verb}"
+    note = f"; {report.reason}" if report.refused else note
     if report.long_side is not None:
         note = f" at {report.long_side} pixels{note}"
-    return f"{verb} to {report.frames} frames in {report.seconds:.1f} s{note}"
+    return f"{did} to {report.frames} frames in {report.seconds:.1f} s{note}"
 
 
 def outcome(report: AdaptationReport) -> dict[str, object]:

@@ -28,19 +28,17 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import UPDATE_SHARE, StreamConfig, WarmupTrigger
 from ditta_core.stream.continuity import Break, Continuity
 from ditta_core.stream.generations import Generation, GenerationStore
-from ditta_core.stream.heir import Heir
+from ditta_core.stream.heir import Heir, Segmenters
 from ditta_core.stream.ignore_mask import IgnoreMask
 from ditta_core.stream.network_input import StreamInputSize
 from ditta_core.stream.requests import Requests
 from ditta_core.stream.runner import AdaptationRunner, InlineRunner
 from ditta_core.stream.scene.monitor import SceneMonitor
 from ditta_core.stream.scene.signature import SceneDescriber, SceneSignature
-from ditta_core.stream.status import StreamStatus, outcome, reason, success
+from ditta_core.stream.status import StreamStatus, not_renewed, outcome, reason, success
 from ditta_core.stream.warmup_clip import WarmupClip
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import AdaptationReport, Frame, Segmentation, State
-
-NOT_UPDATED = "generation {} was not updated: {}"
 
 
 class VideoSegmenter:
@@ -52,14 +50,12 @@ class VideoSegmenter:
     Args:
         model: Model, or its name; the worker of the runner loads the same one.
         config: How the stream is segmented.
-        adaptation: How the decoder is trained on the warm-up clip.
+        adaptation: How the model is adapted to the warm-up clip.
         teacher: What the warm-up learns from.
         runner: Where adaptations run; by default inside ``push``, see :class:`InlineRunner`.
         notify: Called with one sentence for every noteworthy event.
-        base: The model that ``model`` describes with its add-on, where it is loaded already; used, never changed, so
-            that several streams can share it.
-        generations: Generations of earlier sessions, adapted from the same base model, to be restored where their
-            scenes come back.
+        base: The model that ``model`` describes with its add-on, where it is loaded already; shared, never changed.
+        generations: Of earlier sessions, of the same base model, to be restored where their scenes come back.
         compiler: Compiles the networks that serve; shared by the streams of a process; None for eager torch.
         ignore_mask: Pixels that have no class and take no part in adaptations.
 
@@ -83,23 +79,20 @@ class VideoSegmenter:
     ) -> None:
         self._source = ModelSource(model) if isinstance(model, str) else model
         self._config, self._adaptation, self._teacher = config, adaptation, teacher
-        self._runner = runner or InlineRunner()
-        self._notify = notify
+        self._runner, self._notify = runner or InlineRunner(), notify
         self._base = base or TemporalSegmenter(load_model(self._source))
-        self._compiler = compiler
-        # The base model serves again at any time, such as where the scene changes: it stays compiled.
-        self._base_network = None if compiler is None else compiler.network(self._base, False)
+        self._segmenters = Segmenters(self._base, compiler)
         self._ignore_mask = ignore_mask or IgnoreMask()
         self._lock, self._requests = threading.Lock(), Requests()
         self._restorer = ImageRestorer()
         describer = SceneDescriber(self.model)
         self._monitor = SceneMonitor(describer, config.scene, describer.later if self.model.reentrant else None)
-        self._store = GenerationStore(config.remembered_scenes, generations)
-        self._continuity = Continuity()
+        self._store, self._continuity = GenerationStore(config.remembered_scenes, generations), Continuity()
         self._last: Frame | None = None  # as the network saw it
         self._certainty: float | None = None
         self._warmup: WarmupClip | None = None
         self._heir: Heir | None = None
+        self._generation: Generation | None = None
         self._sizes = StreamInputSize(self.model)
         self._served_since: int | None = None  # stamp of the first frame that the generation served
         self._serve(None)
@@ -192,11 +185,7 @@ class VideoSegmenter:
         self._requests.put("reconfigure", lambda: self._take_settings(config, adaptation, teacher))
 
     def pause(self, cancel: bool) -> None:
-        """Drop a clip that is being collected, as where no frames come until ``resume``; what serves goes on.
-
-        Args:
-            cancel: Whether a running adaptation is cancelled as well.
-        """
+        """Drop a clip that is being collected, with ``cancel`` a running adaptation too; what serves goes on."""
         self._requests.put("pause", lambda: self._interrupt(cancel))
 
     def resume(self) -> None:
@@ -218,8 +207,13 @@ class VideoSegmenter:
         self._store.resize(config.remembered_scenes)
         self._status = replace(self._status, warmup_frames=config.warmup_frames, remembered=len(self._store))
 
+    @property
+    def _adapts(self) -> bool:
+        """Whether an adaptation runs, also where what it has made so far serves."""
+        return self._status.training or self._status.state is State.ADAPTING
+
     def _interrupt(self, cancel: bool) -> None:
-        if self._status.state is State.COLLECTING or (cancel and self._status.state is State.ADAPTING):
+        if self._status.state is State.COLLECTING or (cancel and self._adapts):
             self._abort_warmup("warm-up given up: it was stopped")
 
     # --- does this frame follow the last one? ------------------------------------------------------------------------
@@ -236,7 +230,7 @@ class VideoSegmenter:
         if broken.kind is Break.AHEAD:
             self._forget_last_shot()
             self._set_status(broken.reason)
-        elif broken.kind is Break.CLOCK and self._status.state is State.ADAPTING:
+        elif broken.kind is Break.CLOCK and self._adapts:
             # A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show
             # the same scene again, that is seen as any other change of the scene.
             self._forget_last_shot()
@@ -255,7 +249,7 @@ class VideoSegmenter:
             self._forget_last_shot()
             if warmup is not None and self._status.state is State.COLLECTING:
                 if warmup.updates is not None:
-                    self._abort_warmup(NOT_UPDATED.format(warmup.updates.number, "a cut in the clip"))
+                    self._abort_warmup(not_renewed(warmup, "a cut in the clip"))
                 elif warmup.restart_after_cut():
                     self._collect_from_next_frame("collecting starts over: a cut in the clip")
         if seen.left and config.warmup_on is WarmupTrigger.SCENE_CHANGE:
@@ -283,7 +277,8 @@ class VideoSegmenter:
             self._served_since = frame.stamp
         seconds = self._config.update_seconds
         due = seconds > 0 and frame.stamp - self._served_since >= seconds * 1e9
-        if due and self._generation is not None and self._heir is None and self._status.state is State.ADAPTED:
+        idle = self._heir is None and self._warmup is None and self._status.state is State.ADAPTED
+        if due and self._generation is not None and idle:
             self._begin_warmup(WarmupClip(updates=self._generation))
 
     def _begin_warmup(self, clip: WarmupClip) -> None:
@@ -292,7 +287,8 @@ class VideoSegmenter:
         self._collect_from_next_frame(f"collecting {self._config.warmup_frames} frames")
 
     def _collect_from_next_frame(self, message: str) -> None:
-        self._cancel()
+        self._runner.cancel()
+        self._heir = None
         self._monitor.begin()
         self._set_status(message, state=State.COLLECTING, collected=0, progress=0.0, losses=())
 
@@ -324,23 +320,18 @@ class VideoSegmenter:
             self._monitor.settle(clip.locate(signature))
         of = "" if len(images) >= wanted else f" of {wanted}: the camera stood still"
         self._set_status(f"adapting to {len(images)} frames{of}", state=State.ADAPTING)
-        noisiness = self._restorer.noisiness
+        noisiness, size = self._restorer.noisiness, (images.shape[1], images.shape[2])
         adaptation = self._adaptation.after_restoration(noisiness)
-        size = images.shape[1], images.shape[2]
-        input_size = self._sizes.serving(size, self._config, clip.updates)
-        # The mean of two adaptations serves at one size: an update keeps that of the generation.
-        largest = self._sizes.largest(size, self._config, noisiness) if clip.updates is None else None
+        sizes = self._sizes.of_adaptation(size, self._config, noisiness, clip.updates)
         ignored = self._ignore_mask.at(size)
-        self._runner.submit(
-            AdaptationJob(images, input_size, self._source, self._teacher, adaptation, largest, ignored)
-        )
+        self._runner.submit(AdaptationJob(images, sizes[0], self._source, self._teacher, adaptation, sizes[1], ignored))
         self._poll_runner()
 
     def _poll_runner(self) -> None:
         """Take in the progress of a running adaptation, or its result."""
         if self._heir is not None:
             self._take_over(self._heir)
-        elif self._warmup is not None and self._status.state is State.ADAPTING:
+        elif self._warmup is not None and self._adapts:
             news = self._runner.poll()
             if isinstance(news, AdaptationProgress):
                 self._status = replace(self._status, progress=news.fraction, losses=news.losses)
@@ -350,23 +341,26 @@ class VideoSegmenter:
     def _finish(self, warmup: WarmupClip, result: AdaptationResult) -> None:
         """Have the adapted model serve as soon as it is compiled; or say why the model stays as it is."""
         report, state, updated = result.report, result.state, warmup.updates
-        if state is None and updated is not None:
-            self._abort_warmup(NOT_UPDATED.format(updated.number, report.reason))
-            return
-        if state is None:
+        if updated is not None and not result.final:
+            return  # the generation that serves is the better one until all of it is there
+        if state is None and (updated or warmup.trains):
+            self._abort_warmup(not_renewed(warmup, report.reason))
+        elif state is None:
             self._fail(report, report.reason)
-            return
-        try:
-            if updated is not None:
-                state = updated.state.towards(state, UPDATE_SHARE, self._base)
-            generation = Generation(self._store.next_number, state, report, warmup.scene)
-            self._inherit(generation, partial(self._announce, generation, updated))
-        except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
-            self._fail(report, reason(error))
+        elif warmup.trains is not None and report.refused:
+            self._keep_untrained(warmup.trains, report)
+        else:
+            try:
+                if updated is not None:
+                    state = updated.state.towards(state, UPDATE_SHARE, self._base)
+                generation = Generation(self._store.next_number, state, report, warmup.scene)
+                self._inherit(generation, partial(self._announce, generation, warmup, result.final))
+            except Exception as error:  # the result does not come again: whatever it is, the adaptation has ended here
+                self._fail(report, reason(error))
 
     def _inherit(self, generation: Generation, announce: Callable[[], None]) -> None:
         """Have a generation serve as soon as it is compiled for frames like the last one; raises what stops it."""
-        segmenter = self._segmenter_of(generation)
+        segmenter = self._segmenters.of(generation, self._config.inference)
         if self._last is not None:
             segmenter.prepare(self._last, self._sizes.serving(self._last.size, self._config, generation))
         self._heir = Heir(generation, segmenter, announce)
@@ -380,23 +374,29 @@ class VideoSegmenter:
             self._serve(heir.generation, heir.segmenter)
             heir.announce()
 
-    def _announce(self, generation: Generation, updated: Generation | None) -> None:
-        """Say that an adaptation succeeded."""
-        self._store.replace(updated, generation)
-        self._on_serving(success(generation, updated), **outcome(generation.report))
+    def _announce(self, generation: Generation, warmup: WarmupClip, final: bool) -> None:
+        """Say that an adaptation succeeded, or that its first part did, which serves while the rest goes on."""
+        before, verb = warmup.updates or warmup.trains, "updated" if warmup.updates else "trained"
+        self._store.replace(before, generation)
+        note, progress = ("", 1.0) if final else ("; the training goes on", 0.0)
+        message = success(generation, before, verb, note)
+        warmup.trains = None if final else generation
+        self._on_serving(message, warmup, **(outcome(generation.report) | {"progress": progress}))
+
+    def _keep_untrained(self, generation: Generation, report: AdaptationReport) -> None:
+        """The generation that serves does so without the training, which was refused."""
+        self._warmup, self._generation = None, replace(generation, report=report)
+        self._store.replace(generation, self._generation)
+        self._set_status(f"generation {generation.number} serves on: {report.reason}", **outcome(report))
 
     def _fail(self, report: AdaptationReport, reason: str) -> None:
         self._warmup = None
         self._set_status(f"adaptation failed: {reason}", state=State.FAILED, report=report)
 
-    def _cancel(self) -> None:
-        """Give up the running adaptation, and what came of it where that does not serve yet."""
-        self._runner.cancel()
-        self._heir = None
-
     def _abort_warmup(self, message: str) -> None:
         """Drop the clip or the running adaptation; what serves goes on, and is of this age from now on."""
-        self._cancel()
+        self._runner.cancel()
+        self._heir = None
         self._on_serving(message, collected=0, progress=0.0, losses=())
 
     # --- what serves -------------------------------------------------------------------------------------------------
@@ -409,31 +409,27 @@ class VideoSegmenter:
 
     def _restore(self, generation: Generation, message: str) -> None:
         """Serve a generation that is kept as soon as it is compiled; a clip or an adaptation is given up."""
+
+        def announce() -> None:
+            self._store.touch(generation)
+            self._on_serving(f"{message}: generation {generation.number}", **outcome(generation.report))
+
         try:
-            self._inherit(generation, partial(self._announce_restored, generation, message))
+            self._inherit(generation, announce)
         except Exception as error:  # such as too little memory: what serves goes on
             self._set_status(f"generation {generation.number} could not be restored: {reason(error)}")
         else:
             self._runner.cancel()
             self._warmup = None
 
-    def _announce_restored(self, generation: Generation, message: str) -> None:
-        self._store.touch(generation)
-        self._on_serving(f"{message}: generation {generation.number}", **outcome(generation.report))
-
     def _serve(self, generation: Generation | None, segmenter: FrameSegmenter | None = None) -> None:
         """Go on with a generation, or with the base model, from the next frame on, with an empty memory."""
-        self._serving = segmenter or self._segmenter_of(generation)
+        self._serving = segmenter or self._segmenters.of(generation, self._config.inference)
         self._generation = generation
 
-    def _segmenter_of(self, generation: Generation | None) -> FrameSegmenter:
-        segmenter = self._base if generation is None else generation.state.apply(self._base)
-        branch = generation is not None and generation.state.temporal_branch
-        return FrameSegmenter(segmenter, self._config.inference, branch, self._compiler)
-
-    def _on_serving(self, message: str, **changes: object) -> None:
-        """No warm-up runs any more: what serves does so from this frame on, and is watched for leaving its scene."""
-        self._warmup = None
+    def _on_serving(self, message: str, warmup: WarmupClip | None = None, /, **changes: object) -> None:
+        """What serves does so from this frame on, watched for leaving its scene; a training may go on beside it."""
+        self._warmup = warmup if warmup is not None and warmup.trains is not None else None
         self._served_since = None if self._last is None else self._last.stamp
         state, number, generation = State.BASE, 0, self._generation
         if generation is None:
@@ -446,5 +442,6 @@ class VideoSegmenter:
 
     def _set_status(self, message: str, **changes: object) -> None:
         """Change the status and notify."""
-        self._status = replace(self._status, message=message, **changes)  # type: ignore[arg-type]
+        training = self._warmup is not None and self._warmup.trains is not None
+        self._status = replace(self._status, message=message, training=training, **changes)  # type: ignore[arg-type]
         self._notify(message)

@@ -47,6 +47,7 @@ class WarmupClip:
         recognise: As above.
         updates: As above.
         failed: As above.
+        trains: Generation that serves already, while the adaptation to this clip trains on; None before.
         scene: Scene of the full clip, see :meth:`locate`; None where it is not known.
         seen: Number of frames that were offered since the clip began.
     """
@@ -57,6 +58,7 @@ class WarmupClip:
         self.recognise = recognise
         self.updates = updates
         self.failed = failed
+        self.trains: Generation | None = None
         self.scene: KnownScene | None = None
         self._flow = FlowEstimator("ultrafast", VIEW_SIDE)
         self._restarts = 0

@@ -29,8 +29,8 @@ from multiprocessing.connection import Connection
 import cv2
 import torch
 
-from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
-from ditta_core.adaptation.run import run_job
+from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, News
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.heap import end_imports, frugal_environment, return_memory, trim_heap
 from ditta_core.types import AdaptationReport
 
@@ -167,6 +167,11 @@ class AdaptationProcess:
         return f"the adaptation process ended with exit code {code}"
 
 
+def ends_job(news: News | str) -> bool:
+    """Whether nothing follows these news of a job."""
+    return isinstance(news, AdaptationResult) and news.final
+
+
 class SubmittedJob:
     """A job, the newest news of it, and whether it still counts."""
 
@@ -175,7 +180,8 @@ class SubmittedJob:
         self.cancelled = threading.Event()
         self._job: AdaptationJob | None = job
         self._lock = threading.Lock()
-        self._news: AdaptationProgress | AdaptationResult | None = None
+        self._progress: AdaptationProgress | None = None
+        self._results: list[AdaptationResult] = []  # that nobody has taken yet
         self._moved: float | None = None
 
     def take_job(self) -> AdaptationJob | None:
@@ -197,24 +203,32 @@ class SubmittedJob:
         """Nothing more is heard of it."""
         with self._lock:
             self.cancelled.set()
-            self._news = self._job = self._moved = None
+            self._progress = self._job = self._moved = None
+            self._results.clear()
 
-    def put_news(self, news: AdaptationProgress | AdaptationResult) -> None:
-        """Put news in the place of older ones."""
+    def put_news(self, news: News) -> None:
+        """Put news in the place of older ones; a result that was not taken yet stays before a later one."""
         with self._lock:
-            if not self.cancelled.is_set():
-                self._news = news
-                self._moved = None if isinstance(news, AdaptationResult) else time.monotonic()
+            if self.cancelled.is_set():
+                return
+            self._progress = None
+            if isinstance(news, AdaptationResult):
+                self._results.append(news)
+            else:
+                self._progress = news
+            self._moved = None if ends_job(news) else time.monotonic()
 
     def fail(self, reason: str) -> None:
         """It did not succeed."""
         self.put_news(AdaptationResult(None, AdaptationReport(False, reason, self.frames)))
 
-    def latest(self) -> AdaptationProgress | AdaptationResult | None:
-        """The newest news, or None; a result exactly once."""
+    def latest(self) -> News | None:
+        """A result, exactly once and in order; else the newest progress, or None."""
         with self._lock:
-            news, self._news = self._news, None
-            return news
+            if self._results:
+                return self._results.pop(0)
+            progress, self._progress = self._progress, None
+            return progress
 
 
 class Order(Enum):
@@ -320,10 +334,10 @@ class AdaptationWorker:
         while not given_up():
             if connection.poll(POLL_SECONDS):
                 news = connection.recv()
-                if isinstance(news, AdaptationResult) and self._queue.empty():
+                if ends_job(news) and self._queue.empty():
                     self._end_process()  # before the result is made use of, which takes memory again
                 submitted.put_news(news)
-                if isinstance(news, AdaptationResult):
+                if ends_job(news):
                     return
             elif submitted.idle_seconds > self._patience:
                 raise WorkerStuck(
@@ -333,7 +347,7 @@ class AdaptationWorker:
         connection.send_bytes(CANCEL)
         deadline = time.monotonic() + CANCEL_SECONDS
         while (left := deadline - time.monotonic()) > 0 and not self._closing.is_set():
-            if connection.poll(min(left, POLL_SECONDS)) and isinstance(connection.recv(), AdaptationResult):
+            if connection.poll(min(left, POLL_SECONDS)) and ends_job(connection.recv()):
                 return
         self._end_process()
 
@@ -369,8 +383,8 @@ class ProcessRunner:
         self._submitted = SubmittedJob(job)
         self._worker.submit(self._submitted)
 
-    def poll(self) -> AdaptationProgress | AdaptationResult | None:
-        """The newest news, or None; a result exactly once."""
+    def poll(self) -> News | None:
+        """A result, exactly once and in order; else the newest progress, or None."""
         return None if self._submitted is None else self._submitted.latest()
 
     @property

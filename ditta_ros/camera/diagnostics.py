@@ -80,6 +80,7 @@ def adaptation_diagnostic(
         "generation": status.generation,
         "collected": status.collected,
         "warm-up frames": status.warmup_frames,
+        "training": status.training,
         "progress": f"{status.progress:.2f}",
         "losses": " ".join(f"{loss:.4g}" for loss in status.losses),
         "remembered generations": status.remembered,
@@ -99,6 +100,6 @@ def adaptation_diagnostic(
     level, message = DiagnosticStatus.OK, status.message
     if status.state is State.FAILED:
         level = DiagnosticStatus.WARN
-    elif status.state is State.ADAPTING and idle_seconds > IDLE_SECONDS:
+    elif (status.training or status.state is State.ADAPTING) and idle_seconds > IDLE_SECONDS:
         level, message = DiagnosticStatus.WARN, f"{message}; no progress for {idle_seconds:.0f} s"
     return status_message(level, f"{name}: adaptation", message, topic, values)

@@ -388,6 +388,7 @@ def state_of(status: StreamStatus, counters: StreamSnapshot, paused: bool) -> St
         generation=status.generation,
         collected=status.collected,
         warmup_frames=status.warmup_frames,
+        training=status.training,
         progress=status.progress,
         losses=status.losses,
         message=status.message,

@@ -216,7 +216,10 @@ def trial_lines(trial: ModelTrial | TeacherTrial) -> list[tuple[str, str]]:
         return [("trial", f"one object over two frames and back in {trial.milliseconds:.0f} ms, input {size}×{size}")]
     height, width = trial.input_size
     lines = [
-        ("parameters", f"{trial.parameters / 1e6:.2f} M, of which {trial.trained_parameters / 1e6:.2f} M are adapted"),
+        (
+            "parameters",
+            f"{trial.parameters / 1e6:.2f} M, {trial.decoder_parameters / 1e6:.2f} M of them in the decoder",
+        ),
         ("outputs", f"{len(trial.outputs)}: {', '.join(trial.outputs)}"),
     ]
     if tuple(name for name, _ in trial.published) != trial.outputs:

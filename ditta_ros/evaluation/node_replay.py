@@ -278,9 +278,9 @@ class NodeReplay:
                 raise self._error(f"no mask came within {self._options.silence_seconds:g} s")
 
     def _wait_for_adaptation(self) -> None:
-        """Hold frames and clock until the node has adapted, or has failed to."""
+        """Hold frames and clock until the node has adapted and trained, or has failed to."""
         begin = time.monotonic()
-        while self._stream.state not in (State.ADAPTED, State.FAILED):
+        while self._stream.state not in (State.ADAPTED, State.FAILED) or self._stream.training:
             self._watch()
             node = self._stream.node_state
             assert node is not None  # it was ready

@@ -24,13 +24,14 @@ class StreamState:
         generation: Number of the generation that is serving; 0 is the base model.
         collected: Number of frames in the warm-up clip.
         warmup_frames: Number of frames that a warm-up collects.
-        progress: Share of the running adaptation that is done, 0..1.
+        training: Whether the network is still trained on the clip, of which it has the statistics and serves.
+        progress: Share of the running adaptation or training that is done, 0..1.
         losses: Mean loss of each finished pass of the running or last adaptation.
         message: Sentence on the last noteworthy event.
         adaptation_seconds: Duration of the last adaptation that ended; None before.
         adaptation_reason: Sentence on how the last adaptation ended; empty before.
         statistics_share: Share of the clip's BatchNorm statistics that the last adaptation took; None before.
-        deployed_share: Share of the way to the trained decoder that the last adaptation went; None before.
+        deployed_share: Share of the way to the trained weights that the last adaptation went; None before.
         input_width: Width of the network input in pixels; 0 before the first image.
         input_height: Its height.
         size_agreement: Share of the pixels in which the size of the network input that the last adaptation found gives
@@ -48,6 +49,7 @@ class StreamState:
     generation: int = 0
     collected: int = 0
     warmup_frames: int = 0
+    training: bool = False
     progress: float = 0.0
     losses: tuple[float, ...] = ()
     message: str = ""

@@ -73,6 +73,11 @@ class Stream:
         return State.BASE if self.node_state is None else self.node_state.state
 
     @property
+    def training(self) -> bool:
+        """Whether the network that serves is still trained."""
+        return self.node_state is not None and self.node_state.training
+
+    @property
     def message(self) -> str:
         """What the node says of its state."""
         return "" if self.node_state is None else self.node_state.message

@@ -20,6 +20,13 @@ HEADS = 4
 ENTROPY_WEIGHT, DROPOUT_WEIGHT = 1.0, 0.1
 
 
+def mean_of(maps: Tensor, counted: Tensor | None) -> Tensor:
+    """Mean of maps [N, h, w] over the pixels that count, bool [h, w]; 0 where none does."""
+    if counted is None:
+        return maps.mean()
+    return (maps * counted).sum() / (len(maps) * counted.sum()).clamp_min(1)
+
+
 def dropout_term(others: Sequence[Tensor], scores: Tensor) -> Tensor:
     """Σ_k mean((softmax(k) − softmax(main))²) over logits [N, C, h, w]; the main head has no gradient of it."""
     main = scores.detach().softmax(1)
@@ -57,6 +64,6 @@ class UR(SelfTraining):
             others = [self.model.classify(self.dropout(embedding)) for _ in range(HEADS)]
         return {
             "labels": label_loss(scores, labels[-1:]),
-            "entropy": ENTROPY_WEIGHT * normalised_entropy(scores.softmax(1)).mean(),
+            "entropy": ENTROPY_WEIGHT * mean_of(normalised_entropy(scores.softmax(1)), batch.target.counted),
             "dropout": DROPOUT_WEIGHT * dropout_term(others, own),
         }

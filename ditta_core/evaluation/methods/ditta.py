@@ -14,7 +14,7 @@ import numpy as np
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.evaluation.methods.stream import StreamMethod
 from ditta_core.inference.config import PUBLISHED_THRESHOLD, InferenceConfig
 from ditta_core.types import AdaptationReport, Frame
@@ -98,4 +98,4 @@ class DiTTANoContrastive(DiTTA):
 class DiTTANoDistillation(DiTTA):
     """DiTTA in live mode without a training step: blended statistics and smoothing are left."""
 
-    adaptation = AdaptationConfig(passes=0)
+    adaptation = AdaptationConfig(passes=0, self_training_steps=0)

@@ -19,10 +19,10 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import CollapseError, NothingShownError, RefusedError
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, Cancelled
 from ditta_core.adaptation.losses import FrameTarget
-from ditta_core.adaptation.run import run_job
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.adaptation.trainer import DistillationTrainer, NonFiniteLossError
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.source import ModelSource

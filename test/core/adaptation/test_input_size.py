@@ -19,7 +19,7 @@ from ditta_core.adaptation.input_size import (
     largest_side,
 )
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.segmentation.source import ModelSource
 

@@ -15,7 +15,7 @@ from ditta_core.adaptation.guard import LARGEST_SHARPENING, objection_to_targets
 from ditta_core.adaptation.job import AdaptationJob
 from ditta_core.adaptation.losses import FrameTarget, distillation_loss
 from ditta_core.adaptation.region import Region
-from ditta_core.adaptation.run import run_job
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.base import DistillationTarget
 from ditta_core.types import UNLABELLED

@@ -193,7 +193,7 @@ def test_trial_of_a_model() -> None:
     assert trial.likely_misspelt == {"bicyclst": "bicyclist"}
     encoder = sum(parameter.numel() for parameter in model.base_net.parameters())
     assert trial.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert trial.trained_parameters == trial.parameters - encoder > 0
+    assert trial.decoder_parameters == trial.parameters - encoder > 0
     assert trial.input_size == (272, 480) and trial.milliseconds > 0
 
 

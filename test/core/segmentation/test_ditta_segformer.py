@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.ditta_segformer import (
     DittaCheckpoint,

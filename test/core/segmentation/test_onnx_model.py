@@ -19,8 +19,8 @@ from onnx_networks import SIZE, export, random_segformer, small_network
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
 from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.compiled_network import Compiler
 from ditta_core.inference.config import InferenceConfig, RuntimeConfig
 from ditta_core.inference.temporal_branch import TemporalSegmenter

@@ -11,7 +11,7 @@ from moving_scenes import moving_square
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.adapted import AdaptedModel, save_adapted, weights_fingerprint
 from ditta_core.segmentation.registry import load_model

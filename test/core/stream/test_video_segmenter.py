@@ -17,9 +17,9 @@ from stream_settings import stream_config
 
 from ditta_core.adaptation.config import AdaptationConfig, warmup_length
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
-from ditta_core.adaptation.run import run_job
 from ditta_core.adaptation.state import AdaptedState
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter, segment_frame
 from ditta_core.inference.reliability import blend_branches

@@ -22,8 +22,8 @@ from scipy.ndimage import label
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob
-from ditta_core.adaptation.run import run_job
 from ditta_core.datasets.camvid import CamVidSequence
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.base import Mask
 from ditta_core.teacher.build import build_teacher, check_teacher

@@ -15,8 +15,9 @@ from ros_harness import texture, wait_until
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult
-from ditta_core.adaptation.run import run_job
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup import SMALLEST_LESSON
+from ditta_core.domain.warmup_job import run_job
 from ditta_core.segmentation.espnetv2 import ESPNetv2
 from ditta_core.segmentation.source import ModelSource
 from ditta_ros.adaptation import worker as worker_module
@@ -100,6 +101,30 @@ def test_the_same_comes_out_as_in_this_process(runner: ProcessRunner, weights: P
     assert set(news.state.tensors) == set(expected.state.tensors)
     for name, tensor in expected.state.tensors.items():
         np.testing.assert_allclose(news.state.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_what_serves_before_the_training_comes_first_and_is_not_lost(runner: ProcessRunner) -> None:
+    clip = np.stack([texture(index) for index in range(SMALLEST_LESSON)])
+    settings = AdaptationConfig(self_training_steps=3, guarded=False)
+    runner.submit(AdaptationJob(clip, (64, 96), ModelSource(), adaptation=settings))
+    worker()
+    wait_until(lambda: not workers(), "the end of the job", 60)  # nobody has asked for news so far
+    first, last = runner.poll(), result_of(runner)
+    assert isinstance(first, AdaptationResult) and not first.final and first.state is not None
+    assert last.final and last.state is not None
+    assert (first.report.steps, last.report.steps) == (0, 3)
+    assert runner.poll() is None
+
+
+def test_a_worker_that_dies_in_the_training_leaves_what_it_had(runner: ProcessRunner) -> None:
+    clip = np.stack([texture(index) for index in range(SMALLEST_LESSON)])
+    settings = AdaptationConfig(self_training_steps=10_000, guarded=False)
+    runner.submit(AdaptationJob(clip, (64, 96), ModelSource(), adaptation=settings))
+    first = result_of(runner)
+    assert first.state is not None and not first.final
+    os.kill(worker(), signal.SIGKILL)
+    last = result_of(runner)
+    assert last.final and last.state is None and "killed by SIGKILL" in last.report.reason
 
 
 def test_the_worker_yields_and_knows_nothing_of_ros(runner: ProcessRunner, weights: Path) -> None:

@@ -53,6 +53,7 @@ def test_the_keys_on_the_wire() -> None:
         "generation": 0,
         "collected": 0,
         "warmup_frames": 0,
+        "training": False,
         "progress": 0.0,
         "losses": [],
         "message": "",

@@ -1,0 +1,140 @@
+"""A warm-up as a drive: the whole network learns by its own labels from the frames whose statistics it has taken.
+
+The decoder alone learns little from a second of video: what a mirrored view sees better lies in the features, which
+the encoder makes. So all weights take some small steps of uncertainty reduction (UR), as on recorded drives, and a
+quarter of the way is deployed. Not where the model is at home: it has little to gain there, and its certainty is right.
+What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ditta_core.adaptation.adapt import statistics_pixels
+from ditta_core.adaptation.batchnorm import shift_of_later_layers
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.adaptation.guard import WEIGHTED_LIMITS, CollapseError, DecoderCheck, guard_against_collapse
+from ditta_core.adaptation.job import AdaptationProgress
+from ditta_core.adaptation.region import Region
+from ditta_core.domain.config import OfflineConfig
+from ditta_core.domain.driver import OfflineProgress, OfflineReport, adapt_offline
+from ditta_core.domain.frames import DriveFrames, resize_image
+from ditta_core.domain.recipes.ur import UR
+from ditta_core.domain.recipes.vst import VST
+from ditta_core.segmentation.adapted import put_tensors
+from ditta_core.segmentation.base import SegmentationModel
+
+SMALLEST_LESSON = 10
+"""Number of warm-up frames from which on the network is trained: docs/ablations.md#self-training-on-a-warm-up."""
+AT_HOME = 0.2
+"""Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
+home: docs/ablations.md#self-training-on-a-warm-up."""
+CHECKED_FRAMES = 5
+"""Largest number of frames, evenly spread, that the guard sees."""
+SETTINGS = OfflineConfig(statistics_share=0.0, rounds=1, deployed_share=0.25, guarded=False)
+"""Of the training, but for steps and seed; the guard is asked here, as it sees the frames themselves."""
+
+
+def objection_to_training(
+    model: SegmentationModel, clip: NDArray[np.uint8], input_size: tuple[int, int], region: Region = Region()
+) -> str:
+    """Why not to train on a clip, RGB uint8 [n, H, W, 3], at all; empty where nothing speaks against it.
+
+    Args:
+        model: with the statistics of before, in evaluation mode.
+        input_size: network input (height, width).
+        region: pixels that count.
+    """
+    pixels = statistics_pixels(model, clip, input_size)
+    shift = shift_of_later_layers(model, pixels, region)
+    if shift >= AT_HOME:
+        return ""
+    return (
+        f"the model is at home here, with statistics shifted by {shift:.2f} deviations (at least {AT_HOME} asked for), "
+        f"and training would cost more than it gives"
+    )
+
+
+class WarmupRecipe(UR):
+    """UR towards labels that the frames around agree on, gathered along optical flow, as the teacher ``flow`` does."""
+
+    label = VST.label
+
+
+def train_on_clip(
+    model: SegmentationModel,
+    clip: NDArray[np.uint8],
+    input_size: tuple[int, int],
+    config: AdaptationConfig,
+    progress: Callable[[AdaptationProgress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    region: Region = Region(),
+) -> OfflineReport:
+    """Train a model in place by its own labels of a clip; it stays as it was where the guard refuses what comes of it.
+
+    Args:
+        model: with blended statistics, in evaluation mode.
+        clip: RGB uint8 [n, H, W, 3].
+        input_size: network input (height, width).
+        config: of which ``self_training_steps``, ``seed`` and ``guarded`` count.
+        progress: told after every step.
+        cancelled: asked before every step.
+        region: pixels that take part.
+
+    Raises:
+        NothingLabelledError: there is nothing to learn from.
+        Cancelled: ``cancelled`` said so.
+    """
+    drive = drive_of_clip(clip, input_size, region)
+    settings = replace(SETTINGS, steps=config.self_training_steps, seed=config.seed)
+
+    def tell(news: OfflineProgress) -> None:
+        progress(AdaptationProgress(news.done))
+
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = region.of(_probabilities(model, drive))
+    result = adapt_offline(model, WarmupRecipe, drive, settings, progress=tell, cancelled=cancelled)
+    put_tensors(model, result.tensors)
+    found = region.of(_probabilities(model, drive))
+    check = DecoderCheck.of(expected, found, WEIGHTED_LIMITS)
+    refused = check.objection if config.guarded else ""
+    if result.report.steps < config.self_training_steps:  # losses or gradients were not finite
+        refused = result.report.reason
+    if not refused:
+        try:
+            guard_against_collapse(expected.argmax(1), found.argmax(1))
+        except CollapseError as error:
+            refused = str(error)
+    report = replace(result.report, contradicted=check.contradicted, entropy_ratio=check.entropy_ratio)
+    if refused:
+        model.load_state_dict(before)
+        report = replace(report, refused=refused, deployed_share=0.0)
+    return report
+
+
+def drive_of_clip(clip: NDArray[np.uint8], input_size: tuple[int, int], region: Region = Region()) -> DriveFrames:
+    """The frames of a clip, RGB uint8 [n, H, W, 3], as one stretch of a drive."""
+    images = [resize_image(image, input_size) for image in clip]
+    drive = DriveFrames(images, input_size, [range(len(images))])
+    if region.ignored is not None:
+        size = drive.map_size[1], drive.map_size[0]
+        ignored = cv2.resize(region.ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        drive.ignored = ignored.astype(np.bool_)
+    return drive
+
+
+@torch.no_grad()
+def _probabilities(model: SegmentationModel, drive: DriveFrames) -> Tensor:
+    """Of the frames that the guard sees, float [n, C, h, w] at the model's own size."""
+    found = []
+    for index in np.unique(np.linspace(0, len(drive) - 1, CHECKED_FRAMES).round().astype(int)):
+        pixels = model.preprocess(drive.image(index)[None], drive.input_size, model.mean.device)
+        found.append(model.classify(model.decode(model.encode(pixels))))
+    return torch.cat(found).softmax(1)

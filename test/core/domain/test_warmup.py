@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from moving_scenes import moving_square
+
+from ditta_core.adaptation.config import AdaptationConfig
+from ditta_core.adaptation.job import AdaptationProgress, Cancelled
+from ditta_core.adaptation.region import Region
+from ditta_core.domain import warmup
+from ditta_core.domain.config import OfflineConfig
+from ditta_core.domain.labelling import ViewPredictor, label_drive
+from ditta_core.domain.recipes.ur import mean_of
+from ditta_core.domain.sampling import ClipSampler
+from ditta_core.domain.warmup import drive_of_clip, objection_to_training, train_on_clip
+from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.segmentation.registry import load_model
+from ditta_core.segmentation.source import ModelSource
+from ditta_core.types import UNLABELLED
+
+SIZE = (64, 96)
+CLIP = moving_square(4, SIZE).clip
+FEW_STEPS = AdaptationConfig(self_training_steps=4, guarded=False)
+
+
+@pytest.fixture
+def model() -> SegmentationModel:
+    return load_model(ModelSource())
+
+
+def state_of(model: SegmentationModel) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_whole_network_learns_and_its_statistics_stay(model: SegmentationModel) -> None:
+    before = state_of(model)
+    seen: list[float] = []
+
+    def tell(news: AdaptationProgress) -> None:
+        seen.append(news.fraction)
+
+    report = train_on_clip(model, CLIP, SIZE, FEW_STEPS, progress=tell)
+    after = model.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("base_net") and name.endswith("conv.weight") for name in changed), "the encoder"
+    assert any(name.startswith("bu_dec") for name in changed), "the decoder"
+    assert not [name for name in changed if "running" in name]
+    assert report.steps == 4 and report.deployed_share == 0.25 and not report.refused
+    assert seen == sorted(seen) and 0 < seen[-1] <= 1
+    assert not any(module.training for module in model.modules())
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        model = load_model(ModelSource())
+        train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, seed=seed))
+        states.append(model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_a_training_that_contradicts_the_model_is_undone(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wild = replace(warmup.SETTINGS, learning_rate=0.01, deployed_share=1.0)
+    monkeypatch.setattr(warmup, "SETTINGS", wild)
+    before = state_of(model)
+    report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
+    assert "of the pixels" in report.refused and report.deployed_share == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_that_diverges_is_undone(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=1e30))
+    before = state_of(model)
+    report = train_on_clip(model, CLIP, SIZE, FEW_STEPS)
+    assert report.refused.startswith("the training ended at step") and report.deployed_share == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_it_can_be_cancelled(model: SegmentationModel) -> None:
+    before = state_of(model)
+    with pytest.raises(Cancelled):
+        train_on_clip(model, CLIP, SIZE, FEW_STEPS, cancelled=lambda: True)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_at_home_is_not_trained(model: SegmentationModel) -> None:
+    assert not objection_to_training(model, CLIP, SIZE)
+    pixels = model.preprocess(CLIP, SIZE, model.mean.device)
+    for layer in model.modules():  # as if it had been trained on this very clip
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+            layer.reset_running_stats()
+    model.train()
+    with torch.no_grad():
+        model(pixels)
+    model.eval()
+    objection = objection_to_training(model, CLIP, SIZE)
+    assert objection.startswith("the model is at home here, with statistics shifted by 0.")
+
+
+def test_ignored_pixels_have_no_label_and_do_not_count(model: SegmentationModel) -> None:
+    ignored = np.zeros(SIZE, np.bool_)
+    ignored[40:] = True
+    drive = drive_of_clip(CLIP, SIZE, Region(ignored))
+    labels = label_drive(drive, ViewPredictor(model), 1.0, by_margin=True).labels
+    assert (labels[:, 20:] == UNLABELLED).all() and (labels[:, :20] != UNLABELLED).any()
+    sampler = ClipSampler(drive, labels, model, OfflineConfig(window=SIZE), 1, recolours=False)
+    for seed in range(5):
+        clip = sampler.draw(np.random.default_rng(seed))
+        assert clip.counted is not None and clip.labels is not None
+        assert (clip.labels[0][~clip.counted] == UNLABELLED).all()
+        assert 0.3 < float(clip.counted.float().mean()) < 1
+    assert ClipSampler(drive_of_clip(CLIP, SIZE), labels, model, OfflineConfig(), 1, False).draw(
+        np.random.default_rng(0)
+    ).counted is None  # fmt: skip
+
+
+def test_means_are_of_the_pixels_that_count() -> None:
+    maps = torch.arange(12.0).reshape(1, 3, 4)
+    counted = torch.zeros(3, 4, dtype=torch.bool)
+    counted[0, :2] = True
+    assert mean_of(maps, counted) == 0.5 and mean_of(maps, None) == maps.mean()
+    assert mean_of(maps, torch.zeros_like(counted)) == 0
