@@ -91,7 +91,7 @@ def test_soft_targets_of_a_few_frames_are_not_trained_towards(
     monkeypatch.setattr(teacher, "build", None)  # no time is lost with targets
     report = adapt(copy.deepcopy(street[0]), street[1], (96, 128), teacher, AdaptationConfig(passes=1))
     assert report.succeeded and report.steps == 0 and report.statistics_share
-    assert report.refused.startswith("3 frames are enough for the statistics") and "too few to train on" in report.refused
+    assert report.refused.startswith("3 frames are enough for the statistics, but too few to train on")
     # A class for every tracked object is another teaching, as published for a few frames.
     hard = adapt(copy.deepcopy(street[0]), street[1], (96, 128), OwnLabels(), AdaptationConfig(passes=1))
     assert hard.steps == 3
