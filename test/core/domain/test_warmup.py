@@ -26,6 +26,12 @@ CLIP = moving_square(4, SIZE).clip
 FEW_STEPS = AdaptationConfig(self_training_steps=4, guarded=False)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """Two threads of tiny frames would wait for each other on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def model() -> SegmentationModel:
     return load_model(ModelSource())

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from moving_scenes import moving_square
 
 from ditta_core.adaptation.config import AdaptationConfig
@@ -20,6 +21,12 @@ from ditta_core.segmentation.source import ModelSource
 SIZE = (64, 96)
 SETTINGS = AdaptationConfig(self_training_steps=3, guarded=False)
 JOB = AdaptationJob(moving_square(SMALLEST_LESSON, SIZE).clip, SIZE, adaptation=SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """Two threads of tiny frames would wait for each other on a busy machine."""
+    torch.set_num_threads(1)
 
 
 def run(job: AdaptationJob) -> tuple[list[News], AdaptationResult]:

@@ -30,6 +30,12 @@ IMAGES = moving_square(24, SIZE).clip
 SECOND = 1_000_000_000
 
 
+@pytest.fixture(autouse=True)
+def one_thread(few_threads: None) -> None:
+    """Two threads of tiny frames would wait for each other on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def base() -> TemporalSegmenter:
     return TemporalSegmenter(load_model(ModelSource()))
