@@ -162,7 +162,7 @@ def test_parity_is_the_published_behaviour() -> None:
 
 def test_parameters_for_live_mode_alone_do_not_count_in_parity() -> None:
     others: dict[str, Any] = {"reliability_threshold": 0.3, "smoothing": 0.5, "statistics_share": 1.0}
-    others |= {"guarded": True, "restoration": True}
+    others |= {"guarded": True, "restoration": True, "self_training_steps": 50}
     for spec in PARAMETERS:
         assert ("live mode alone" in spec.description) == (spec.name in {*others, "mode"}), spec.name
     parameters = NodeParameters(mode="parity", **others)
