@@ -112,8 +112,8 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     assert message.startswith("adapted to 10 frames in ") and message.endswith("; the training goes on")
     first = stream.segmenter.generation
     assert first is not None and all("running" in name for name in first.state.tensors)
-    stream.runner.tell(AdaptationProgress, AdaptationProgress)
-    assert stream.push(2) == 1 and stream.now == (State.ADAPTED, 1, 0.0)
+    stream.runner.tell(AdaptationProgress)  # of the labels
+    assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.0)
     stream.runner.tell(AdaptationProgress)
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.5)
     stream.runner.tell()
