@@ -116,7 +116,7 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.0)
     stream.runner.tell(AdaptationProgress)
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.5)
-    stream.runner.tell()
+    stream.runner.tell(AdaptationResult)
     assert stream.push() == 2 and stream.now == (State.ADAPTED, 2, 1.0) and not stream.segmenter.status.training
     assert stream.events[-1].startswith("generation 1 trained to 10 frames in ")
     second = stream.segmenter.generation
