@@ -1,1 +1,1 @@
-"""What is learned offline, from recorded drives: a driver, one recipe a method, and the pieces that recipes share."""
+"""What the whole network learns by its own labels, from recorded drives and from a warm-up: a driver, one recipe a method."""
