@@ -211,3 +211,20 @@ def guard_against_collapse(base: Tensor, adapted: Tensor) -> None:
             f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up "
             f"frames, but the adapted model has {after:.1f}; the base model stays"
         )
+
+
+def objection_to_trained(check: DecoderCheck, before: Tensor, after: Tensor, guarded: bool) -> str:
+    """Why a trained model may not serve; empty where nothing speaks against it. Unguarded, only a collapse does.
+
+    Args:
+        check: of the same probabilities.
+        before, after: probabilities before and after the training, float [n, C, h, w].
+        guarded: whether the check counts.
+    """
+    if guarded and check.objection:
+        return check.objection
+    try:
+        guard_against_collapse(before.argmax(1), after.argmax(1))
+    except CollapseError as error:
+        return str(error)
+    return ""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ditta_core.adaptation.adapt import STATISTICS_FRAMES
 from ditta_core.adaptation.batchnorm import blend_encoder_statistics
-from ditta_core.adaptation.guard import CollapseError, DecoderCheck, Limits, guard_against_collapse
+from ditta_core.adaptation.guard import DecoderCheck, Limits, objection_to_trained
 from ditta_core.adaptation.job import Cancelled
 from ditta_core.adaptation.trainer import NonFiniteLossError
 from ditta_core.domain.config import OfflineConfig
@@ -389,13 +389,7 @@ class _Adaptation:
         before = self._held_out_probabilities()
         self.model.load_state_dict(trained)
         check = DecoderCheck.of(before, after, replace(LIMITS, contradicted=self.recipe.most_contradicted))
-        objection = check.objection if self.config.guarded else ""
-        if not objection:
-            try:
-                guard_against_collapse(before.argmax(1), after.argmax(1))
-            except CollapseError as error:
-                objection = str(error)
-        return objection, check
+        return objection_to_trained(check, before, after, self.config.guarded), check
 
     def _held_out_probabilities(self) -> Tensor:
         """Probabilities float [n, C, h, w], at half the size of label maps, which bounds the memory."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from torch import Tensor
 from ditta_core.adaptation.adapt import statistics_pixels
 from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
-from ditta_core.adaptation.guard import WEIGHTED_LIMITS, CollapseError, DecoderCheck, guard_against_collapse
+from ditta_core.adaptation.guard import WEIGHTED_LIMITS, DecoderCheck, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
 from ditta_core.adaptation.region import Region
 from ditta_core.domain.config import OfflineConfig
@@ -104,14 +103,9 @@ def train_on_clip(
     put_tensors(model, result.tensors)
     found = region.of(_probabilities(model, drive))
     check = DecoderCheck.of(expected, found, WEIGHTED_LIMITS)
-    refused = check.objection if config.guarded else ""
+    refused = objection_to_trained(check, expected, found, config.guarded)
     if result.report.steps < config.self_training_steps:  # losses or gradients were not finite
         refused = result.report.reason
-    if not refused:
-        try:
-            guard_against_collapse(expected.argmax(1), found.argmax(1))
-        except CollapseError as error:
-            refused = str(error)
     report = replace(result.report, contradicted=check.contradicted, entropy_ratio=check.entropy_ratio)
     if refused:
         model.load_state_dict(before)
@@ -123,10 +117,8 @@ def drive_of_clip(clip: NDArray[np.uint8], input_size: tuple[int, int], region: 
     """The frames of a clip, RGB uint8 [n, H, W, 3], as one stretch of a drive."""
     images = [resize_image(image, input_size) for image in clip]
     drive = DriveFrames(images, input_size, [range(len(images))])
-    if region.ignored is not None:
-        size = drive.map_size[1], drive.map_size[0]
-        ignored = cv2.resize(region.ignored.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        drive.ignored = ignored.astype(np.bool_)
+    inside = region.inside(drive.map_size)
+    drive.ignored = None if inside is None else ~inside
     return drive
 
 

@@ -129,7 +129,10 @@ def _train(
 
 
 def _untrained(result: AdaptationResult, reason: str, refused: str) -> AdaptationResult:
-    """The result of the statistics, and why there is none of the training."""
+    """The result of the statistics, and why there is none of the training; a failure where none were taken either."""
+    if not result.report.statistics_share:
+        reason = f"{reason}; the base model stays"
+        return AdaptationResult(None, replace(result.report, succeeded=False, reason=reason, refused=refused))
     taken = f"{result.report.statistics_share:.0%} of the warm-up's statistics are what serves"
     return replace(result, report=replace(result.report, reason=f"{reason}; {taken}", refused=refused))
 

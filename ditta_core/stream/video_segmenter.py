@@ -210,7 +210,11 @@ class VideoSegmenter:
     @property
     def _adapts(self) -> bool:
         """Whether an adaptation runs, also where what it has made so far serves."""
-        return self._status.training or self._status.state is State.ADAPTING
+        return self._trains or self._status.state is State.ADAPTING
+
+    @property
+    def _trains(self) -> bool:
+        return self._warmup is not None and self._warmup.trains is not None
 
     def _interrupt(self, cancel: bool) -> None:
         if self._status.state is State.COLLECTING or (cancel and self._adapts):
@@ -420,7 +424,7 @@ class VideoSegmenter:
             self._set_status(f"generation {generation.number} could not be restored: {reason(error)}")
         else:
             self._runner.cancel()
-            self._warmup = None
+            self._warmup, self._status = None, replace(self._status, training=False)
 
     def _serve(self, generation: Generation | None, segmenter: FrameSegmenter | None = None) -> None:
         """Go on with a generation, or with the base model, from the next frame on, with an empty memory."""
@@ -442,6 +446,5 @@ class VideoSegmenter:
 
     def _set_status(self, message: str, **changes: object) -> None:
         """Change the status and notify."""
-        training = self._warmup is not None and self._warmup.trains is not None
-        self._status = replace(self._status, message=message, training=training, **changes)  # type: ignore[arg-type]
+        self._status = replace(self._status, message=message, training=self._trains, **changes)  # type: ignore[arg-type]
         self._notify(message)

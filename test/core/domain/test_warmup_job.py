@@ -75,6 +75,13 @@ def test_at_home_the_statistics_are_all(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.report.steps == 0 and all("running" in name for name in result.state.tensors)
 
 
+def test_at_home_without_statistics_nothing_is_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "AT_HOME", 100.0)
+    result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True, statistics_share=0.0)))[1]
+    assert result.state is None and not result.report.succeeded
+    assert result.report.refused and result.report.reason.endswith("; the base model stays")
+
+
 def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object, **__: object) -> None:
         raise MemoryError("no room")
