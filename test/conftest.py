@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -14,6 +15,27 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+TERMINAL = pytest.StashKey[int]()
+"""The descriptor that stacks are written to, also while pytest captures what a test writes."""
+GRACE = 60.0
+"""Seconds after a test's own time limit at which its process ends."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the way to the terminal."""
+    config.stash[TERMINAL] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End the process of a test that its time limit does not end, as it hangs outside of Python, and tell where."""
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + GRACE, exit=True, file=item.config.stash[TERMINAL])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def shared(*parts: str) -> Path:

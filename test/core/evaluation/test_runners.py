@@ -15,6 +15,7 @@ from ditta_core.segmentation.base import SegmentationModel
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # Ray has its workers wait for whatever else runs
 def test_the_same_on_ray(model: SegmentationModel, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     options = EvaluationOptions(("source", "bn_blend"), SETUP)

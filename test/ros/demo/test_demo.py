@@ -168,8 +168,8 @@ def interrupt(demo: Demo) -> None:
 
 def kill_the_node(demo: Demo) -> None:
     demo.wait_for_masks()
-    (node,) = (pid for pid, command in demo.processes().items() if "-m ditta_ros.node" in command)
-    os.kill(node, signal.SIGKILL)
+    # A process that it is starting has its command line until it runs its own.
+    os.kill(min(pid for pid, command in demo.processes().items() if "-m ditta_ros.node" in command), signal.SIGKILL)
 
 
 @pytest.mark.slow
