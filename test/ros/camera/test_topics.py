@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
+import rclpy
 from rclpy.node import Node
 
 from ditta_ros.camera.topics import CameraTopics, camera_topics
 from ditta_ros.parameters import NodeParameters
 from ditta_ros.process.graph import resolved_topic
+
+
+@pytest.fixture(scope="module")
+def ros() -> Iterator[None]:
+    """One participant for all: none is talked to, and Fast DDS can hang as one ends (its issues 6193 and 6502)."""
+    rclpy.init()
+    yield
+    rclpy.shutdown()
 
 
 def topics(parameters: NodeParameters, namespace: str = "/", *remappings: str) -> CameraTopics:
