@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from scenes import CITY_MODELS, Cell, frames_of, model_source, object_ids, sample
 from torch import Tensor
 
-from ditta_core.domain.warmup import SMALLEST_LESSON
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.evaluation.methods.registry import build_method
 from ditta_core.evaluation.metrics import ConfusionMatrix, VideoConsistency
@@ -41,7 +40,6 @@ from ditta_core.types import UNLABELLED, Frame
 
 RESULTS = ROOT / "benchmarks" / "results"
 METHODS = ("source", "bn_blend_ema", "ditta_no_distillation", "ditta")
-UNTRAINED = "ditta_no_distillation"
 SEED = 7
 LONG_SIDE = 480
 
@@ -70,7 +68,7 @@ def cached_features() -> Iterator[None]:
 def measure(
     method: str, cell: Cell, setup: MethodSetup, model: SegmentationModel, video: tuple[list[Frame], list[Any]]
 ) -> dict[str, Any]:
-    """One method on one cell: its two scores in percent, and why its decoder does not serve, where it does not."""
+    """One method on one cell: its two scores in percent, and why no training serves, where none does."""
     frames, truths = video
     ids = object_ids(cell, model.classes.names) if cell.has_objects else None
     segmenter, report = build_method(method, setup, model), None
@@ -128,7 +126,7 @@ def markdown(rows: dict[str, Any], methods: Sequence[str]) -> str:
         cells = [" / ".join("–" if score is None else f"{score:.1f}" for score in each["scores"]) for each in found]
         marks = ["*" if each.get("refused") else "" for each in found]
         lines.append(f"| {key} | {' | '.join(cell + mark for cell, mark in zip(cells, marks, strict=True))} |")
-    return "\n".join([*lines, "", "\\* the decoder was not trained, or refused.", ""])
+    return "\n".join([*lines, "", "\\* nothing was trained, or it was refused.", ""])
 
 
 def main() -> None:
@@ -160,9 +158,6 @@ def main() -> None:
         model, video = load_model(source), frames_of(cell, shared)
         with cached_features():
             for method in missing:
-                if method == "ditta" and cell.warmup < SMALLEST_LESSON and UNTRAINED in row["methods"]:
-                    row["methods"][method] = row["methods"][UNTRAINED]  # nothing is trained on so few frames
-                    continue
                 row["methods"][method] = measure(method, cell, MethodSetup(source, long_side=LONG_SIDE), model, video)
         write_notes(path, noted)
         path.with_suffix(".md").write_text(markdown(noted, methods), encoding="utf-8")

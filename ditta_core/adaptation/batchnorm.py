@@ -221,6 +221,11 @@ def has_statistics(model: SegmentationModel) -> bool:
     return any(layer.running_mean is not None for layer in _layers(model.encoder))
 
 
+def scales_and_shifts(model: SegmentationModel) -> list[nn.Parameter]:
+    """The parameters of all BatchNorm layers: γ and β, each float [channels]."""
+    return [parameter for layer in _layers(model) for parameter in layer.parameters(recurse=False)]
+
+
 def _room(taken: float) -> float:
     """Largest share of a blend with which those of before and this one come to ``LARGEST_SHARE`` together."""
     return max(LARGEST_SHARE - taken, 0.0) / (1 - taken) if taken < 1 else 0.0

@@ -1,9 +1,10 @@
-"""A warm-up as a drive: the whole network learns by its own labels from the frames whose statistics it has taken.
+"""A warm-up as a drive: the network learns by its own labels from the frames whose statistics it has taken.
 
 The decoder alone learns little from a second of video: what a mirrored view sees better lies in the features, which
-the encoder makes. So all weights take some small steps of uncertainty reduction (UR), as on recorded drives, and a
-quarter of the way is deployed. Not where the model is at home: it has little to gain there, and its certainty is right.
-What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
+the encoder makes. So the scales and shifts of all BatchNorm layers take some steps of uncertainty reduction (UR), as on
+recorded drives, and a small part of the way is deployed. The convolutions stay: trained too, they give no more, and
+lose more where they lose. Nothing is trained where the model is at home: it has little to gain there, and its certainty
+is right. What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditta_core.adaptation.adapt import statistics_pixels
-from ditta_core.adaptation.batchnorm import shift_of_later_layers
+from ditta_core.adaptation.batchnorm import scales_and_shifts, shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import WEIGHTED_LIMITS, DecoderCheck, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
@@ -30,15 +31,23 @@ from ditta_core.domain.recipes.vst import VST
 from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.segmentation.base import SegmentationModel
 
-SMALLEST_LESSON = 10
-"""Number of warm-up frames from which on the network is trained: docs/ablations.md#self-training-on-a-warm-up."""
+SMALLEST_LESSON = 3
+FULL_LESSON = 6
+LARGEST_SHARE = 0.15
+"""Numbers of warm-up frames from which on the network is trained, and all of ``LARGEST_SHARE`` of the way is deployed:
+docs/ablations.md#self-training-on-a-warm-up."""
 AT_HOME = 0.2
 """Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
 home: docs/ablations.md#self-training-on-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
-SETTINGS = OfflineConfig(statistics_share=0.0, rounds=1, deployed_share=0.25, guarded=False)
-"""Of the training, but for steps and seed; the guard is asked here, as it sees the frames themselves."""
+SETTINGS = OfflineConfig(learning_rate=1e-3, statistics_share=0.0, rounds=1, guarded=False)
+"""Of the training, but for steps, seed and share; the guard is asked here, as it sees the frames themselves."""
+
+
+def deployed_share(frames: int) -> float:
+    """Position of the weights that serve between those before (0) and after (1) a training on so many frames."""
+    return LARGEST_SHARE * min(frames / FULL_LESSON, 1.0) ** 2
 
 
 def objection_to_training(
@@ -66,6 +75,10 @@ class WarmupRecipe(UR):
 
     label = VST.label
 
+    def network_parameters(self) -> list[nn.Parameter]:
+        """The scales and shifts of BatchNorm."""
+        return scales_and_shifts(self.model)
+
 
 def train_on_clip(
     model: SegmentationModel,
@@ -92,7 +105,9 @@ def train_on_clip(
         Cancelled: ``cancelled`` said so.
     """
     drive = drive_of_clip(clip, input_size, region)
-    settings = replace(SETTINGS, steps=config.self_training_steps, seed=config.seed)
+    settings = replace(
+        SETTINGS, steps=config.self_training_steps, seed=config.seed, deployed_share=deployed_share(len(clip))
+    )
 
     def tell(news: OfflineProgress) -> None:
         progress(AdaptationProgress(news.done))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ditta_core.adaptation.adapt import adapt
-from ditta_core.adaptation.batchnorm import has_statistics
+from ditta_core.adaptation.batchnorm import has_statistics, scales_and_shifts
 from ditta_core.adaptation.guard import require_something_shown
 from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side
 from ditta_core.adaptation.job import AdaptationJob, AdaptationProgress, AdaptationResult, Cancelled
@@ -74,7 +74,8 @@ def run_job(
 def _self_trains(job: AdaptationJob, model: SegmentationModel, teacher: TargetBuilder) -> bool:
     """Whether the network trains itself; else the decoder is trained towards what the teacher says."""
     long_enough = len(job.clip) >= SMALLEST_LESSON
-    return job.adaptation.self_trains and long_enough and teacher.soft and has_statistics(model)
+    can_learn = has_statistics(model) and bool(scales_and_shifts(model))
+    return job.adaptation.self_trains and long_enough and teacher.soft and can_learn
 
 
 def _adapt(
