@@ -94,7 +94,8 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
 
     def start(*arguments: str, **parameters: Any) -> NodeProcess:
         # At this size the packaged model is unsure of everything, so that with the guard nothing would be trained.
-        quick = {"long_side": 96, "warmup_frames": 4, "passes": 20, "threads": 1, "runtime": "torch", "guarded": False}
+        quick = {"long_side": 96, "warmup_frames": 4, "threads": 1, "runtime": "torch", "guarded": False}
+        quick |= {"self_training_steps": 0, "passes": 20}
         processes.append(NodeProcess(tmp_path / str(len(processes)), {**quick, **parameters}, arguments))
         return processes[-1]
 

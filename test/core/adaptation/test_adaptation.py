@@ -93,7 +93,7 @@ def random_segmenter() -> TemporalSegmenter:
 
 CONFIGS = {
     "parity": AdaptationConfig.parity(passes=2),
-    "live": AdaptationConfig(passes=2),
+    "live": AdaptationConfig(passes=2, self_training_steps=0),
     "live with temporal branch": AdaptationConfig(passes=2, temporal_branch=True),
 }
 

@@ -103,13 +103,17 @@ def test_the_largest_side_that_is_fast_enough() -> None:
 def test_an_adaptation_finds_its_size_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_size, "LONG_SIDES", (400, 480, 560))  # the rest takes long
     clip = np.stack([bands((90, 120), index) for index in range(2)])
-    job = AdaptationJob(clip, (368, 480), ModelSource(), adaptation=AdaptationConfig(passes=1), largest_side=560)
+    job = AdaptationJob(
+        clip, (368, 480), ModelSource(), adaptation=AdaptationConfig(passes=1, self_training_steps=0), largest_side=560
+    )
     result = run_job(job)
     assert result.report.succeeded, result.report.reason
     assert result.state is not None and result.report.long_side == result.state.long_side
     assert result.report.long_side in (480, 560)
     assert result.report.size_agreement is not None and 0.5 < result.report.size_agreement <= 1
-    given = run_job(AdaptationJob(clip, (64, 96), ModelSource(), adaptation=AdaptationConfig(passes=1)))
+    given = run_job(
+        AdaptationJob(clip, (64, 96), ModelSource(), adaptation=AdaptationConfig(passes=1, self_training_steps=0))
+    )
     assert given.state is not None and given.state.long_side is None
     assert (given.report.long_side, given.report.size_agreement) == (None, None)
 

@@ -15,7 +15,14 @@ from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.labelling import ViewPredictor, label_drive
 from ditta_core.domain.recipes.ur import mean_of
 from ditta_core.domain.sampling import ClipSampler
-from ditta_core.domain.warmup import drive_of_clip, objection_to_training, train_on_clip
+from ditta_core.domain.warmup import (
+    FULL_LESSON,
+    LARGEST_SHARE,
+    deployed_share,
+    drive_of_clip,
+    objection_to_training,
+    train_on_clip,
+)
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
@@ -41,7 +48,7 @@ def state_of(model: SegmentationModel) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_the_whole_network_learns_and_its_statistics_stay(model: SegmentationModel) -> None:
+def test_scales_and_shifts_of_all_layers_learn_and_nothing_else(model: SegmentationModel) -> None:
     before = state_of(model)
     seen: list[float] = []
 
@@ -51,12 +58,19 @@ def test_the_whole_network_learns_and_its_statistics_stay(model: SegmentationMod
     report = train_on_clip(model, CLIP, SIZE, FEW_STEPS, progress=tell)
     after = model.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    assert any(name.startswith("base_net") and name.endswith("conv.weight") for name in changed), "the encoder"
+    layers = {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.BatchNorm2d)}
+    assert changed <= {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}
+    assert any(name.startswith("base_net") for name in changed), "the encoder"
     assert any(name.startswith("bu_dec") for name in changed), "the decoder"
-    assert not [name for name in changed if "running" in name]
-    assert report.steps == 4 and report.deployed_share == 0.25 and not report.refused
+    assert report.steps == 4 and report.deployed_share == deployed_share(len(CLIP)) and not report.refused
     assert seen == sorted(seen) and 0 < seen[-1] <= 1
     assert not any(module.training for module in model.modules())
+
+
+def test_the_share_grows_with_the_frames() -> None:
+    shares = [deployed_share(frames) for frames in range(1, 12)]
+    assert shares == sorted(shares) and len(set(shares)) == FULL_LESSON
+    assert shares[2] == pytest.approx(LARGEST_SHARE / 4) and shares[5:] == [LARGEST_SHARE] * 6
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -72,8 +86,8 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_a_training_that_contradicts_the_model_is_undone(
     model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wild = replace(warmup.SETTINGS, learning_rate=0.01, deployed_share=1.0)
-    monkeypatch.setattr(warmup, "SETTINGS", wild)
+    monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=0.1))
+    monkeypatch.setattr(warmup, "LARGEST_SHARE", 1.0)
     before = state_of(model)
     report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
     assert "of the pixels" in report.refused and report.deployed_share == 0

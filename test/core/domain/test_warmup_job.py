@@ -47,7 +47,8 @@ def test_the_statistics_are_told_before_the_training_and_the_training_is_the_res
     assert len(fractions) == 4 and fractions == sorted(fractions)
     report = result.report
     assert report.succeeded and not report.refused and report.reason == "adapted"
-    assert (report.steps, report.deployed_share, report.statistics_share) == (3, 0.25, 0.3)
+    assert (report.steps, report.statistics_share) == (3, 0.3)
+    assert report.deployed_share == warmup.deployed_share(SMALLEST_LESSON)
     assert report.losses and report.seconds > first.report.seconds
     result.state.apply(TemporalSegmenter(load_model(ModelSource())))
 
@@ -97,7 +98,8 @@ def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.Monkey
 
 
 def test_a_refused_training_leaves_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=0.01, deployed_share=1.0))
+    monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=0.1))
+    monkeypatch.setattr(warmup, "LARGEST_SHARE", 4.0)  # of which three frames get a quarter
     _, result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True)))
     assert result.report.succeeded and result.state is not None
     assert result.report.deployed_share == 0 and result.report.refused

@@ -106,7 +106,7 @@ def test_the_logits_of_segformer(segformer: torch.nn.Module, segformer_file: Pat
 
 def result_of(file: Path, frames: int = 3) -> Any:
     source = ModelSource(f"onnx:{file}")
-    config = AdaptationConfig(passes=1, guarded=False)
+    config = AdaptationConfig(self_training_steps=0, passes=1, guarded=False)
     result = run_job(AdaptationJob(clip_of(frames), SIZE, source, adaptation=config))
     assert result.state is not None, result.report.reason
     return result
@@ -122,7 +122,7 @@ def test_statistics_that_are_apart_are_adapted(espnetv2_apart: Path, espnetv2: t
     assert any(name.startswith(("model.tail", "model.classifier")) for name in result.state.tensors)
     assert not any(name.startswith("model.trunk.weight") for name in result.state.tensors), "the encoder stays frozen"
 
-    config = AdaptationConfig(passes=1, guarded=False)
+    config = AdaptationConfig(self_training_steps=0, passes=1, guarded=False)
     ours = run_job(AdaptationJob(clip_of(3), SIZE, ModelSource("camvid"), adaptation=config))
     assert ours.state is not None
     first = ours.state.tensors["model.base_net.level1.bn.running_mean"]

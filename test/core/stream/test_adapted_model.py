@@ -19,7 +19,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.generation_file import load_generation, model_fingerprint, save_generation
 from ditta_core.stream.generations import Generation
 
-QUICK = AdaptationConfig(guarded=False, passes=1, views=0)
+QUICK = AdaptationConfig(self_training_steps=0, guarded=False, passes=1, views=0)
 
 
 @pytest.mark.slow

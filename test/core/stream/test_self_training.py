@@ -109,7 +109,7 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     stream.runner.tell(AdaptationResult)
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.0) and stream.segmenter.status.training
     message = stream.events[-1]
-    assert message.startswith("adapted to 10 frames in ") and message.endswith("; the training goes on")
+    assert message.startswith(f"adapted to {SMALLEST_LESSON} frames in ") and message.endswith("; the training goes on")
     first = stream.segmenter.generation
     assert first is not None and all("running" in name for name in first.state.tensors)
     stream.runner.tell(AdaptationProgress)  # of the labels
@@ -118,7 +118,7 @@ def test_the_statistics_serve_first_and_then_what_was_trained(base: TemporalSegm
     assert stream.push() == 1 and stream.now == (State.ADAPTED, 1, 0.5)
     stream.runner.tell(AdaptationResult)
     assert stream.push() == 2 and stream.now == (State.ADAPTED, 2, 1.0) and not stream.segmenter.status.training
-    assert stream.events[-1].startswith("generation 1 trained to 10 frames in ")
+    assert stream.events[-1].startswith(f"generation 1 trained to {SMALLEST_LESSON} frames in ")
     second = stream.segmenter.generation
     assert second is not None and len(second.state.tensors) > len(first.state.tensors)
     assert list(stream.segmenter._store) == [second], "the first is kept no longer"
@@ -206,7 +206,7 @@ def test_an_update_waits_for_all_of_the_training(base: TemporalSegmenter) -> Non
     assert stream.push() == 2, "the updated generation is better than statistics alone"
     stream.runner.tell()
     assert stream.push(6) == 3
-    assert "generation 2 updated to 10 frames" in stream.events[-1]
+    assert f"generation 2 updated to {SMALLEST_LESSON} frames" in stream.events[-1]
 
 
 def test_no_update_begins_while_it_trains(base: TemporalSegmenter) -> None:

@@ -34,7 +34,7 @@ from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import AdaptationReport, Frame, State
 
 SIZE = (48, 64)
-QUICK = AdaptationConfig(passes=1)
+QUICK = AdaptationConfig(self_training_steps=0, passes=1)
 SECOND = 1_000_000_000
 
 

@@ -32,7 +32,7 @@ from ditta_core.types import Frame, State
 
 SIZE = (96, 128)
 # At this size the packaged model is unsure of everything, so that with the guard nothing would be trained.
-QUICK = AdaptationConfig(passes=1, guarded=False)
+QUICK = AdaptationConfig(self_training_steps=0, passes=1, guarded=False)
 SCENE = SceneConfig(confirmation=0.5, cooldown=1.0)
 SECOND = 1_000_000_000
 
@@ -220,7 +220,7 @@ def test_an_update_that_fails_leaves_the_generation(base: TemporalSegmenter) -> 
     drive = Drive(base, update_seconds=1.0, restoration=False)
     drive.through("meadow", 5)
     first = drive.segmenter.generation
-    broken = AdaptationConfig(passes=1, learning_rate=1e30, guarded=False)
+    broken = AdaptationConfig(self_training_steps=0, passes=1, learning_rate=1e30, guarded=False)
     drive.segmenter.reconfigure(drive.segmenter.config, broken, TeacherConfig())
     drive.through("meadow", 15)
     assert len(drive.jobs) == 2 and drive.segmenter.generation is first
@@ -270,7 +270,7 @@ def test_settings_change_between_two_frames(base: TemporalSegmenter) -> None:
     drive.through("meadow", 2)
     segmenter = drive.segmenter
     config = stream_config(warmup_frames=2, warmup_on=WarmupTrigger.SERVICE, smoothing=0.0, reliability_threshold=0.0)
-    segmenter.reconfigure(config, AdaptationConfig(passes=2, guarded=False), TeacherConfig())
+    segmenter.reconfigure(config, replace(QUICK, passes=2), TeacherConfig())
     assert segmenter.config.warmup_frames == 5, "not before the next frame"
     drive.through("meadow", 1)
     assert (segmenter.config, segmenter.status.warmup_frames) == (config, 2)

@@ -23,9 +23,8 @@ from ditta_ros.adaptation.worker import AdaptationWorker, ProcessRunner
 def make_job(passes: int = 1, **fields: Any) -> AdaptationJob:
     """A job whose clip is more than a socket holds."""
     clip = np.stack([np.tile(texture(index), (5, 5, 1)) for index in range(3)])
-    return AdaptationJob(
-        clip, (64, 96), ModelSource(), adaptation=AdaptationConfig(passes=passes, guarded=False), **fields
-    )
+    adaptation = AdaptationConfig(self_training_steps=0, passes=passes, guarded=False)
+    return AdaptationJob(clip, (64, 96), ModelSource(), adaptation=adaptation, **fields)
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_job(weights: Path, passes: int = 2) -> AdaptationJob:
     clip = np.stack([texture(index) for index in range(3)])
     source = ModelSource(f"espnetv2:{weights}")
-    return AdaptationJob(clip, (64, 96), source, adaptation=AdaptationConfig(passes=passes, guarded=False))
+    adaptation = AdaptationConfig(self_training_steps=0, passes=passes, guarded=False)
+    return AdaptationJob(clip, (64, 96), source, adaptation=adaptation)
 
 
 @pytest.fixture

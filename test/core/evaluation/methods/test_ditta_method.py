@@ -53,7 +53,7 @@ VARIANTS = pytest.mark.parametrize(
         ),
         (DiTTANoFusion, stream_config(warmup_frames=WARMUP, smoothing=0.0), AdaptationConfig()),
         (DiTTANoContrastive, stream_config(warmup_frames=WARMUP), AdaptationConfig(contrastive=False)),
-        (DiTTANoDistillation, stream_config(warmup_frames=WARMUP), AdaptationConfig(passes=0)),
+        (DiTTANoDistillation, stream_config(warmup_frames=WARMUP), AdaptationConfig(passes=0, self_training_steps=0)),
     ],
 )
 
