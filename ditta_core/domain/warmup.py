@@ -30,15 +30,19 @@ from ditta_core.domain.recipes.ur import UR
 from ditta_core.domain.recipes.vst import VST
 from ditta_core.segmentation.adapted import put_tensors
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import AdaptationFailed
 
 SMALLEST_LESSON = 3
 FULL_LESSON = 6
-LARGEST_SHARE = 0.15
+LARGEST_SHARE = 0.125
 """Numbers of warm-up frames from which on the network is trained, and all of ``LARGEST_SHARE`` of the way is deployed:
 docs/ablations.md#self-training-on-a-warm-up."""
 AT_HOME = 0.2
 """Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
 home: docs/ablations.md#self-training-on-a-warm-up."""
+LEAST_CONFIDENCE = 0.7
+"""Mean confidence of the model below which it knows too little of what it sees to learn from its own labels:
+docs/ablations.md#self-training-on-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
 SETTINGS = OfflineConfig(learning_rate=1e-3, statistics_share=0.0, rounds=1, guarded=False)
@@ -68,6 +72,10 @@ def objection_to_training(
         f"the model is at home here, with statistics shifted by {shift:.2f} deviations (at least {AT_HOME} asked for), "
         f"and training would cost more than it gives"
     )
+
+
+class UnsureModelError(AdaptationFailed):
+    """The model knows too little of what it sees to be its own teacher."""
 
 
 class WarmupRecipe(UR):
@@ -102,6 +110,7 @@ def train_on_clip(
 
     Raises:
         NothingLabelledError: there is nothing to learn from.
+        UnsureModelError: the model is too unsure, and ``guarded``.
         Cancelled: ``cancelled`` said so.
     """
     drive = drive_of_clip(clip, input_size, region)
@@ -114,6 +123,12 @@ def train_on_clip(
 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = region.of(_probabilities(model, drive))
+    confidence = float(expected.max(1).values.mean())
+    if config.guarded and confidence < LEAST_CONFIDENCE:
+        raise UnsureModelError(
+            f"the model is unsure of what it sees here, with a confidence of {confidence:.2f} in the mean (at least "
+            f"{LEAST_CONFIDENCE} asked for), and would learn its own mistakes"
+        )
     result = adapt_offline(model, WarmupRecipe, drive, settings, progress=tell, cancelled=cancelled)
     put_tensors(model, result.tensors)
     found = region.of(_probabilities(model, drive))
