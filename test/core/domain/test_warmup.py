@@ -18,6 +18,7 @@ from ditta_core.domain.sampling import ClipSampler
 from ditta_core.domain.warmup import (
     FULL_LESSON,
     LARGEST_SHARE,
+    UnsureModelError,
     deployed_share,
     drive_of_clip,
     objection_to_training,
@@ -88,10 +89,20 @@ def test_a_training_that_contradicts_the_model_is_undone(
 ) -> None:
     monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=0.1))
     monkeypatch.setattr(warmup, "LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 0.0)
     before = state_of(model)
     report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
     assert "of the pixels" in report.refused and report.deployed_share == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_is_unsure_is_not_trained(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 1.0)
+    before = state_of(model)
+    with pytest.raises(UnsureModelError, match=r"confidence of 0\.\d\d in the mean \(at least 1\.0 asked for\)"):
+        train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert train_on_clip(model, CLIP, SIZE, FEW_STEPS).steps == 4, "without the guard it is"
 
 
 def test_a_training_that_diverges_is_undone(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,10 +100,20 @@ def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.Monkey
 def test_a_refused_training_leaves_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warmup, "SETTINGS", replace(warmup.SETTINGS, learning_rate=0.1))
     monkeypatch.setattr(warmup, "LARGEST_SHARE", 4.0)  # of which three frames get a quarter
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 0.0)
     _, result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True)))
     assert result.report.succeeded and result.state is not None
     assert result.report.deployed_share == 0 and result.report.refused
     assert result.report.reason.startswith("the trained network was refused: on the warm-up frames, ")
+    assert all("running" in name for name in result.state.tensors)
+
+
+def test_an_unsure_model_keeps_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 1.0)
+    _, result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True)))
+    assert result.report.succeeded and result.state is not None and result.report.steps == 0
+    assert result.report.refused.startswith("the model is unsure of what it sees here")
+    assert result.report.reason.startswith("the network was not trained: the model is unsure")
     assert all("running" in name for name in result.state.tensors)
 
 
