@@ -240,8 +240,8 @@ class NodeParameters:
     )
     self_training_steps: int = changeable(
         ADAPTATION.self_training_steps,
-        "Number of steps that train the network by its own labels, after the statistics, on ten frames or more; where "
-        "the teacher knows objects, the decoder is trained instead. 0: always the decoder. For live mode alone.",
+        "Number of steps that train the network by its own labels, after the statistics, on three frames or more; "
+        "where the teacher knows objects, the decoder is trained instead. 0: always the decoder. For live mode alone.",
         range=(0, 1000),
     )
     passes: int = changeable(ADAPTATION.passes, "Passes over the frames that train the decoder.", range=(1, 1000))

@@ -28,7 +28,7 @@ class AdaptationConfig:
         statistics_share: Share in 0..1 of the warm-up's BatchNorm statistics that is blended into the source's before
             the training, in the encoder's first layers alone; up to twice that where it suits the later layers
             (docs/ablations.md#a-larger-share) or the clip was restored (:meth:`after_restoration`).
-        self_training_steps: Number of steps that train the whole network by its own labels after the statistics
+        self_training_steps: Number of steps that train the network by its own labels after the statistics
             (:mod:`ditta_core.domain.warmup`), instead of the decoder towards soft targets; 0 for none. See
             :attr:`self_trains`.
         passes: Number of passes over the warm-up frames, in time order.
