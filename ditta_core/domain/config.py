@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ditta_core.inference.config import DEFAULT_SEED
 
-Trained = Literal["all", "decoder"]
-TRAINED: tuple[Trained, ...] = ("all", "decoder")
+Trained = Literal["all", "decoder", "normalisation"]
+TRAINED: tuple[Trained, ...] = ("all", "decoder", "normalisation")
+LEARNING_RATE: Mapping[Trained, float] = {"all": 1e-4, "decoder": 1e-4, "normalisation": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class OfflineConfig:
         steps: Number of steps; where ``minutes`` is given, the largest.
         minutes: Minutes of training after which the schedule ends; None for ``steps`` alone.
         batch: Number of windows of a step, over all processes that train together.
-        learning_rate: Learning rate of Adam at the start; it falls with (1 − share done)^0.9.
+        learning_rate: Learning rate of Adam at the start, which falls with (1 − share done)^0.9; None for that of
+            ``LEARNING_RATE``.
         head_factor: Factor on it for layers that begin untrained.
-        train: ``all`` for the whole network, ``decoder`` to leave the encoder as it is.
+        train: ``all`` for the whole network, ``decoder`` to leave the encoder as it is, ``normalisation`` for the
+            scales and shifts of BatchNorm alone.
         statistics_share: Share in 0..1 of the drives' BatchNorm statistics that is blended in before the training.
         window: Height and width of the windows that steps see; reduced to the network input where they are larger.
         scales: Smallest and largest scale of a window.
@@ -43,7 +47,7 @@ class OfflineConfig:
     steps: int = 1000
     minutes: float | None = None
     batch: int = 1
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     head_factor: float = 10.0
     train: Trained = "all"
     statistics_share: float = 0.3
@@ -59,18 +63,23 @@ class OfflineConfig:
     published: bool = False
     seed: int = DEFAULT_SEED
 
+    @property
+    def first_rate(self) -> float:
+        """Learning rate at the start."""
+        return LEARNING_RATE[self.train] if self.learning_rate is None else self.learning_rate
+
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch < 1 or self.most_frames < 1 or not self.learning_rate > 0:
+        if self.train not in TRAINED:
+            raise ValueError(f"expected one of {list(TRAINED)} to train, but got {self.train!r}")
+        if self.steps < 0 or self.batch < 1 or self.most_frames < 1 or not self.first_rate > 0:
             raise ValueError(
                 f"expected steps >= 0, batch and most_frames >= 1 and a learning rate > 0, but got {self.steps}, "
-                f"{self.batch}, {self.most_frames} and {self.learning_rate}"
+                f"{self.batch}, {self.most_frames} and {self.first_rate}"
             )
         if self.minutes is not None and not 0 < self.minutes < float("inf"):
             raise ValueError(f"expected minutes above 0, but got {self.minutes}")
         if self.rounds is not None and self.rounds < 1:
             raise ValueError(f"expected at least one round, but got {self.rounds}")
-        if self.train not in TRAINED:
-            raise ValueError(f"expected one of {list(TRAINED)} to train, but got {self.train!r}")
         for name in ("statistics_share", "portion", "portion_step", "deployed_share"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"expected {name} in 0..1, but got {getattr(self, name)}")

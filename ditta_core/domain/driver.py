@@ -28,7 +28,7 @@ from ditta_core.adaptation.trainer import NonFiniteLossError
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.frames import DriveFrames, resize_image
 from ditta_core.domain.processes import Processes
-from ditta_core.domain.recipe import Batch, Losses, PseudoLabels, Recipe, poly, resized
+from ditta_core.domain.recipe import Batch, Losses, PseudoLabels, Recipe, poly, resized, trained_parameters
 from ditta_core.domain.sampling import ClipSampler
 from ditta_core.domain.training_state import Position, keep_training, load_training, save_training
 from ditta_core.segmentation.adapted import weights_fingerprint
@@ -170,13 +170,13 @@ class _Adaptation:
         self.before = copy.deepcopy(self.model.state_dict())
         self.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(config.seed)
-        for parameter in self.model.parameters() if config.train == "all" else self.model.decoder_parameters():
+        for parameter in trained_parameters(self.model, config.train):
             parameter.requires_grad_(True)
         self.recipe = recipe(self.model, config, generator).to(base.mean.device).train()
         self.groups = self.recipe.parameter_groups()
         self.optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters), "lr": config.learning_rate * group.factor} for group in self.groups],
-            lr=config.learning_rate,
+            [{"params": list(group.parameters), "lr": config.first_rate * group.factor} for group in self.groups],
+            lr=config.first_rate,
         )
         self.module = self.processes.wrap(self.recipe)
         self.rounds = config.rounds or recipe.rounds
@@ -278,7 +278,7 @@ class _Adaptation:
         """
         step, config = self.position.step, self.config
         for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
-            group["lr"] = config.learning_rate * parameters.factor * poly(done)
+            group["lr"] = config.first_rate * parameters.factor * poly(done)
         self.optimizer.zero_grad(set_to_none=True)
         places, device = self.processes.places, self.recipe.device
         devices = [device] if device.type == "cuda" else []

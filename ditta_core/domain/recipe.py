@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ditta_core.domain.config import OfflineConfig
+from ditta_core.adaptation.batchnorm import scales_and_shifts
+from ditta_core.domain.config import OfflineConfig, Trained
 from ditta_core.domain.frames import DriveFrames
 from ditta_core.domain.windows import Window
 from ditta_core.segmentation.base import SegmentationModel
@@ -102,6 +103,22 @@ class PseudoLabels:
     def share(self) -> float:
         """Share of the pixels that have a label."""
         return float((self.labels != UNLABELLED).mean())
+
+
+def trained_parameters(model: SegmentationModel, train: Trained) -> list[nn.Parameter]:
+    """What a training of this extent changes.
+
+    Raises:
+        ValueError: the model has none of it.
+    """
+    if train == "normalisation":
+        if parameters := scales_and_shifts(model):
+            return parameters
+        raise ValueError(
+            "expected a model whose BatchNorm has scales and shifts to train, but got one without; train all of it, or "
+            "the decoder"
+        )
+    return model.decoder_parameters() if train == "decoder" else list(model.parameters())
 
 
 class Recipe(nn.Module, ABC):
@@ -190,7 +207,7 @@ class Recipe(nn.Module, ABC):
 
     def network_parameters(self) -> list[nn.Parameter]:
         """The parameters of the model that are trained."""
-        return self.model.decoder_parameters() if self.config.train == "decoder" else list(self.model.parameters())
+        return trained_parameters(self.model, self.config.train)
 
     @property
     def device(self) -> torch.device:

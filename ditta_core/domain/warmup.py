@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditta_core.adaptation.adapt import statistics_pixels
-from ditta_core.adaptation.batchnorm import scales_and_shifts, shift_of_later_layers
+from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import WEIGHTED_LIMITS, DecoderCheck, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
@@ -45,7 +45,7 @@ LEAST_CONFIDENCE = 0.7
 docs/ablations.md#self-training-on-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
-SETTINGS = OfflineConfig(learning_rate=1e-3, statistics_share=0.0, rounds=1, guarded=False)
+SETTINGS = OfflineConfig(train="normalisation", statistics_share=0.0, rounds=1, guarded=False)
 """Of the training, but for steps, seed and share; the guard is asked here, as it sees the frames themselves."""
 
 
@@ -82,10 +82,6 @@ class WarmupRecipe(UR):
     """UR towards labels that the frames around agree on, gathered along optical flow, as the teacher ``flow`` does."""
 
     label = VST.label
-
-    def network_parameters(self) -> list[nn.Parameter]:
-        """The scales and shifts of BatchNorm."""
-        return scales_and_shifts(self.model)
 
 
 def train_on_clip(

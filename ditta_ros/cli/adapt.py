@@ -66,7 +66,8 @@ def add_adapt_parser(commands: Any) -> None:
     add("--method", default="ur", metavar="NAME", help=METHODS)
     add("--steps", type=whole_number(0), metavar="N", help="number of steps (default: 1000, or as many as fit)")
     add("--minutes", type=positive, metavar="M", help="minutes after which the training ends")
-    add("--train", choices=TRAINED, default=defaults.train, help="the whole network (all, default) or its decoder")
+    parts = "the whole network (all, default), its decoder, or the scales and shifts of its normalisation"
+    add("--train", choices=TRAINED, default=defaults.train, help=parts)
     add("--stronger-view", action="store_true", help="take labels from the best input size and the mirrored image")
     add(
         "--published",
@@ -76,7 +77,12 @@ def add_adapt_parser(commands: Any) -> None:
     add("--no-restoration", action="store_true", help="take images as they are, for a node with restoration:=false")
     add("--rounds", type=whole_number(1), metavar="N", help="times that labels are made (default: the method's)")
     add("--batch", type=whole_number(1), default=defaults.batch, metavar="N", help="windows of a step (default: 1)")
-    add("--learning-rate", type=positive, metavar="RATE", help=f"of Adam (default: {defaults.learning_rate:g})")
+    add(
+        "--learning-rate",
+        type=positive,
+        metavar="RATE",
+        help="of Adam (default: 1e-4; 1e-3 for the normalisation alone)",
+    )
     most = f"frames that are learned from, in stretches of all drives (default: {defaults.most_frames})"
     add("--max-frames", type=whole_number(8), default=defaults.most_frames, metavar="N", help=most)
     add("--seed", type=whole_number(0, LARGEST_SEED), default=DEFAULT_SEED, help=f"default: {DEFAULT_SEED}")

@@ -65,6 +65,17 @@ def test_a_decoder_alone(drive: DriveFrames) -> None:
     assert set(result.tensors) == {"neck.weight", "neck.bias", "last.weight", "last.bias"}
 
 
+def test_scales_and_shifts_alone(drive: DriveFrames) -> None:
+    config = OfflineConfig(**{**vars(CONFIG), "train": "normalisation", "statistics_share": 0.0, "learning_rate": None})
+    assert (config.first_rate, OfflineConfig().first_rate) == (1e-3, 1e-4)
+    result = adapt_offline(ColourModel(), SelfTraining, drive, config)
+    assert set(result.tensors) == {"stem.1.weight", "stem.1.bias"}
+    plain = ColourModel()
+    plain.stem[1] = torch.nn.BatchNorm2d(plain.stem[1].num_features, affine=False)
+    with pytest.raises(ValueError, match="expected a model whose BatchNorm has scales and shifts to train"):
+        adapt_offline(plain, SelfTraining, drive, config)
+
+
 def test_without_steps_the_statistics_are_what_is_left(drive: DriveFrames) -> None:
     result = adapt_offline(ColourModel(), SelfTraining, drive, OfflineConfig(steps=0))
     assert set(result.tensors) == {"stem.1.running_mean", "stem.1.running_var"}
