@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditta_core.adaptation.balance import add_offsets, class_offsets
-from ditta_core.adaptation.batchnorm import blend_judged_statistics
+from ditta_core.adaptation.batchnorm import blend_encoder_statistics
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import (
     ANCHORED_LIMITS,
@@ -59,8 +59,9 @@ def blend(
     share: float,
     region: Region = Region(),
 ) -> float:
-    """Blend the warm-up's statistics into the model's (stage A); returns the share of them that was taken."""
-    return blend_judged_statistics(segmenter.model, statistics_pixels(segmenter.model, clip, input_size), share, region)
+    """Blend the warm-up's statistics into the encoder's (stage A); returns the share of them that was taken."""
+    pixels = statistics_pixels(segmenter.model, clip, input_size)
+    return blend_encoder_statistics(segmenter.model, pixels, share, region, judged=True)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from another camera than the training data this is worth more than any other sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, prod
@@ -29,11 +29,6 @@ LARGEST_SHARE = 0.6
 NEARER = 0.9
 """Factor on the share where with it the later layers' mismatch falls below this part of what it is without, and the
 largest share of all adaptations together that it may come to: docs/ablations.md#a-larger-share."""
-
-LEAST_CONFIDENCE = 0.7
-SURER = 0.03
-"""Mean confidence below which a model knows little of what it sees, and how much of it all layers' statistics must add
-to be taken then: docs/ablations.md#a-model-that-is-unsure."""
 
 
 def chained_share(*shares: float) -> float:
@@ -221,48 +216,6 @@ def blend_encoder_statistics(
     return taken
 
 
-@torch.no_grad()
-def blend_judged_statistics(model: SegmentationModel, pixels: Tensor, share: float, region: Region = Region()) -> float:
-    """Blend the statistics of the layers that suit the scene.
-
-    Those of the encoder's first layers, as far as it suits the later ones; where the model is unsure then, and surer
-    with all layers of the network, those.
-
-    Args:
-        model: in evaluation mode; changed in place.
-        pixels: the target frames as one batch, float [N, 3, H, W], see ``SegmentationModel.preprocess``.
-        share: s in 0..1, see :func:`blend_encoder_statistics`.
-        region: pixels of the target frames that count.
-
-    Returns:
-        The share that was taken.
-    """
-    layers, taken_before = _layers(model), model.statistics_share
-    source = _statistics(layers)
-    taken = blend_encoder_statistics(model, pixels, share, region, judged=True)
-    confidence = mean_confidence(model, pixels, region) if taken else 1.0
-    if confidence >= LEAST_CONFIDENCE:
-        return taken
-    first = _statistics(layers)
-    _put_statistics(layers, source)
-    blend_statistics(model, lambda: model.classify(model.decode(model.encode(pixels))), share, region=region)
-    if mean_confidence(model, pixels, region) < confidence + SURER:
-        _put_statistics(layers, first)
-        return taken
-    model.statistics_share = chained_share(taken_before, share)
-    return share
-
-
-@torch.no_grad()
-def mean_confidence(model: SegmentationModel, pixels: Tensor, region: Region = Region()) -> float:
-    """Mean probability, 0..1, of the likeliest class in the first and the last of the frames, float [N, 3, H, W]."""
-    found = []
-    for frame in pixels[:: max(len(pixels) - 1, 1)].split(1):  # one by one, for their memory
-        logits = region.of(model.classify(model.decode(model.encode(frame))))
-        found.append(logits.softmax(1).max(1).values.mean())
-    return float(torch.stack(found).mean())
-
-
 def has_statistics(model: SegmentationModel) -> bool:
     """Whether the encoder has running statistics that could be blended: a transformer's has none."""
     return any(layer.running_mean is not None for layer in _layers(model.encoder))
@@ -271,18 +224,6 @@ def has_statistics(model: SegmentationModel) -> bool:
 def scales_and_shifts(model: SegmentationModel) -> list[nn.Parameter]:
     """The parameters of all BatchNorm layers: γ and β, each float [channels]."""
     return [parameter for layer in _layers(model) for parameter in layer.parameters(recurse=False)]
-
-
-def _statistics(layers: Sequence[_BatchNorm]) -> list[Tensor]:
-    """Copies of the running statistics of layers that have some."""
-    return [each.clone() for layer in layers for each in (layer.running_mean, layer.running_var) if each is not None]
-
-
-def _put_statistics(layers: Sequence[_BatchNorm], statistics: Sequence[Tensor]) -> None:
-    """Set the running statistics of layers to :func:`_statistics` of before."""
-    present = [each for layer in layers for each in (layer.running_mean, layer.running_var) if each is not None]
-    for statistic, value in zip(present, statistics, strict=True):
-        statistic.copy_(value)
 
 
 def _room(taken: float) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditta_core.adaptation.adapt import statistics_pixels
-from ditta_core.adaptation.batchnorm import LEAST_CONFIDENCE, shift_of_later_layers
+from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.guard import WEIGHTED_LIMITS, DecoderCheck, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
@@ -40,6 +40,9 @@ docs/ablations.md#self-training-on-a-warm-up."""
 AT_HOME = 0.2
 """Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
 home: docs/ablations.md#self-training-on-a-warm-up."""
+LEAST_CONFIDENCE = 0.7
+"""Mean confidence of the model below which it knows too little of what it sees to learn from its own labels:
+docs/ablations.md#self-training-on-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
 SETTINGS = OfflineConfig(train="normalisation", statistics_share=0.0, rounds=1, guarded=False)

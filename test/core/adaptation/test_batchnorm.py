@@ -7,13 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from ditta_core.adaptation import batchnorm
 from ditta_core.adaptation.batchnorm import (
     EARLY_LAYERS,
     blend_encoder_statistics,
-    blend_judged_statistics,
     blend_statistics,
-    mean_confidence,
     mismatch_of_later_layers,
 )
 from ditta_core.adaptation.region import Region
@@ -199,54 +196,3 @@ def test_the_larger_share_counts_what_earlier_adaptations_took(before: float, ta
     for one, other in zip(running_variances(model), running_variances(fixed), strict=True):
         torch.testing.assert_close(one, other)
     assert model.statistics_share == pytest.approx(1 - (1 - before) * (1 - taken))
-
-
-def test_confidence_is_that_of_the_first_and_the_last_frame() -> None:
-    frames = torch.randn(5, 3, 64, 64)
-    model = trained_on(frames)
-    with torch.no_grad():
-        probabilities = model.classify(model.decode(model.encode(frames))).softmax(1).max(1).values
-    expected = probabilities[[0, -1]].mean()
-    assert mean_confidence(model, frames) == pytest.approx(float(expected), abs=1e-5)
-    assert mean_confidence(model, frames[:1]) == pytest.approx(float(probabilities[0].mean()), abs=1e-5)
-    ignored = np.zeros((64, 64), bool)
-    ignored[:, 32:] = True
-    half = probabilities[[0, -1]][..., : probabilities.shape[-1] // 2].mean()
-    assert mean_confidence(model, frames, Region(ignored)) == pytest.approx(float(half), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("least", "surer", "whole"),
-    [
-        (0.0, -1.0, False),  # sure enough with the statistics of the first layers
-        (1.0, -1.0, True),  # unsure, and surer by more than minus one with those of all
-        (1.0, 1.0, False),  # unsure, but not surer by as much
-    ],
-)
-def test_all_layers_where_the_model_is_unsure_and_surer_with_them(
-    monkeypatch: pytest.MonkeyPatch, least: float, surer: float, whole: bool
-) -> None:
-    monkeypatch.setattr(batchnorm, "LEAST_CONFIDENCE", least)
-    monkeypatch.setattr(batchnorm, "SURER", surer)
-    home = torch.randn(2, 3, 64, 64)
-    model, shifted = trained_on(home), 3 * home + 1
-    first, every = copy.deepcopy(model), copy.deepcopy(model)
-    taken = blend_encoder_statistics(first, shifted, 0.25, judged=True)
-    blend_statistics(every, lambda: every(shifted), 0.25)
-    assert blend_judged_statistics(model, shifted, 0.25) == (0.25 if whole else taken)
-    expected = every if whole else first
-    for name, value in expected.state_dict().items():
-        if "running" in name:
-            torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    assert model.statistics_share == (0.25 if whole else first.statistics_share)
-    assert not any(layer.training for layer in model.modules())
-
-
-def test_without_a_share_nothing_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batchnorm, "LEAST_CONFIDENCE", 1.0)
-    monkeypatch.setattr(batchnorm, "SURER", -1.0)
-    home = torch.randn(2, 3, 64, 64)
-    model = trained_on(home)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert blend_judged_statistics(model, 3 * home + 1, 0.0) == 0.0
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
