@@ -183,7 +183,7 @@ class Recipe(nn.Module, ABC):
 
         A recipe with discriminators leaves them out here, and steps their optimisers itself.
         """
-        own = self.network_parameters()
+        own = trained_parameters(self.model, self.config.train)
         network = {id(parameter) for parameter in self.model.parameters()}
         heads = [each for each in self.parameters() if id(each) not in network and each.requires_grad]
         groups = [ParameterGroup(own)]
@@ -204,10 +204,6 @@ class Recipe(nn.Module, ABC):
         super().train(mode)
         self.model.eval()
         return self
-
-    def network_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the model that are trained."""
-        return trained_parameters(self.model, self.config.train)
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,8 @@ The decoder alone learns little from a second of video: what a mirrored view see
 the encoder makes. So the scales and shifts of all BatchNorm layers take some steps of uncertainty reduction (UR), as on
 recorded drives, and a small part of the way is deployed. The convolutions stay: trained too, they give no more, and
 lose more where they lose. Nothing is trained where the model is at home: it has little to gain there, and its certainty
-is right. What it gives, and where: docs/ablations.md#self-training-on-a-warm-up.
+is right; nor where it is unsure, as its labels are wrong. What it gives, and where:
+docs/ablations.md#self-training-on-a-warm-up.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def train_on_clip(
         model: with blended statistics, in evaluation mode.
         clip: RGB uint8 [n, H, W, 3].
         input_size: network input (height, width).
-        config: of which ``self_training_steps``, ``seed`` and ``guarded`` count.
+        config: of which ``self_training_steps``, ``seed`` and ``guarded`` count; what is deployed follows from the
+            number of frames, see :func:`deployed_share`.
         progress: told after every step.
         cancelled: asked before every step.
         region: pixels that take part.

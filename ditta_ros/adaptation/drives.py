@@ -161,7 +161,7 @@ def _job(options: argparse.Namespace) -> DrivesJob:
         published=options.published,
         most_frames=options.max_frames,
         seed=options.seed,
-        **({} if options.learning_rate is None else {"learning_rate": options.learning_rate}),
+        learning_rate=options.learning_rate,
     )
     model = ModelSource(options.model, options.classes, options.device, options.allow_download, options.allow_pickle)
     input_size = None if options.input_size is None else (options.input_size[1], options.input_size[0])

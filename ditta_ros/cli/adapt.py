@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ditta_core.adaptation.config import LARGEST_SEED
-from ditta_core.domain.config import TRAINED, OfflineConfig
+from ditta_core.domain.config import LEARNING_RATE, TRAINED, OfflineConfig
 from ditta_core.inference.config import DEFAULT_LONG_SIDE, DEFAULT_SEED
 from ditta_ros.cli.arguments import (
     LARGEST_SIDE,
@@ -77,12 +77,8 @@ def add_adapt_parser(commands: Any) -> None:
     add("--no-restoration", action="store_true", help="take images as they are, for a node with restoration:=false")
     add("--rounds", type=whole_number(1), metavar="N", help="times that labels are made (default: the method's)")
     add("--batch", type=whole_number(1), default=defaults.batch, metavar="N", help="windows of a step (default: 1)")
-    add(
-        "--learning-rate",
-        type=positive,
-        metavar="RATE",
-        help="of Adam (default: 1e-4; 1e-3 for the normalisation alone)",
-    )
+    rates = ", ".join(f"{rate:g} for {part}" for part, rate in LEARNING_RATE.items())
+    add("--learning-rate", type=positive, metavar="RATE", help=f"of Adam (default: {rates})")
     most = f"frames that are learned from, in stretches of all drives (default: {defaults.most_frames})"
     add("--max-frames", type=whole_number(8), default=defaults.most_frames, metavar="N", help=most)
     add("--seed", type=whole_number(0, LARGEST_SEED), default=DEFAULT_SEED, help=f"default: {DEFAULT_SEED}")

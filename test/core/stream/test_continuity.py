@@ -118,7 +118,7 @@ def base() -> TemporalSegmenter:
 def segmenter(base: TemporalSegmenter, notify: Callable[[str], None] = lambda _: None) -> VideoSegmenter:
     """One that adapts to two frames at once."""
     config = stream_config(warmup_frames=2, warmup_on=WarmupTrigger.STARTUP, remembered_scenes=0)
-    adaptation = AdaptationConfig(self_training_steps=0, passes=1, guarded=False)
+    adaptation = AdaptationConfig(passes=1, guarded=False)
     return VideoSegmenter("camvid", config, adaptation=adaptation, notify=notify, base=base)
 
 

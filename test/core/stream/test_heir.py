@@ -33,7 +33,7 @@ class Waiting:
         config = StreamConfig(
             InferenceConfig(long_side=96), warmup_frames=2, warmup_on=WarmupTrigger.STARTUP, remembered_scenes=1
         )
-        adaptation = AdaptationConfig(self_training_steps=0, passes=1, guarded=False)
+        adaptation = AdaptationConfig(passes=1, guarded=False)
         self.stream = VideoSegmenter("camvid", config, adaptation=adaptation, compiler=self.compiler)
         self.pushed = 0
         self.push()
