@@ -9,7 +9,12 @@ from typing import Literal
 from ditta_core.inference.config import DEFAULT_SEED
 
 Trained = Literal["all", "decoder", "normalisation"]
-TRAINED: tuple[Trained, ...] = ("all", "decoder", "normalisation")
+TRAINED: Mapping[Trained, str] = {
+    "all": "the whole network",
+    "decoder": "the decoder",
+    "normalisation": "the scales and shifts of BatchNorm",
+}
+"""What may be trained, in words."""
 LEARNING_RATE: Mapping[Trained, float] = {"all": 1e-4, "decoder": 1e-4, "normalisation": 1e-3}
 
 
@@ -22,10 +27,10 @@ class OfflineConfig:
         minutes: Minutes of training after which the schedule ends; None for ``steps`` alone.
         batch: Number of windows of a step, over all processes that train together.
         learning_rate: Learning rate of Adam at the start, which falls with (1 − share done)^0.9; None for that of
-            ``LEARNING_RATE``.
+            ``LEARNING_RATE`` for what is trained.
         head_factor: Factor on it for layers that begin untrained.
         train: ``all`` for the whole network, ``decoder`` to leave the encoder as it is, ``normalisation`` for the
-            scales and shifts of BatchNorm alone.
+            scales and shifts of BatchNorm alone; None for the recipe's own.
         statistics_share: Share in 0..1 of the drives' BatchNorm statistics that is blended in before the training.
         window: Height and width of the windows that steps see; reduced to the network input where they are larger.
         scales: Smallest and largest scale of a window.
@@ -34,7 +39,7 @@ class OfflineConfig:
         rounds: Number of times that pseudo-labels are made; None for the recipe's own.
         stronger_view: Whether pseudo-labels come from the best input size instead of that of the network input.
         deployed_share: Position of the deployed weights between those before (0) and after (1) the training; None for
-            the recipe's own, which is half of the way without a source (docs/adapt.md) and all of it with one.
+            the recipe's own, which is three tenths of the way without a source (docs/adapt.md) and all of it with one.
         guarded: Whether an adaptation that contradicts the model on frames kept out of it is refused.
         most_frames: Largest number of frames that are taken of all drives, in continuous stretches.
         published: Whether faults of the published code that can matter are kept: see the recipes that name it.
@@ -49,7 +54,7 @@ class OfflineConfig:
     batch: int = 1
     learning_rate: float | None = None
     head_factor: float = 10.0
-    train: Trained = "all"
+    train: Trained | None = None
     statistics_share: float = 0.3
     window: tuple[int, int] = (256, 320)
     scales: tuple[float, float] = (0.8, 1.25)
@@ -63,18 +68,14 @@ class OfflineConfig:
     published: bool = False
     seed: int = DEFAULT_SEED
 
-    @property
-    def first_rate(self) -> float:
-        """Learning rate at the start."""
-        return LEARNING_RATE[self.train] if self.learning_rate is None else self.learning_rate
-
     def __post_init__(self) -> None:
-        if self.train not in TRAINED:
+        if self.train not in (None, *TRAINED):
             raise ValueError(f"expected one of {list(TRAINED)} to train, but got {self.train!r}")
-        if self.steps < 0 or self.batch < 1 or self.most_frames < 1 or not self.first_rate > 0:
+        rate = self.learning_rate
+        if self.steps < 0 or self.batch < 1 or self.most_frames < 1 or not (rate is None or rate > 0):
             raise ValueError(
                 f"expected steps >= 0, batch and most_frames >= 1 and a learning rate > 0, but got {self.steps}, "
-                f"{self.batch}, {self.most_frames} and {self.first_rate}"
+                f"{self.batch}, {self.most_frames} and {rate}"
             )
         if self.minutes is not None and not 0 < self.minutes < float("inf"):
             raise ValueError(f"expected minutes above 0, but got {self.minutes}")

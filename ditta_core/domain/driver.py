@@ -25,7 +25,7 @@ from ditta_core.adaptation.batchnorm import blend_encoder_statistics
 from ditta_core.adaptation.guard import DecoderCheck, Limits, objection_to_trained
 from ditta_core.adaptation.job import Cancelled
 from ditta_core.adaptation.trainer import NonFiniteLossError
-from ditta_core.domain.config import OfflineConfig
+from ditta_core.domain.config import LEARNING_RATE, OfflineConfig, Trained
 from ditta_core.domain.frames import DriveFrames, resize_image
 from ditta_core.domain.processes import Processes
 from ditta_core.domain.recipe import Batch, Losses, PseudoLabels, Recipe, poly, resized, trained_parameters
@@ -81,6 +81,7 @@ class OfflineReport:
             was asked for.
         moving: Whether clips had frames before; not where flow confirms too little.
         statistics_share: Share of the drives' statistics that was blended in.
+        trained: What the training changed.
         deployed_share: Share of the training that was deployed; 0 where it was refused.
         contradicted: Share of the pixels, 0..1, that the model was sure of before and that get another class after.
         entropy_ratio: Mean entropy after, as a multiple of that before.
@@ -99,6 +100,7 @@ class OfflineReport:
     confirmed: float | None
     moving: bool
     statistics_share: float
+    trained: Trained
     deployed_share: float
     contradicted: float | None = None
     entropy_ratio: float | None = None
@@ -170,13 +172,13 @@ class _Adaptation:
         self.before = copy.deepcopy(self.model.state_dict())
         self.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(config.seed)
-        for parameter in trained_parameters(self.model, config.train):
-            parameter.requires_grad_(True)
         self.recipe = recipe(self.model, config, generator).to(base.mean.device).train()
+        for parameter in trained_parameters(self.model, self.recipe.trains):
+            parameter.requires_grad_(True)
         self.groups = self.recipe.parameter_groups()
+        self.rate = config.learning_rate or LEARNING_RATE[self.recipe.trains]
         self.optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters), "lr": config.first_rate * group.factor} for group in self.groups],
-            lr=config.first_rate,
+            [{"params": list(group.parameters), "lr": self.rate * group.factor} for group in self.groups], lr=self.rate
         )
         self.module = self.processes.wrap(self.recipe)
         self.rounds = config.rounds or recipe.rounds
@@ -278,7 +280,7 @@ class _Adaptation:
         """
         step, config = self.position.step, self.config
         for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
-            group["lr"] = config.first_rate * parameters.factor * poly(done)
+            group["lr"] = self.rate * parameters.factor * poly(done)
         self.optimizer.zero_grad(set_to_none=True)
         places, device = self.processes.places, self.recipe.device
         devices = [device] if device.type == "cuda" else []
@@ -375,6 +377,7 @@ class _Adaptation:
             confirmed=self.confirmed,
             moving=self.moving,
             statistics_share=self.statistics_share,
+            trained=self.recipe.trains,
             deployed_share=deployed,
             contradicted=None if check is None else check.contradicted,
             entropy_ratio=None if check is None else check.entropy_ratio,

@@ -139,9 +139,13 @@ class Recipe(nn.Module, ABC):
         recolours: Whether the student's images are to be seen in another light.
         stronger_view: Whether labels come from the best size of the network input in any case, see
             :attr:`OfflineConfig.stronger_view`.
+        trained: What is trained of a model that has it, see :attr:`OfflineConfig.train`.
         deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`.
         most_contradicted: Share of the pixels that the model was sure of, 0..1, that may get another class.
         published_faults: Whether :attr:`OfflineConfig.published` makes a difference.
+
+    Attributes:
+        trains: What is trained of this model.
     """
 
     needs_source: ClassVar[bool] = False
@@ -149,7 +153,8 @@ class Recipe(nn.Module, ABC):
     rounds: ClassVar[int] = 1
     recolours: ClassVar[bool] = True
     stronger_view: ClassVar[bool] = False
-    deployed_share: ClassVar[float] = 0.5
+    trained: ClassVar[Trained] = "all"
+    deployed_share: ClassVar[float] = 0.3
     most_contradicted: ClassVar[float] = 0.05
     published_faults: ClassVar[bool] = False
 
@@ -158,6 +163,8 @@ class Recipe(nn.Module, ABC):
         self.model = model
         self.config = config
         self.generator = generator
+        lacking = self.trained == "normalisation" and not scales_and_shifts(model)
+        self.trains: Trained = config.train or ("all" if lacking else self.trained)
 
     # --- what a recipe implements -------------------------------------------------------------------------------------
 
@@ -183,7 +190,7 @@ class Recipe(nn.Module, ABC):
 
         A recipe with discriminators leaves them out here, and steps their optimisers itself.
         """
-        own = trained_parameters(self.model, self.config.train)
+        own = trained_parameters(self.model, self.trains)
         network = {id(parameter) for parameter in self.model.parameters()}
         heads = [each for each in self.parameters() if id(each) not in network and each.requires_grad]
         groups = [ParameterGroup(own)]
@@ -213,7 +220,7 @@ class Recipe(nn.Module, ABC):
     def embed(self, images: NDArray[np.uint8]) -> Tensor:
         """RGB uint8 [N, H, W, 3] -> embedding, float [N, D, h', w'] at the model's own stride."""
         pixels = self.model.preprocess(images, (images.shape[1], images.shape[2]), self.device)
-        if self.config.train == "decoder":
+        if self.trains == "decoder":
             with torch.no_grad():
                 features = self.model.encode(pixels)
             return self.model.decode(features)

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ditta_core.domain.adapt_drives import AdaptedDrives
+from ditta_core.domain.config import TRAINED
 from ditta_core.domain.driver import OfflineReport
 from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.report.pages import files_at_once, render, swatches
@@ -37,7 +38,7 @@ def facts(adapted: AdaptedDrives) -> dict[str, str]:
         "statistics": f"{report.statistics_share:.0%} of the drives'",
         "steps": f"{report.steps} in {report.seconds / 60:.1f} minutes",
         "labelled pixels": ", ".join(f"{share:.0%}" for share in report.labelled) or "none",
-        "deployed": f"{report.deployed_share:.0%} of the training",
+        "deployed": f"{report.deployed_share:.0%} of the training of {TRAINED[report.trained]}",
     }
     if report.confirmed is not None:
         found["flow"] = f"{report.confirmed:.0%} of the pixels confirmed" + (

@@ -66,8 +66,8 @@ def add_adapt_parser(commands: Any) -> None:
     add("--method", default="ur", metavar="NAME", help=METHODS)
     add("--steps", type=whole_number(0), metavar="N", help="number of steps (default: 1000, or as many as fit)")
     add("--minutes", type=positive, metavar="M", help="minutes after which the training ends")
-    parts = "the whole network (all, default), its decoder, or the scales and shifts of its normalisation"
-    add("--train", choices=TRAINED, default=defaults.train, help=parts)
+    parts = "; ".join(f"{name}: {words}" for name, words in TRAINED.items())
+    add("--train", choices=TRAINED, default=defaults.train, help=f"{parts} (default: the method's)")
     add("--stronger-view", action="store_true", help="take labels from the best input size and the mirrored image")
     add(
         "--published",

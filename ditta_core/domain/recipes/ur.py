@@ -42,6 +42,7 @@ class UR(SelfTraining):
     """
 
     recolours = False
+    trained = "normalisation"
     fresh_heads: ClassVar[bool] = True
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:

@@ -44,7 +44,7 @@ def test_every_recipe_trains_and_says_what_it_did(name: str, drive: DriveFrames)
     model = ColourModel()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     told: list[OfflineProgress] = []
-    result = adapt_offline(model, RECIPES[name], drive, CONFIG, progress=told.append)
+    result = adapt_offline(model, RECIPES[name], drive, replace(CONFIG, train="all"), progress=told.append)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())  # the base is left alone
     changed = set(result.tensors)
     assert "last.weight" in changed and "stem.0.weight" in changed and "stem.1.running_mean" in changed
@@ -59,6 +59,12 @@ def test_every_recipe_trains_and_says_what_it_did(name: str, drive: DriveFrames)
     assert report.losses[-1][0] == 6 and report.losses[0][1].keys() == steps[0].losses.keys()
 
 
+def without_scales_and_shifts() -> ColourModel:
+    model = ColourModel()
+    model.stem[1] = torch.nn.BatchNorm2d(model.stem[1].num_features, affine=False)
+    return model.eval()
+
+
 def test_a_decoder_alone(drive: DriveFrames) -> None:
     config = OfflineConfig(**{**vars(CONFIG), "train": "decoder", "statistics_share": 0.0})
     result = adapt_offline(ColourModel(), SelfTraining, drive, config)
@@ -67,13 +73,31 @@ def test_a_decoder_alone(drive: DriveFrames) -> None:
 
 def test_scales_and_shifts_alone(drive: DriveFrames) -> None:
     config = OfflineConfig(**{**vars(CONFIG), "train": "normalisation", "statistics_share": 0.0, "learning_rate": None})
-    assert (config.first_rate, OfflineConfig().first_rate) == (1e-3, 1e-4)
     result = adapt_offline(ColourModel(), SelfTraining, drive, config)
-    assert set(result.tensors) == {"stem.1.weight", "stem.1.bias"}
-    plain = ColourModel()
-    plain.stem[1] = torch.nn.BatchNorm2d(plain.stem[1].num_features, affine=False)
+    assert set(result.tensors) == {"stem.1.weight", "stem.1.bias"} and result.report.trained == "normalisation"
     with pytest.raises(ValueError, match="expected a model whose BatchNorm has scales and shifts to train"):
-        adapt_offline(plain, SelfTraining, drive, config)
+        adapt_offline(without_scales_and_shifts(), SelfTraining, drive, config)
+
+
+def test_the_first_step_has_the_rate_of_what_is_trained(drive: DriveFrames) -> None:
+    """Adam's first step moves every weight by the learning rate."""
+    start = ColourModel().state_dict()
+    for train, name, rate in (("normalisation", "stem.1.bias", 1e-3), ("decoder", "last.bias", 1e-4)):
+        config = OfflineConfig(steps=1, window=(48, 64), train=train, guarded=False, deployed_share=1.0)
+        after = adapt_offline(ColourModel(), SelfTraining, drive, config).tensors[name]
+        assert np.abs(after - start[name].numpy()).max() == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_scales", "trained"),
+    [("ur", True, "normalisation"), ("ur", False, "all"), ("self_training", True, "all"), ("stpl", True, "all")],
+)
+def test_what_a_recipe_trains_by_itself(drive: DriveFrames, name: str, has_scales: bool, trained: str) -> None:
+    model = ColourModel() if has_scales else without_scales_and_shifts()
+    config = OfflineConfig(steps=2, window=(48, 64), guarded=False)
+    result = adapt_offline(model, RECIPES[name], drive, config)
+    assert result.report.trained == trained and result.report.deployed_share == 0.3
+    assert ("last.weight" in result.tensors) == (trained == "all")
 
 
 def test_without_steps_the_statistics_are_what_is_left(drive: DriveFrames) -> None:
@@ -96,7 +120,7 @@ def test_the_same_seed_gives_the_same_weights(drive: DriveFrames) -> None:
     one, other = (adapt_offline(ColourModel(), RECIPES["ur"], drive, CONFIG) for _ in range(2))
     assert all(np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
     third = adapt_offline(ColourModel(), RECIPES["ur"], drive, OfflineConfig(**{**vars(CONFIG), "seed": 7}))
-    assert not np.array_equal(one.tensors["last.weight"], third.tensors["last.weight"])
+    assert not np.array_equal(one.tensors["stem.1.weight"], third.tensors["stem.1.weight"])
 
 
 @pytest.mark.parametrize("name", ["ur", "stpl", "hcl"])

@@ -140,7 +140,7 @@ def test_what_the_source_puts_right_is_deployed_whole_and_not_refused(source: Dr
     result = adapt_offline(ColourModel(), RECIPES["source_only"], drive, config, source)
     assert not result.report.refused and result.report.deployed_share == 1
     assert RECIPES["source_only"].most_contradicted > RECIPES["ur"].most_contradicted
-    assert RECIPES["ur"].deployed_share == 0.5
+    assert RECIPES["ur"].deployed_share == 0.3
 
 
 def test_a_target_that_nothing_can_be_followed_in_is_learned_frame_by_frame(source: DriveFrames) -> None:
