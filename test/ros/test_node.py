@@ -25,6 +25,7 @@ from std_msgs.msg import Header
 
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.classes import ClassList
+from ditta_core.domain.warmup import LARGEST_SHARE
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter
 from ditta_core.segmentation.adapted import AdaptedModel, save_adapted, weights_fingerprint
@@ -89,6 +90,25 @@ def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> 
     probe.film()
     probe.wait_for_masks()
     assert probe.state["state"] == "BASE"
+
+
+def test_the_trained_network_follows_the_statistics(probe: Probe, start_node: StartNode) -> None:
+    """What serves in the end is the whole of what a node without parameters does, but for the guard."""
+    steps = 30
+    start_node(self_training_steps=steps, warmup_frames=6)
+    probe.film()
+    statistics = probe.wait_for_state("ADAPTED")
+    assert (statistics["generation"], statistics["training"]) == (1, True)
+    assert statistics["deployed_share"] == 0 and statistics["statistics_share"] > 0
+    trained = wait_until(
+        lambda: next((state for state in probe.states if state["generation"] == 2), None),
+        lambda: f"a second generation; the last state was {probe.state}",
+    )
+    assert (trained["state"], trained["training"], trained["adaptation_reason"]) == ("ADAPTED", False, "adapted")
+    assert trained["deployed_share"] == LARGEST_SHARE and trained["losses"]
+    meanwhile = [state["published"] for state in probe.states if state["training"]]
+    assert max(meanwhile) > min(meanwhile), "masks while training"
+    probe.wait_for_masks()
 
 
 @pytest.mark.slow
