@@ -213,7 +213,8 @@ def markdown(noted: Mapping[str, Any]) -> str:
     parts = []
     for drive in drives:
         rows = {key: row for key, row in noted.items() if key.split(" ")[0] == drive}
-        parts.append(table(drive, {key: row for key, row in rows.items() if key.split(" ")[2] not in REMOVALS}))
+        if whole := {key: row for key, row in rows.items() if key.split(" ")[2] not in REMOVALS}:
+            parts.append(table(drive, whole))
         if any(key.split(" ")[2] in REMOVALS for key in rows):
             parts.append(terms(drive, rows))
     return "\n".join(parts)
