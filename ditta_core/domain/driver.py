@@ -173,10 +173,10 @@ class _Adaptation:
         self.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(config.seed)
         self.recipe = recipe(self.model, config, generator).to(base.mean.device).train()
-        for parameter in trained_parameters(self.model, self.recipe.trains):
+        for parameter in trained_parameters(self.model, self.recipe.extent):
             parameter.requires_grad_(True)
         self.groups = self.recipe.parameter_groups()
-        self.rate = config.learning_rate or LEARNING_RATE[self.recipe.trains]
+        self.rate = config.learning_rate or LEARNING_RATE[self.recipe.extent]
         self.optimizer = torch.optim.Adam(
             [{"params": list(group.parameters), "lr": self.rate * group.factor} for group in self.groups], lr=self.rate
         )
@@ -377,7 +377,7 @@ class _Adaptation:
             confirmed=self.confirmed,
             moving=self.moving,
             statistics_share=self.statistics_share,
-            trained=self.recipe.trains,
+            trained=self.recipe.extent,
             deployed_share=deployed,
             contradicted=None if check is None else check.contradicted,
             entropy_ratio=None if check is None else check.entropy_ratio,

@@ -139,13 +139,14 @@ class Recipe(nn.Module, ABC):
         recolours: Whether the student's images are to be seen in another light.
         stronger_view: Whether labels come from the best size of the network input in any case, see
             :attr:`OfflineConfig.stronger_view`.
-        trained: What is trained of a model that has it, see :attr:`OfflineConfig.train`.
-        deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`.
+        deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`; chosen in
+            docs/ablations.md#what-drives-cost.
         most_contradicted: Share of the pixels that the model was sure of, 0..1, that may get another class.
         published_faults: Whether :attr:`OfflineConfig.published` makes a difference.
 
     Attributes:
-        trains: What is trained of this model.
+        extent: What is trained: as :attr:`OfflineConfig.train` says, else as the class does, or all of a model that has
+            nothing of that.
     """
 
     needs_source: ClassVar[bool] = False
@@ -153,18 +154,18 @@ class Recipe(nn.Module, ABC):
     rounds: ClassVar[int] = 1
     recolours: ClassVar[bool] = True
     stronger_view: ClassVar[bool] = False
-    trained: ClassVar[Trained] = "all"
     deployed_share: ClassVar[float] = 0.3
     most_contradicted: ClassVar[float] = 0.05
     published_faults: ClassVar[bool] = False
+    extent: Trained = "all"
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.generator = generator
-        lacking = self.trained == "normalisation" and not scales_and_shifts(model)
-        self.trains: Trained = config.train or ("all" if lacking else self.trained)
+        lacking = self.extent == "normalisation" and not scales_and_shifts(model)
+        self.extent = config.train or ("all" if lacking else self.extent)
 
     # --- what a recipe implements -------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Recipe(nn.Module, ABC):
 
         A recipe with discriminators leaves them out here, and steps their optimisers itself.
         """
-        own = trained_parameters(self.model, self.trains)
+        own = trained_parameters(self.model, self.extent)
         network = {id(parameter) for parameter in self.model.parameters()}
         heads = [each for each in self.parameters() if id(each) not in network and each.requires_grad]
         groups = [ParameterGroup(own)]
@@ -220,7 +221,7 @@ class Recipe(nn.Module, ABC):
     def embed(self, images: NDArray[np.uint8]) -> Tensor:
         """RGB uint8 [N, H, W, 3] -> embedding, float [N, D, h', w'] at the model's own stride."""
         pixels = self.model.preprocess(images, (images.shape[1], images.shape[2]), self.device)
-        if self.trains == "decoder":
+        if self.extent == "decoder":
             with torch.no_grad():
                 features = self.model.encode(pixels)
             return self.model.decode(features)

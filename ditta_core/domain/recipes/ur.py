@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ditta_core.domain.config import OfflineConfig
+from ditta_core.domain.config import OfflineConfig, Trained
 from ditta_core.domain.recipe import Batch, Losses, draw_weights_, label_loss, normalised_entropy, resized
 from ditta_core.domain.recipes.self_training import SelfTraining
 from ditta_core.segmentation.base import SegmentationModel
@@ -42,7 +42,7 @@ class UR(SelfTraining):
     """
 
     recolours = False
-    trained = "normalisation"
+    extent: Trained = "normalisation"  # docs/ablations.md#what-drives-cost
     fresh_heads: ClassVar[bool] = True
 
     def __init__(self, model: SegmentationModel, config: OfflineConfig, generator: torch.Generator) -> None:
