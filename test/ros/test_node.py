@@ -93,9 +93,8 @@ def test_adapts_while_masks_keep_coming(probe: Probe, start_node: StartNode) -> 
 
 
 def test_the_trained_network_follows_the_statistics(probe: Probe, start_node: StartNode) -> None:
-    """What serves in the end is the whole of what a node without parameters does, but for the guard."""
-    steps = 30
-    start_node(self_training_steps=steps, warmup_frames=6)
+    """As a node does by default, but for the guard."""
+    start_node(self_training_steps=30, warmup_frames=6)
     probe.film()
     statistics = probe.wait_for_state("ADAPTED")
     assert (statistics["generation"], statistics["training"]) == (1, True)
