@@ -66,9 +66,15 @@ class ClipSampler:
                 raise NothingLabelledError("expected a pixel with a label in some frame, but got none")
         self.indices = indices
 
-    def draw(self, random: np.random.Generator) -> Clip:
-        """A clip; ``random`` decides on all of it."""
-        last = self.indices[int(random.integers(len(self.indices)))]
+    def draw(self, number: int, random: np.random.Generator) -> Clip:
+        """The clip of this number, counted from 0 over all steps; ``random`` decides on all but its frames.
+
+        Every frame is drawn once before any is drawn twice, in an order of ``OfflineConfig.seed``: with frames drawn
+        at will, which of a short warm-up's come often is chance (docs/ablations.md#self-training-on-a-warm-up).
+        """
+        turn, place = divmod(number, len(self.indices))
+        order = np.random.default_rng((self.config.seed, turn)).permutation(len(self.indices))
+        last = self.indices[order[place]]
         window = Window.draw(random, self.drive.input_size, self.size, self.config.scales)
         light = Photometric.draw(random) if self.recolours else Photometric()
         frames = tuple(range(last - self.length + 1, last + 1)) if self.moving else (last,) * self.length
