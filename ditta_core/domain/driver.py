@@ -269,7 +269,7 @@ class _Adaptation:
         labels = None if self.labels is None else self.labels.labels
         recipe = self.recipe
         return ClipSampler(
-            self.drive, labels, self.model, self.config, recipe.frames, recipe.recolours, moving=self.moving
+            self.drive, labels, self.model, self.config, recipe.frames, recipe.recolours, recipe.in_turn, self.moving
         )
 
     def _step(self, target: ClipSampler, source: ClipSampler | None, done: float) -> dict[str, float]:

@@ -137,6 +137,7 @@ class Recipe(nn.Module, ABC):
             ones.
         rounds: Number of times that pseudo-labels are made, evenly spread over the schedule.
         recolours: Whether the student's images are to be seen in another light.
+        in_turn: Whether every frame is drawn once before any is drawn twice.
         stronger_view: Whether labels come from the best size of the network input in any case, see
             :attr:`OfflineConfig.stronger_view`.
         deployed_share: Position of the deployed weights, see :attr:`OfflineConfig.deployed_share`; chosen in
@@ -153,6 +154,7 @@ class Recipe(nn.Module, ABC):
     frames: ClassVar[int] = 1
     rounds: ClassVar[int] = 1
     recolours: ClassVar[bool] = True
+    in_turn: ClassVar[bool] = False
     stronger_view: ClassVar[bool] = False
     deployed_share: ClassVar[float] = 0.3
     most_contradicted: ClassVar[float] = 0.05

@@ -37,6 +37,7 @@ class ClipSampler:
         model: whose device and whose sizes of input count.
         length: Number of frames of a clip, T.
         recolours: Whether the student's images get another light.
+        in_turn: Whether every frame is drawn once before any is drawn twice.
         moving: Whether the frames before a frame are taken; off, it is repeated, and no flow is confirmed.
 
     Raises:
@@ -51,10 +52,11 @@ class ClipSampler:
         config: OfflineConfig,
         length: int,
         recolours: bool,
+        in_turn: bool = False,
         moving: bool = True,
     ) -> None:
         self.drive, self.labels, self.config = drive, labels, config
-        self.length, self.recolours = length, recolours
+        self.length, self.recolours, self.in_turn = length, recolours, in_turn
         self.device = model.mean.device
         self.size = window_size(model, drive.input_size, config.window)
         every = [index for stretch in drive.stretches for index in stretch[length - 1 :]]
@@ -67,14 +69,8 @@ class ClipSampler:
         self.indices = indices
 
     def draw(self, number: int, random: np.random.Generator) -> Clip:
-        """The clip of this number, counted from 0 over all steps; ``random`` decides on all but its frames.
-
-        Every frame is drawn once before any is drawn twice, in an order of ``OfflineConfig.seed``: with frames drawn
-        at will, which of a short warm-up's come often is chance (docs/ablations.md#self-training-on-a-warm-up).
-        """
-        turn, place = divmod(number, len(self.indices))
-        order = np.random.default_rng((self.config.seed, turn)).permutation(len(self.indices))
-        last = self.indices[order[place]]
+        """The clip of this number, counted from 0 over all steps; ``random`` decides on the rest of it."""
+        last = self._frame(number, random)
         window = Window.draw(random, self.drive.input_size, self.size, self.config.scales)
         light = Photometric.draw(random) if self.recolours else Photometric()
         frames = tuple(range(last - self.length + 1, last + 1)) if self.moving else (last,) * self.length
@@ -107,3 +103,11 @@ class ClipSampler:
             window,
             counted,
         )
+
+    def _frame(self, number: int, random: np.random.Generator) -> int:
+        """Index of the last frame of a clip."""
+        if not self.in_turn:
+            return self.indices[int(random.integers(len(self.indices)))]
+        turn, place = divmod(number, len(self.indices))
+        order = np.random.default_rng((self.config.seed, turn)).permutation(len(self.indices))
+        return self.indices[order[place]]

@@ -35,24 +35,33 @@ from ditta_core.types import AdaptationFailed
 
 SMALLEST_LESSON = 3
 FULL_LESSON = 6
-LARGEST_SHARE = 0.125
+LARGEST_SHARE = 0.0625
 """Numbers of warm-up frames from which on the network is trained, and all of ``LARGEST_SHARE`` of the way is deployed:
-docs/ablations.md#self-training-on-a-warm-up."""
+docs/ablations.md#deployed-share-of-a-warm-up."""
 AT_HOME = 0.2
 """Shift of the statistics (:func:`~ditta_core.adaptation.batchnorm.shift_of_later_layers`) below which a model is at
 home: docs/ablations.md#self-training-on-a-warm-up."""
 LEAST_CONFIDENCE = 0.7
-"""Mean confidence of the model below which it knows too little of what it sees to learn from its own labels:
-docs/ablations.md#self-training-on-a-warm-up."""
+FULL_CONFIDENCE = 0.85
+"""Mean confidence of the model below which it knows too little of what it sees to learn from its own labels, and from
+which on they count in full: docs/ablations.md#deployed-share-of-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
 SETTINGS = OfflineConfig(train="normalisation", statistics_share=0.0, rounds=1, guarded=False)
 """Of the training, but for steps, seed and share; the guard is asked here, as it sees the frames themselves."""
 
 
-def deployed_share(frames: int) -> float:
-    """Position of the weights that serve between those before (0) and after (1) a training on so many frames."""
-    return LARGEST_SHARE * min(frames / FULL_LESSON, 1.0) ** 2
+def deployed_share(frames: int, confidence: float = 1.0) -> float:
+    """Position of the weights that serve between those before (0) and after (1) a training.
+
+    Few frames show little, and the labels of an unsure model are wrong more often: both take from it.
+
+    Args:
+        frames: Number of warm-up frames.
+        confidence: Mean confidence of the model in them, 0..1, before the training.
+    """
+    sure = (confidence - LEAST_CONFIDENCE) / (FULL_CONFIDENCE - LEAST_CONFIDENCE)
+    return LARGEST_SHARE * min(frames / FULL_LESSON, 1.0) ** 2 * min(max(sure, 0.0), 1.0)
 
 
 def objection_to_training(
@@ -80,9 +89,13 @@ class UnsureModelError(AdaptationFailed):
 
 
 class WarmupRecipe(UR):
-    """UR towards labels that the frames around agree on, gathered along optical flow, as the teacher ``flow`` does."""
+    """UR towards labels that the frames around agree on, gathered along optical flow, as the teacher ``flow`` does.
+
+    Frames are drawn in turn: which of a few would come often is chance, docs/ablations.md#deployed-share-of-a-warm-up.
+    """
 
     label = VST.label
+    in_turn = True
 
 
 def train_on_clip(
@@ -101,7 +114,7 @@ def train_on_clip(
         clip: RGB uint8 [n, H, W, 3].
         input_size: network input (height, width).
         config: of which ``self_training_steps``, ``seed`` and ``guarded`` count; what is deployed follows from the
-            number of frames, see :func:`deployed_share`.
+            number of frames and, ``guarded``, the model's confidence, see :func:`deployed_share`.
         progress: told after every step.
         cancelled: asked before every step.
         region: pixels that take part.
@@ -112,9 +125,6 @@ def train_on_clip(
         Cancelled: ``cancelled`` said so.
     """
     drive = drive_of_clip(clip, input_size, region)
-    settings = replace(
-        SETTINGS, steps=config.self_training_steps, seed=config.seed, deployed_share=deployed_share(len(clip))
-    )
 
     def tell(news: OfflineProgress) -> None:
         progress(AdaptationProgress(news.done))
@@ -127,6 +137,8 @@ def train_on_clip(
             f"the model is unsure of what it sees here, with a confidence of {confidence:.2f} in the mean (at least "
             f"{LEAST_CONFIDENCE} asked for), and would learn its own mistakes"
         )
+    share = deployed_share(len(clip), confidence if config.guarded else 1.0)
+    settings = replace(SETTINGS, steps=config.self_training_steps, seed=config.seed, deployed_share=share)
     result = adapt_offline(model, WarmupRecipe, drive, settings, progress=tell, cancelled=cancelled)
     put_tensors(model, result.tensors)
     found = region.of(_probabilities(model, drive))
