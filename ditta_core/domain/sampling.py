@@ -68,9 +68,14 @@ class ClipSampler:
                 raise NothingLabelledError("expected a pixel with a label in some frame, but got none")
         self.indices = indices
 
-    def draw(self, number: int, random: np.random.Generator) -> Clip:
-        """The clip of this number, counted from 0 over all steps; ``random`` decides on the rest of it."""
-        last = self._frame(number, random)
+    def draw(self, random: np.random.Generator, number: int = 0) -> Clip:
+        """A clip; ``random`` decides on all of it, but for the frames where they come in turn.
+
+        Args:
+            random: Of this clip alone.
+            number: That of the clip, counted from 0 over all steps of a training.
+        """
+        last = self._frame(random, number)
         window = Window.draw(random, self.drive.input_size, self.size, self.config.scales)
         light = Photometric.draw(random) if self.recolours else Photometric()
         frames = tuple(range(last - self.length + 1, last + 1)) if self.moving else (last,) * self.length
@@ -104,7 +109,7 @@ class ClipSampler:
             counted,
         )
 
-    def _frame(self, number: int, random: np.random.Generator) -> int:
+    def _frame(self, random: np.random.Generator, number: int) -> int:
         """Index of the last frame of a clip."""
         if not self.in_turn:
             return self.indices[int(random.integers(len(self.indices)))]

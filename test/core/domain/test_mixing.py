@@ -72,7 +72,7 @@ def test_nothing_and_everything() -> None:
 def test_clips_without_labels_are_not_mixed() -> None:
     drive = read_drives([PanningDrive(12)], (48, 64), 100)
     clip = ClipSampler(drive, None, ColourModel(), OfflineConfig(window=(32, 32)), 2, False).draw(
-        0, np.random.default_rng(0)
+        np.random.default_rng(0)
     )
     with pytest.raises(ValueError, match="two clips with labels"):
         paste(clip, clip, torch.zeros(2, 16, 16, dtype=torch.bool))

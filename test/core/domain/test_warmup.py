@@ -74,6 +74,25 @@ def test_the_share_grows_with_the_frames() -> None:
     assert shares[2] == pytest.approx(LARGEST_SHARE / 4) and shares[5:] == [LARGEST_SHARE] * 6
 
 
+def test_the_share_falls_with_the_confidence() -> None:
+    shares = [deployed_share(FULL_LESSON, confidence) for confidence in np.linspace(0, 1, 101)]
+    assert shares == sorted(shares)
+    assert shares[70] == pytest.approx(0.0, abs=1e-9) and shares[86] == shares[100] == LARGEST_SHARE
+    between = (warmup.LEAST_CONFIDENCE + warmup.FULL_CONFIDENCE) / 2
+    assert deployed_share(3, between) == pytest.approx(LARGEST_SHARE / 8)
+
+
+def test_the_confidence_counts_where_there_is_a_guard(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 0.0)
+    monkeypatch.setattr(warmup, "FULL_CONFIDENCE", 2.0)
+    report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
+    assert not report.refused and 0 < report.deployed_share < deployed_share(len(CLIP))
+    unguarded = train_on_clip(load_model(ModelSource()), CLIP, SIZE, FEW_STEPS)
+    assert unguarded.deployed_share == deployed_share(len(CLIP))
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     states = []
     for seed in (1, 1, 2):
