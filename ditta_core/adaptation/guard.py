@@ -33,15 +33,17 @@ SMALLEST_STRUCTURE = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trained decoder may contradict.
+    """What a trained decoder may contradict, and how much more decided it may be.
 
     Attributes:
         sure: Probability from which on the base model counts as sure of a pixel.
         contradicted: Share of the sure pixels that may get another class.
+        entropy_ratio: Mean entropy that it must keep, as a multiple of the base model's.
     """
 
     sure: float
     contradicted: float
+    entropy_ratio: float = 0.0
 
 
 WEIGHTED_LIMITS = Limits(sure=0.9, contradicted=0.02)
@@ -51,7 +53,7 @@ ANCHORED_LIMITS = Limits(sure=0.8, contradicted=0.005)
 LARGEST_ENTROPY_RATIO = 1.25
 """Mean entropy that the model may have, as a multiple of the base model's."""
 SMALLEST_ENTROPY = 1e-3
-"""Mean entropy, in nats, below which the base model's is not divided by."""
+"""Mean entropy, in nats, below which models count as equally decided."""
 
 LARGEST_SHARPENING = 0.05
 """Mean gain in confidence, 0..1, that targets may ask of the model: docs/ablations.md#when-training-pays."""
@@ -164,12 +166,14 @@ class DecoderCheck:
     @classmethod
     def of(cls, base: Tensor, adapted: Tensor, limits: Limits) -> DecoderCheck:
         """From the probabilities of both, float [n, C, h, w]."""
-        before, after = (float(torch.special.entr(each).sum(1).mean()) for each in (base, adapted))
+        before, after = (
+            max(float(torch.special.entr(each).sum(1).mean()), SMALLEST_ENTROPY) for each in (base, adapted)
+        )
         confidence, labels = base.max(1)
         sure = confidence > limits.sure
         changed = (adapted.argmax(1) != labels)[sure]
         contradicted = float(changed.float().mean()) if changed.numel() else 0.0
-        return cls(after / max(before, SMALLEST_ENTROPY), contradicted, limits)
+        return cls(after / before, contradicted, limits)
 
     @property
     def objection(self) -> str:
@@ -180,10 +184,13 @@ class DecoderCheck:
                 f"it gives another class to {self.contradicted:.1%} of the pixels the base model is sure of (at most "
                 f"{self.limits.contradicted:.1%})"
             )
-        if self.entropy_ratio > LARGEST_ENTROPY_RATIO:
-            objections.append(
-                f"its mean entropy is {self.entropy_ratio:.2f} times the base model's (at most {LARGEST_ENTROPY_RATIO})"
+        if not self.limits.entropy_ratio <= self.entropy_ratio <= LARGEST_ENTROPY_RATIO:
+            limit = (
+                f"at most {LARGEST_ENTROPY_RATIO}"
+                if self.entropy_ratio > LARGEST_ENTROPY_RATIO
+                else f"at least {self.limits.entropy_ratio}"
             )
+            objections.append(f"its mean entropy is {self.entropy_ratio:.2f} times the base model's ({limit})")
         return " and ".join(objections)
 
 

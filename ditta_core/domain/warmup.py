@@ -21,7 +21,7 @@ from torch import Tensor
 from ditta_core.adaptation.adapt import statistics_pixels
 from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
-from ditta_core.adaptation.guard import WEIGHTED_LIMITS, DecoderCheck, objection_to_trained
+from ditta_core.adaptation.guard import DecoderCheck, Limits, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
 from ditta_core.adaptation.region import Region
 from ditta_core.domain.config import OfflineConfig
@@ -45,6 +45,9 @@ LEAST_CONFIDENCE = 0.7
 FULL_CONFIDENCE = 0.85
 """Mean confidence of the model below which it knows too little of what it sees to learn from its own labels, and from
 which on they count in full: docs/ablations.md#deployed-share-of-a-warm-up."""
+LIMITS = Limits(sure=0.9, contradicted=0.02, entropy_ratio=0.5)
+"""Of the guard. Where the frames show little else than one class, certainty makes it the answer to everything:
+docs/ablations.md#deployed-share-of-a-warm-up."""
 CHECKED_FRAMES = 5
 """Largest number of frames, evenly spread, that the guard sees."""
 SETTINGS = OfflineConfig(train="normalisation", statistics_share=0.0, rounds=1, guarded=False)
@@ -142,7 +145,7 @@ def train_on_clip(
     result = adapt_offline(model, WarmupRecipe, drive, settings, progress=tell, cancelled=cancelled)
     put_tensors(model, result.tensors)
     found = region.of(_probabilities(model, drive))
-    check = DecoderCheck.of(expected, found, WEIGHTED_LIMITS)
+    check = DecoderCheck.of(expected, found, LIMITS)
     refused = objection_to_trained(check, expected, found, config.guarded)
     if result.report.steps < config.self_training_steps:  # losses or gradients were not finite
         refused = result.report.reason

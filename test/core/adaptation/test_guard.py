@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -81,6 +83,16 @@ def test_anchored_targets_may_contradict_less_and_where_the_base_model_is_less_s
 def test_a_model_that_is_undecided_now_is_objected_to() -> None:
     check = DecoderCheck.of(answer(0.95, 0.03, 0.02), answer(0.6, 0.2, 0.2), WEIGHTED_LIMITS)
     assert check.contradicted == 0 and "4.09 times" in check.objection and "entropy" in check.objection
+
+
+def test_a_model_that_is_suddenly_sure_is_objected_to_where_the_limits_say_so() -> None:
+    base, adapted = answer(0.7, 0.2, 0.1), answer(0.97, 0.02, 0.01)
+    assert DecoderCheck.of(base, adapted, WEIGHTED_LIMITS).objection == ""
+    check = DecoderCheck.of(base, adapted, replace(WEIGHTED_LIMITS, entropy_ratio=0.5))
+    assert check.entropy_ratio < 0.2
+    assert check.objection == f"its mean entropy is {check.entropy_ratio:.2f} times the base model's (at least 0.5)"
+    sure, surer = answer(0.99999, 0.00001), answer(0.999999, 0.000001)
+    assert DecoderCheck.of(sure, surer, replace(WEIGHTED_LIMITS, entropy_ratio=0.5)).objection == ""
 
 
 def test_nothing_is_contradicted_where_the_base_model_is_sure_of_nothing() -> None:

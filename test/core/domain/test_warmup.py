@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,21 @@ def test_a_training_that_contradicts_the_model_is_undone(
     before = state_of(model)
     report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
     assert "of the pixels" in report.refused and report.deployed_share == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_that_makes_the_model_sure_of_everything_is_undone(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 0.0)
+    random = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(random.uniform(0, 255, (64, 120)).astype(np.float32), (0, 0), 3)
+    ground = ((ground - ground.mean()) * 6 + 128).clip(0, 255).astype(np.uint8)
+    clip = np.stack([ground[:, start : start + 96] for start in range(0, 12, 2)])[..., None].repeat(3, -1)
+    before = state_of(model)
+    report = train_on_clip(model, clip, SIZE, replace(FEW_STEPS, self_training_steps=10, guarded=True))
+    assert "times the base model's (at least 0.5)" in report.refused and report.deployed_share == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
