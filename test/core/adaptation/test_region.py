@@ -113,7 +113,7 @@ def test_a_job_takes_the_body_along() -> None:
     body[64:] = True
     other = clip.copy()
     other[:, 64:] = 255 - other[:, 64:]
-    config = AdaptationConfig(passes=0, guarded=False)
+    config = AdaptationConfig(passes=0, self_training_steps=0, guarded=False)
 
     def first_mean(frames: np.ndarray, ignored: np.ndarray | None) -> np.ndarray:
         result = run_job(AdaptationJob(frames, (128, 128), ModelSource(), adaptation=config, ignored=ignored))
