@@ -38,12 +38,12 @@ class Limits:
     Attributes:
         sure: Probability from which on the base model counts as sure of a pixel.
         contradicted: Share of the sure pixels that may get another class.
-        entropy_ratio: Mean entropy that it must keep, as a multiple of the base model's.
+        least_entropy_ratio: Mean entropy that it must keep, as a multiple of the base model's.
     """
 
     sure: float
     contradicted: float
-    entropy_ratio: float = 0.0
+    least_entropy_ratio: float = 0.0
 
 
 WEIGHTED_LIMITS = Limits(sure=0.9, contradicted=0.02)
@@ -184,11 +184,11 @@ class DecoderCheck:
                 f"it gives another class to {self.contradicted:.1%} of the pixels the base model is sure of (at most "
                 f"{self.limits.contradicted:.1%})"
             )
-        if not self.limits.entropy_ratio <= self.entropy_ratio <= LARGEST_ENTROPY_RATIO:
+        if not self.limits.least_entropy_ratio <= self.entropy_ratio <= LARGEST_ENTROPY_RATIO:
             limit = (
                 f"at most {LARGEST_ENTROPY_RATIO}"
                 if self.entropy_ratio > LARGEST_ENTROPY_RATIO
-                else f"at least {self.limits.entropy_ratio}"
+                else f"at least {self.limits.least_entropy_ratio}"
             )
             objections.append(f"its mean entropy is {self.entropy_ratio:.2f} times the base model's ({limit})")
         return " and ".join(objections)

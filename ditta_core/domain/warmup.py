@@ -45,7 +45,7 @@ LEAST_CONFIDENCE = 0.7
 FULL_CONFIDENCE = 0.85
 """Mean confidence of the model below which it knows too little of what it sees to learn from its own labels, and from
 which on they count in full: docs/ablations.md#deployed-share-of-a-warm-up."""
-LIMITS = Limits(sure=0.9, contradicted=0.02, entropy_ratio=0.5)
+LIMITS = Limits(sure=0.9, contradicted=0.02, least_entropy_ratio=0.5)
 """Of the guard. Where the frames show little else than one class, certainty makes it the answer to everything:
 docs/ablations.md#deployed-share-of-a-warm-up."""
 CHECKED_FRAMES = 5

@@ -88,11 +88,11 @@ def test_a_model_that_is_undecided_now_is_objected_to() -> None:
 def test_a_model_that_is_suddenly_sure_is_objected_to_where_the_limits_say_so() -> None:
     base, adapted = answer(0.7, 0.2, 0.1), answer(0.97, 0.02, 0.01)
     assert DecoderCheck.of(base, adapted, WEIGHTED_LIMITS).objection == ""
-    check = DecoderCheck.of(base, adapted, replace(WEIGHTED_LIMITS, entropy_ratio=0.5))
+    check = DecoderCheck.of(base, adapted, replace(WEIGHTED_LIMITS, least_entropy_ratio=0.5))
     assert check.entropy_ratio < 0.2
     assert check.objection == f"its mean entropy is {check.entropy_ratio:.2f} times the base model's (at least 0.5)"
     sure, surer = answer(0.99999, 0.00001), answer(0.999999, 0.000001)
-    assert DecoderCheck.of(sure, surer, replace(WEIGHTED_LIMITS, entropy_ratio=0.5)).objection == ""
+    assert DecoderCheck.of(sure, surer, replace(WEIGHTED_LIMITS, least_entropy_ratio=0.5)).objection == ""
 
 
 def test_nothing_is_contradicted_where_the_base_model_is_sure_of_nothing() -> None:
