@@ -60,6 +60,9 @@ LARGEST_SHARPENING = 0.05
 SMALLEST_LESSON = 20
 """Number of warm-up frames from which on soft targets are trained towards: docs/ablations.md#when-training-pays."""
 
+LARGE_CLASS, SMALLEST_KEPT = 0.02, 0.5
+"""Share of the pixels from which on a class counts as large, and share of these that it must keep:
+docs/ablations.md#deployed-share-of-a-warm-up."""
 COLLAPSE = 1 / 3
 """An adapted model may keep no less than this share of the base model's effective number of classes."""
 
@@ -218,6 +221,25 @@ def guard_against_collapse(base: Tensor, adapted: Tensor) -> None:
             f"expected at least {COLLAPSE:.0%} of the base model's {before:.1f} effective classes on the warm-up "
             f"frames, but the adapted model has {after:.1f}; the base model stays"
         )
+
+
+def objection_to_lost_classes(before: Tensor, after: Tensor) -> str:
+    """Why a model may not serve that loses a large class to others; empty where none is lost.
+
+    Args:
+        before, after: probabilities before and after the training, float [n, C, h, w].
+    """
+    count = before.shape[1]
+    areas, kept = (
+        torch.bincount(each.argmax(1).flatten(), minlength=count) / each[:, 0].numel() for each in (before, after)
+    )
+    lost = [
+        index for index in range(count) if areas[index] >= LARGE_CLASS and kept[index] < SMALLEST_KEPT * areas[index]
+    ]
+    if not lost:
+        return ""
+    named = ", ".join(f"{index} from {areas[index]:.1%} to {kept[index]:.1%}" for index in lost)
+    return f"it loses large classes, by number: {named} of the pixels (at least {SMALLEST_KEPT:.0%} of that asked for)"
 
 
 def objection_to_trained(check: DecoderCheck, before: Tensor, after: Tensor, guarded: bool) -> str:

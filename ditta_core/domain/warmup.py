@@ -21,7 +21,7 @@ from torch import Tensor
 from ditta_core.adaptation.adapt import statistics_pixels
 from ditta_core.adaptation.batchnorm import shift_of_later_layers
 from ditta_core.adaptation.config import AdaptationConfig
-from ditta_core.adaptation.guard import DecoderCheck, Limits, objection_to_trained
+from ditta_core.adaptation.guard import DecoderCheck, Limits, objection_to_lost_classes, objection_to_trained
 from ditta_core.adaptation.job import AdaptationProgress
 from ditta_core.adaptation.region import Region
 from ditta_core.domain.config import OfflineConfig
@@ -147,6 +147,8 @@ def train_on_clip(
     found = region.of(_probabilities(model, drive))
     check = DecoderCheck.of(expected, found, LIMITS)
     refused = objection_to_trained(check, expected, found, config.guarded)
+    if config.guarded and not refused:
+        refused = objection_to_lost_classes(expected, found)
     if result.report.steps < config.self_training_steps:  # losses or gradients were not finite
         refused = result.report.reason
     report = replace(result.report, contradicted=check.contradicted, entropy_ratio=check.entropy_ratio)

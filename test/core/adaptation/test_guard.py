@@ -17,6 +17,7 @@ from ditta_core.adaptation.guard import (
     NothingShownError,
     effective_classes,
     guard_against_collapse,
+    objection_to_lost_classes,
     require_something_shown,
     shows_something,
 )
@@ -93,6 +94,18 @@ def test_a_model_that_is_suddenly_sure_is_objected_to_where_the_limits_say_so() 
     assert check.objection == f"its mean entropy is {check.entropy_ratio:.2f} times the base model's (at least 0.5)"
     sure, surer = answer(0.99999, 0.00001), answer(0.999999, 0.000001)
     assert DecoderCheck.of(sure, surer, replace(WEIGHTED_LIMITS, least_entropy_ratio=0.5)).objection == ""
+
+
+def test_a_large_class_that_goes_to_another_is_objected_to() -> None:
+    base = answer(0.8, 0.1, 0.1)
+    base[..., :3, 0] = torch.tensor([0.1, 0.8, 0.1])[:, None]  # three of a hundred pixels
+    adapted = base.clone()
+    adapted[..., :2, 0] = torch.tensor([0.1, 0.1, 0.8])[:, None]
+    assert objection_to_lost_classes(base, adapted).startswith("it loses large classes, by number: 1 from 3.0% to 1.0%")
+    adapted[..., 1, 0] = base[..., 1, 0]  # two of three are kept
+    assert objection_to_lost_classes(base, adapted) == ""
+    base[..., 1:3, 0] = base[..., 5:7, 5]  # one of a hundred is no large class
+    assert objection_to_lost_classes(base, answer(0.8, 0.1, 0.1)) == ""
 
 
 def test_nothing_is_contradicted_where_the_base_model_is_sure_of_nothing() -> None:
