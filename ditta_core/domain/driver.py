@@ -287,10 +287,10 @@ class _Adaptation:
         totals: dict[str, Tensor] = {}
         batch: Batch | None = None
         for count, place in enumerate(places, start=1):
-            seed, number = (config.seed, step, place), step * config.batch + place
+            seed = (config.seed, step, place)
             random = np.random.default_rng(seed)
-            labelled = None if source is None else source.draw(np.random.default_rng((*seed, 1)), number)
-            batch = Batch(target.draw(random, number), labelled, step, done, random)
+            labelled = None if source is None else source.draw(np.random.default_rng((*seed, 1)))
+            batch = Batch(target.draw(random, step * config.batch + place), labelled, step, done, random)
             # Dropout takes torch's own generator, whose state outside of the step is left as it was.
             with torch.random.fork_rng(devices), self.processes.last(self.module, count == len(places)):
                 torch.manual_seed(int(random.integers(2**31)))
