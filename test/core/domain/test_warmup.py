@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 import torch
 from moving_scenes import moving_square
 
+from ditta_core.adaptation import guard
 from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.job import AdaptationProgress, Cancelled
 from ditta_core.adaptation.region import Region
 from ditta_core.domain import warmup
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.labelling import ViewPredictor, label_drive
+from ditta_core.domain.recipe import Clip
 from ditta_core.domain.recipes.ur import mean_of
 from ditta_core.domain.sampling import ClipSampler
 from ditta_core.domain.warmup import (
@@ -129,6 +132,32 @@ def test_a_training_that_makes_the_model_sure_of_everything_is_undone(
     report = train_on_clip(model, clip, SIZE, replace(FEW_STEPS, self_training_steps=10, guarded=True))
     assert "times the base model's (at least 0.5)" in report.refused and report.deployed_share == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_that_loses_a_large_class_is_undone(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "SMALLEST_KEPT", 10.0)  # more than all of it
+    monkeypatch.setattr(warmup, "LEAST_CONFIDENCE", 0.0)
+    before = state_of(model)
+    report = train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, guarded=True))
+    assert report.refused.startswith("it loses large classes") and report.deployed_share == 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not train_on_clip(model, CLIP, SIZE, FEW_STEPS).refused, "without the guard"
+
+
+def test_the_frames_come_in_turn(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = ClipSampler.draw
+
+    def spy(self: ClipSampler, *arguments: Any) -> Clip:
+        clip = draw(self, *arguments)
+        drawn.append(clip.frames[-1])
+        return clip
+
+    monkeypatch.setattr(ClipSampler, "draw", spy)
+    train_on_clip(model, CLIP, SIZE, replace(FEW_STEPS, self_training_steps=2 * len(CLIP)))
+    assert sorted(drawn[: len(CLIP)]) == sorted(drawn[len(CLIP) :]) == list(range(len(CLIP)))
 
 
 def test_a_model_that_is_unsure_is_not_trained(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
