@@ -19,7 +19,7 @@ EXTRAS := ros,demo,evaluate,onnx,openvino,ray,test
 CONSTRAINTS := constraints.txt
 endif
 
-.PHONY: help demo test test-all lint bench soak study study-scenes study-domain sam2 clean
+.PHONY: help demo test test-all lint bench soak study study-scenes study-sizes study-domain sam2 clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ study: $(VENV)/installed ## DiTTA, its parts and its rivals on labelled video, i
 
 study-scenes: $(VENV)/installed ## does it pay in other scenes? Into benchmarks/results/scene_study.md (hours; ARGS="--count 30")
 	$(RUN) benchmarks/scene_study.py $(ARGS)
+
+study-sizes: $(VENV)/installed ## is the size that is found a good one? Into benchmarks/results/size_study.md (half an hour)
+	$(RUN) benchmarks/size_study.py $(ARGS)
 
 study-domain: $(VENV)/installed ## what is labelled source data worth? Into benchmarks/results/source_study.md (ARGS="--quick": four minutes)
 	$(RUN) benchmarks/source_study.py $(ARGS)

@@ -76,7 +76,7 @@ setup(
             "ros-jazzy-rosgraph-msgs>=2.0,<3",  # /clock of a replay
             "ros-jazzy-sensor-msgs>=5.3,<6",  # images in and out
             "ros-jazzy-std-msgs>=5.3,<6",  # /ditta/state and /ditta/classes
-            "ros-jazzy-std-srvs>=5.3,<6",  # ~/adapt and its kin
+            "ros-jazzy-std-srvs>=5.3,<6",  # ~/adapt and the other services
         ],
         "ros-kilted": [
             "ros-kilted-ament-index-python>=1.11,<2",
@@ -94,7 +94,7 @@ setup(
         "sam2": ["sam2>=1.1,<2"],
         "huggingface": [
             "huggingface_hub>=0.34",  # which models are in the cache
-            "transformers>=4.57",  # SegFormer and others by name; the first with EdgeTAM beside Sam2Video
+            "transformers>=4.57",  # SegFormer and others by name; the first with Sam2Video (EdgeTAM needs 5.20)
         ],
         "onnx": ["onnx>=1.17"],  # reads and checks networks in ONNX; openvino runs those that are not converted
         "openvino": ["openvino>=2024.4"],  # serves the network on a CPU in less than half the time

@@ -38,8 +38,6 @@ INPUT_SIZE = (480, 640)
 IMAGES = ("clean", "fog:3", "low_light:3", "noise:3")
 LEARNED_FROM: Mapping[str, tuple[str, ...]] = {"all": DRIVES, "others": ("0001TP", "0006R0")}
 METHODS = ("ditta_no_distillation", "ditta")
-WON = 0.75
-"""Share of what the weather took that is to be won back."""
 
 
 def adapt(shared: Path, image: str, drives: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class NodeParameters:
     )
     warmup_frames: int = changeable(
         STREAM.warmup_frames,
-        "Number of frames of a warm-up. With a teacher that tracks no objects, the network is trained from ten on.",
+        "Number of frames of a warm-up. On fewer than three, nothing is trained.",
         range=(1, 1000),
     )
     warmup_ratio: int = changeable(
@@ -228,8 +228,8 @@ class NodeParameters:
     )
     mode: str = parameter(
         "live",
-        "What is computed. live: made for a stream. parity: the published method, oddities included; parameters that "
-        "are for live mode alone do not count then.",
+        "What is computed. live: made for a stream. parity: the published training and inference, oddities included, "
+        "towards what teacher says (the paper's: object_vote:sam2); what is for live mode alone does not count then.",
         choices=("live", "parity"),
     )
     statistics_share: float = changeable(
@@ -240,13 +240,13 @@ class NodeParameters:
     )
     self_training_steps: int = changeable(
         ADAPTATION.self_training_steps,
-        "Number of steps that train the network by its own labels, after the statistics, on three frames or more; "
-        "where the teacher knows objects, the decoder is trained instead. 0: always the decoder. For live mode alone.",
+        "Number of steps that train the network by its own labels, on three frames or more; where the teacher knows "
+        "objects, the decoder instead. 0: always the decoder, from 20 frames on if it knows none. For live mode alone.",
         range=(0, 1000),
     )
-    passes: int = changeable(ADAPTATION.passes, "Passes over the frames that train the decoder.", range=(1, 1000))
+    passes: int = changeable(ADAPTATION.passes, "Passes over the frames where the decoder is trained.", range=(1, 1000))
     learning_rate: float = changeable(
-        0.0, f"Learning rate of the adaptation. 0: {ADAPTATION.learning_rate:g}, in parity 0.001.", range=(0, 1)
+        0.0, f"Learning rate of the decoder. 0: {ADAPTATION.learning_rate:g}, in parity 0.001.", range=(0, 1)
     )
     seed: int = changeable(ADAPTATION.seed, "Seed of the adaptation's random numbers.", range=(0, 2**31 - 1))
     guarded: bool = changeable(
@@ -261,8 +261,8 @@ class NodeParameters:
     )
     reliability_threshold: float = changeable(
         INFERENCE.reliability_threshold,
-        "Reliability below which a pixel takes the temporal branch into account. The branch is trained where this is "
-        "above 0 when an adaptation begins. 0: no temporal branch. For live mode alone.",
+        "Reliability below which a pixel takes the temporal branch into account. Above 0, adaptations train decoder "
+        "and branch as with self_training_steps 0. 0: no temporal branch. For live mode alone.",
         range=(0, 1),
     )
     smoothing: float = changeable(
@@ -377,7 +377,7 @@ class NodeParameters:
         )
 
     def adaptation_config(self) -> AdaptationConfig:
-        """How the decoder is trained."""
+        """How a warm-up is learned from."""
         optimiser: dict[str, Any] = {"passes": self.passes, "seed": self.seed}
         if self.learning_rate:
             optimiser["learning_rate"] = self.learning_rate

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -26,6 +27,7 @@ import numpy as np
 import pytest
 
 from ditta_ros.cli.main import parser
+from ditta_ros.messages.state import StreamState
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -382,3 +384,10 @@ def test_pages_named_in_code_are_there() -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     linked = {target.partition("#")[0] for target in LINK.findall(text_of(README))}
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_every_key_of_the_state_is_explained() -> None:
+    _, section = text_of(ROOT / "docs/robot.md").split("### Keys of the state\n")
+    rows = [line.split("|")[1] for line in section.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    explained = [name for row in rows for name in INLINE.findall(row)]
+    assert sorted(explained) == sorted(field.name for field in fields(StreamState))

@@ -17,7 +17,7 @@ docs/ablations.md#share-of-the-statistics-under-noise."""
 
 @dataclass(frozen=True)
 class AdaptationConfig:
-    """How the decoder is trained on the warm-up clip. The defaults are *live* mode; see :meth:`parity`.
+    """How a network is adapted to the warm-up clip. The defaults are *live* mode; see :meth:`parity`.
 
     Attributes:
         train_mode: Whether the whole network runs in training mode while adapting, the frozen backbone included:
@@ -31,8 +31,8 @@ class AdaptationConfig:
         self_training_steps: Number of steps that train the network by its own labels after the statistics
             (:mod:`ditta_core.domain.warmup`), instead of the decoder towards soft targets; 0 for none. See
             :attr:`self_trains`.
-        passes: Number of passes over the warm-up frames, in time order.
-        learning_rate: Learning rate of AdamW.
+        passes: Number of passes over the warm-up frames, in time order, where the decoder is trained.
+        learning_rate: Learning rate of AdamW, where the decoder is trained.
         views: Number of scaled, mirrored and recoloured views of warm-up frames that are trained on beside the frames,
             see docs/ablations.md#views-of-the-warm-up. None are where :attr:`trains_frames_apart` is false.
         weight_decay: Weight decay of AdamW.

@@ -67,10 +67,6 @@ class DriveFrames:
         """Frame ``index`` at the size of the network input."""
         return resize_image(self.images[index], self.input_size)
 
-    def stretch_of(self, index: int) -> range:
-        """The stretch that a frame belongs to."""
-        return next(stretch for stretch in self.stretches if index in stretch)
-
     def link(self, index: int, neighbour: int) -> Link:
         """How the pixels of a frame continue in the one before or after it of its stretch, at the size of label maps.
 

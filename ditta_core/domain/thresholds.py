@@ -58,13 +58,6 @@ class ClassConfidences:
         return found
 
 
-def class_thresholds(probabilities: Tensor, portion: float, cap: float = 1.0, thinning: int = 1) -> Tensor:
-    """Thresholds float [C] of all pixels of probabilities [n, C, h, w]; see :meth:`ClassConfidences.thresholds`."""
-    confidences = ClassConfidences(probabilities.shape[1], thinning)
-    confidences.add(probabilities)
-    return confidences.thresholds(portion, cap)
-
-
 def balanced_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     """Labels by the margin over the threshold of each class: argmax_c p_c / θ_c, none where that is below 1.
 

@@ -1,4 +1,4 @@
-"""The executor of everything about adaptation: it takes in its news, and answers ``~/adapt`` and its kin.
+"""The executor of everything about adaptation: it takes in its news, and answers its services.
 
 Three threads of the node's process keep out of each other's way:
 

@@ -136,7 +136,7 @@ class NodeReplayRecording:
         generation: Generation of the model that served at the end, 0 for the base model.
         adaptation_seconds: Seconds of the adaptation as the node measured it; None where no adaptation ended.
         adaptation_reason: How the last adaptation ended; empty where none did.
-        deployed_share: Share of the way to the trained decoder that it went, 0 for a refused one; None without one.
+        deployed_share: Share of the way to the trained weights that it went, 0 where refused; None without a training.
         failure: Reason why the adaptation failed; empty where it did not.
         dropped: Number of frames that the node passed over for newer ones, as it counts them.
         rejected: Number of frames that the node could not use, as it counts them.

@@ -7,11 +7,20 @@ import math
 import torch
 from torch import Tensor
 
+from ditta_core.domain.thresholds import ClassConfidences
+
 
 def wave(shape: tuple[int, ...], a: float, b: float, amplitude: float) -> Tensor:
     """A·sin(a·n + b), n counting in C order from 0: double of ``shape``."""
     places = torch.arange(math.prod(shape), dtype=torch.float64)
     return (amplitude * torch.sin(a * places + b)).reshape(shape)
+
+
+def class_thresholds(probabilities: Tensor, portion: float, cap: float = 1.0) -> Tensor:
+    """Thresholds float [C] of every pixel of probabilities [n, C, h, w]."""
+    confidences = ClassConfidences(probabilities.shape[1], thinning=1)
+    confidences.add(probabilities)
+    return confidences.thresholds(portion, cap)
 
 
 LOGITS, OTHERS = wave((1, 5, 4, 6), 0.9, 0.2, 2), wave((1, 5, 4, 6), 1.1, 0.5, 2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from domain_waves import LABELS, P
+from domain_waves import LABELS, P, class_thresholds
 
-from ditta_core.domain.thresholds import ClassConfidences, balanced_labels, class_thresholds, confident_labels
+from ditta_core.domain.thresholds import ClassConfidences, balanced_labels, confident_labels
 
 
 def test_golden_thresholds() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from domain_waves import LABELS, LOGITS, OTHERS, P, Q, wave
+from domain_waves import LABELS, LOGITS, OTHERS, P, Q, class_thresholds, wave
 from drives import ColourModel, PanningDrive
 
 from ditta_core.domain.config import OfflineConfig
@@ -18,7 +18,6 @@ from ditta_core.domain.recipes.pixmatch import PixMatch, cut_in, cut_in_labels, 
 from ditta_core.domain.recipes.rda import RDA, hurting_most, inconsistency
 from ditta_core.domain.recipes.tps import TPS, carried_labels, followed
 from ditta_core.domain.sampling import ClipSampler
-from ditta_core.domain.thresholds import class_thresholds
 
 # --- TPS -------------------------------------------------------------------------------------------------------------
 
