@@ -26,6 +26,9 @@ class Selection(SequenceView):
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         return super().labels(self.indices[index])
 
+    def is_labelled(self, index: int) -> bool:
+        return super().is_labelled(self.indices[index])
+
     def stamp(self, index: int) -> int:
         return super().stamp(self.indices[index])
 
@@ -36,14 +39,12 @@ class Selection(SequenceView):
 def annotated_frames(sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
     """The frames that have labels, each with the frame before it; sequences without any are left out.
 
-    All labels are read once.
-
     Raises:
         ValueError: no frame has labels.
     """
     found: list[VideoSequence] = []
     for sequence in sequences:
-        labelled = [index for index in range(len(sequence)) if sequence.labels(index) is not None]
+        labelled = [index for index in range(len(sequence)) if sequence.is_labelled(index)]
         if labelled:
             found.append(Selection(sequence, sorted({each for at in labelled for each in (max(at - 1, 0), at)})))
     if not found:

@@ -41,6 +41,10 @@ class VideoSequence(ABC):
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None where there are no labels."""
         return None
 
+    def is_labelled(self, index: int) -> bool:
+        """Whether frame ``index`` has labels. Subclasses that know it tell without reading them."""
+        return self.labels(index) is not None
+
     def stamp(self, index: int) -> int:
         """Time of frame ``index`` in nanoseconds since the first."""
         return round(index / self.frame_rate * 1e9)
@@ -82,6 +86,9 @@ class SequenceView(VideoSequence):
 
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         return self.original.labels(index)
+
+    def is_labelled(self, index: int) -> bool:
+        return self.original.is_labelled(index)
 
     def stamp(self, index: int) -> int:
         return self.original.stamp(index)

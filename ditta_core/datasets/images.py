@@ -117,6 +117,9 @@ class ImageSequence(FrameFiles):
         """What a label image holds for every pixel, uint8 [H, W], in the data set's own numbers."""
         return read_label_image(path)
 
+    def is_labelled(self, index: int) -> bool:
+        return self.label_paths[index] is not None
+
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None for a frame without a label image.
 

@@ -40,8 +40,6 @@ LIMITS = Limits(sure=0.9, contradicted=0.05)
 is the recipe's to say."""
 LARGEST_GRADIENT = 10.0
 """Norm that gradients are clipped to: a rare window of one odd class must not undo a hundred steps."""
-PARTS = 50
-"""Number of parts of the schedule of which the report has mean losses."""
 SAVE_EVERY = 60.0
 """Seconds between two saves of a training under way."""
 
@@ -207,18 +205,19 @@ class _Adaptation:
         target: ClipSampler | None = None
         begin = time.monotonic() - self.position.seconds
         saved = time.monotonic()
-        losses = _Means(self.position.losses)
         good = self._good(_Good(0, self.before))
         while (done := self.processes.agreed(self._done(time.monotonic() - begin))) < 1:
             number = min(int(done * self.rounds), self.rounds - 1)
             if number > self.position.number:
                 progress(OfflineProgress("labels", self.position.step, done))
+                if self.position.step:  # labels take minutes, and whoever ends meanwhile loses none of the steps
+                    self._save(fingerprint, begin, keep_training)
                 self._label(number)
                 target = None
             if target is None:
                 target = self._sampler()
             if self.processes.agreed(float(cancelled())):
-                self._save(fingerprint, begin, losses)
+                self._save(fingerprint, begin)
                 raise Cancelled("the adaptation was cancelled; the same command goes on with it")
             try:
                 terms = self._step(target, source, done)
@@ -226,16 +225,17 @@ class _Adaptation:
                 self.model.load_state_dict(good.weights)
                 self.diverged = f"{error}; the weights of step {good.step} are what is written"
                 break
-            if losses.add(self.position.step, done, terms):
+            losses = self.position.losses.after(self.position.step, done, terms)
+            if len(losses.finished) > len(self.position.losses.finished):
                 good = self._good(good)
+            self.position = replace(self.position, losses=losses)
             made = min(1.0, self._done(time.monotonic() - begin))
             progress(OfflineProgress("steps", self.position.step, made, terms))
             if time.monotonic() - saved > SAVE_EVERY:
-                self._save(fingerprint, begin, losses, keep_training)
+                self._save(fingerprint, begin, keep_training)
                 saved = time.monotonic()
-        self.position = replace(
-            self.position, losses=losses.finish(self.position.step), seconds=time.monotonic() - begin
-        )
+        losses = self.position.losses.ended(self.position.step)
+        self.position = replace(self.position, losses=losses, seconds=time.monotonic() - begin)
         return self._deploy()
 
     def _good(self, last: _Good) -> _Good:
@@ -328,9 +328,9 @@ class _Adaptation:
                 digest.update(frames.digest())
         return digest.hexdigest()
 
-    def _save(self, fingerprint: str, begin: float, losses: _Means, save: Callable[..., None] = save_training) -> None:
+    def _save(self, fingerprint: str, begin: float, save: Callable[..., None] = save_training) -> None:
         if self.state_file is not None and self.processes.first:
-            position = replace(self.position, seconds=time.monotonic() - begin, losses=losses.finished)
+            position = replace(self.position, seconds=time.monotonic() - begin)
             save(self.state_file, fingerprint, position, self.recipe, self._optimizers(), self.labels)
 
     # --- what is deployed -----------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class _Adaptation:
             held_out=len(self.drive.held_out),
             steps=position.step,
             seconds=position.seconds,
-            losses=position.losses,
+            losses=position.losses.finished,
             labelled=position.labelled,
             thresholds=position.thresholds,
             confirmed=self.confirmed,
@@ -415,33 +415,3 @@ class _Good:
 
     step: int
     weights: Mapping[str, Tensor]
-
-
-class _Means:
-    """Means of the named terms over parts of the schedule."""
-
-    def __init__(self, finished: tuple[tuple[int, Mapping[str, float]], ...]) -> None:
-        self.finished = finished
-        self._sums: dict[str, float] = {}
-        self._count = 0
-        self._part = -1
-
-    def add(self, step: int, done: float, terms: Mapping[str, float]) -> bool:
-        """Take in the terms of a step; ``done`` is the share of the schedule before it. Whether a new part began."""
-        part = int(done * PARTS)
-        began = bool(self._count) and part != self._part
-        if began:
-            self.finish(step - 1)
-        self._part = part
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-        return began
-
-    def finish(self, step: int) -> tuple[tuple[int, Mapping[str, float]], ...]:
-        """End a part at a step, and return all of them."""
-        if self._count:
-            means = {name: value / self._count for name, value in self._sums.items()}
-            self.finished = (*self.finished, (step, means))
-            self._sums, self._count = {}, 0
-        return self.finished

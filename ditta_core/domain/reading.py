@@ -59,7 +59,7 @@ def read_drives(
         most: Largest number of frames.
         stored_size: size (height, width) at which frames are kept; that of the network input by default.
         classes: Classes of the labels, for a labelled source, whose drives have some of them by name; its frames
-            without labels are left out, and none is held out. None for targets.
+            without labels are passed over, and none is held out. None for targets.
         fewest: Number of frames below which there are too few.
         restored: Whether noise and darkness are taken out of the images first, as the node does before its network.
         progress: told after every frame how many of how many were read.
@@ -70,7 +70,7 @@ def read_drives(
     """
     stored_size = stored_size or input_size
     most = max(FEWEST, min(most, LARGEST_STORE // (3 * stored_size[0] * stored_size[1])))
-    chosen = choose_stretches(drives, most)
+    chosen = choose_stretches(drives, most, labelled=classes is not None)
     total = sum(map(len, chosen))
     kept: list[list[NDArray[np.uint8]]] = []
     labels: list[NDArray[np.uint8]] = []
@@ -103,8 +103,9 @@ def read_drives(
         kept.append(images)
     count = sum(map(len, kept))
     if count < max(fewest, 1):
-        any_labels = any(drive.classes is not None for drive in drives)
-        raise DrivesError(_too_few(count, total, blank, fewest, classes, any_labels))
+        if classes is not None:
+            raise DrivesError(_too_few_labelled(count, total, sum(map(len, drives)), fewest, classes))
+        raise DrivesError(_too_few(count, total, blank, fewest))
     held_out = [] if classes is not None else _hold_out(kept)
     frames = [image for images in kept for image in images]
     ends = np.cumsum([len(images) for images in kept]).tolist()
@@ -112,25 +113,39 @@ def read_drives(
     return DriveFrames(frames, input_size, stretches, np.stack(labels) if labels else None, held_out)
 
 
-def choose_stretches(drives: Sequence[VideoSequence], most: int) -> list[list[Place]]:
-    """Which frames are read: all, or stretches of ``STRETCH`` evenly spread over all drives; none spans a gap."""
-    whole = [stretch for drive, sequence in enumerate(drives) for stretch in _continuous(drive, sequence)]
+def choose_stretches(drives: Sequence[VideoSequence], most: int, labelled: bool = False) -> list[list[Place]]:
+    """Which frames are read: all, or ``most`` in stretches evenly spread over all drives; none spans a gap.
+
+    A stretch has ``STRETCH`` frames, as many as there are without a gap, or a few less to come to ``most``.
+
+    Args:
+        labelled: whether frames without labels are passed over, as gaps.
+    """
+    whole = [stretch for drive, sequence in enumerate(drives) for stretch in _continuous(drive, sequence, labelled)]
     count = sum(map(len, whole))
     if count <= most:
         return whole
     pieces = [stretch[at : at + STRETCH] for stretch in whole for at in range(0, len(stretch), STRETCH)]
-    wanted = max(1, most // STRETCH)
-    places = np.unique(np.linspace(0, len(pieces) - 1, wanted).round().astype(int))
-    return [pieces[place] for place in places]
+    chosen: list[list[Place]] = []
+    for wanted in range(most // STRETCH, len(pieces) + 1):
+        places = np.unique(np.linspace(0, len(pieces) - 1, wanted).round().astype(int))
+        chosen = [pieces[place] for place in places]
+        if sum(map(len, chosen)) >= most:
+            break
+    for _ in range(sum(map(len, chosen)) - most):
+        max(chosen, key=len).pop()
+    return chosen
 
 
-def _continuous(drive: int, sequence: VideoSequence) -> list[list[Place]]:
-    """The frames of a drive, apart where time jumps."""
+def _continuous(drive: int, sequence: VideoSequence, labelled: bool) -> list[list[Place]]:
+    """The frames of a drive, apart where time jumps, and where ``labelled`` is asked for and a frame has no labels."""
     stamps = np.array([sequence.stamp(index) for index in range(len(sequence))], np.int64)
     gaps = np.diff(stamps)
     jumps = (gaps <= 0) | (gaps > LARGEST_GAP * float(np.median(gaps))) if len(gaps) else np.zeros(0, np.bool_)
-    parts = np.split(np.arange(len(sequence)), np.flatnonzero(jumps) + 1)
-    return [[(drive, int(index)) for index in part] for part in parts if len(part)]
+    taken = np.array([not labelled or sequence.is_labelled(index) for index in range(len(sequence))], np.bool_)
+    breaks = np.flatnonzero(jumps | (taken[1:] != taken[:-1])) + 1
+    parts = np.split(np.arange(len(sequence)), breaks)
+    return [[(drive, int(index)) for index in part] for part in parts if len(part) and taken[part[0]]]
 
 
 def channel_labels(
@@ -199,17 +214,19 @@ def _hold_out(kept: list[list[NDArray[np.uint8]]]) -> list[NDArray[np.uint8]]:
     return held[::-1]
 
 
-def _too_few(count: int, total: int, blank: int, fewest: int, classes: ClassList | None, any_labels: bool) -> str:
-    if classes is not None and not any_labels:
+def _too_few_labelled(count: int, labelled: int, total: int, fewest: int, classes: ClassList) -> str:
+    if labelled < fewest:
         return (
-            f"expected a source with labels, but none of {total} frames that were read has any; give a folder in the "
-            f"layout of a labelled data set, or a bag with ground truth"
+            f"expected a source of at least {fewest} labelled frames, but {labelled} of {total} have labels; give a "
+            f"folder in the layout of a labelled data set, or a bag with ground truth"
         )
-    if classes is not None:
-        return (
-            f"expected a source of at least {fewest} frames with labels of the classes {list(classes.names)}, but got "
-            f"{count} of {total}; give --classes that the labels have, by name"
-        )
+    return (
+        f"expected a source of at least {fewest} frames with labels of the classes {list(classes.names)}, but got "
+        f"{count} of {labelled} labelled ones; give --classes that the labels have, by name"
+    )
+
+
+def _too_few(count: int, total: int, blank: int, fewest: int) -> str:
     if 2 * blank > total:
         return (
             f"expected drives that show something, but {blank} of {total} frames are of one colour or mere noise; "

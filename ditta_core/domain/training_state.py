@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from ditta_core.datasets.names import DataWarning
+from ditta_core.domain.loss_means import LossMeans
 from ditta_core.domain.recipe import PseudoLabels, Recipe
 from ditta_core.segmentation.files import open_regular, write_atomically
 
-FORMAT = "1"
+FORMAT = "2"
 KEY = "ditta_training"
 
 
@@ -40,7 +41,7 @@ class Position:
         number: Round that the pseudo-labels are of; -1 before the first.
         thresholds: Thresholds of every round, by class.
         labelled: Share of the pixels that every round labelled.
-        losses: Means of the named terms over the steps of every part of the schedule, by the step at its end.
+        losses: Means of the named terms over the steps of every part of the schedule.
     """
 
     step: int = 0
@@ -48,7 +49,7 @@ class Position:
     number: int = -1
     thresholds: tuple[tuple[float, ...], ...] = ()
     labelled: tuple[float, ...] = ()
-    losses: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    losses: LossMeans = field(default_factory=LossMeans)
 
 
 def save_training(
@@ -91,6 +92,10 @@ def keep_training(path: Path, *state: Any) -> None:
         warnings.warn(f"the training goes on, but an interruption would lose it: {error}", DataWarning, stacklevel=1)
 
 
+def _numbers(terms: Mapping[str, float]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in terms.items()}
+
+
 def load_training(
     path: Path, fingerprint: str, recipe: Recipe, optimizers: Iterable[torch.optim.Optimizer]
 ) -> tuple[Position, PseudoLabels | None]:
@@ -114,9 +119,11 @@ def load_training(
             int(stored["number"]),
             tuple(tuple(map(float, each)) for each in stored["thresholds"]),
             tuple(map(float, stored["labelled"])),
-            tuple(
-                (int(step), {str(name): float(value) for name, value in terms.items()})
-                for step, terms in stored["losses"]
+            LossMeans(
+                tuple((int(step), _numbers(terms)) for step, terms in stored["losses"]["finished"]),
+                int(stored["losses"]["part"]),
+                int(stored["losses"]["count"]),
+                _numbers(stored["losses"]["sums"]),
             ),
         )
     except Exception as error:  # whatever a parser makes of what lies there

@@ -159,6 +159,8 @@ def run_trial(
     seconds: dict[int, float] = {}
 
     def observe(begin: int, end: int) -> None:
+        if begin < end:
+            method.ready(seen.frame(begin))
         for index in range(begin, end):
             frame = seen.frame(index)
             start = time.perf_counter()

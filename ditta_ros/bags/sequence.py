@@ -188,6 +188,10 @@ class BagSequence(VideoSequence):
             )
         return image
 
+    def is_labelled(self, index: int) -> bool:
+        self._check_index(index)
+        return self.matches[index] is not None and self.ground_truth is not None
+
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         """Class ids uint8 [H, W] of frame ``index``, 255 = unlabelled; None where no label matches.
 

@@ -92,6 +92,10 @@ class Method(ABC):
         """
         return None
 
+    def ready(self, frame: Frame) -> None:
+        """Compile what serves for frames like this one, as the first of them would; it is not observed."""
+        return
+
     def learned(self) -> AdaptationReport | None:
         """What came of learning while observing, with the seconds at 0; None where nothing learns after ``prepare``."""
         return None

@@ -38,6 +38,11 @@ class Source(Method):
         own.class_map = ClassMap.identity(self.model.outputs)
         return own
 
+    @torch.inference_mode()
+    def ready(self, frame: Frame) -> None:
+        if self.network is not None:
+            self.network(network_input(self.served, frame, self.input_size(frame)))
+
     def logits(self, frame: Frame) -> Tensor:
         """What the served model says of a frame, float [1, C, h, w]."""
         pixels = network_input(self.served, frame, self.input_size(frame))

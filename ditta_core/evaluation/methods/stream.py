@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+
 from ditta_core.evaluation.methods.base import Method, MethodSetup
+from ditta_core.evaluation.methods.outputs import network_input
 from ditta_core.inference.config import InferenceConfig
 from ditta_core.inference.frame_segmenter import FrameSegmenter
 from ditta_core.inference.restoration import ImageRestorer
@@ -36,6 +39,11 @@ class StreamMethod(Method):
     def restored(self, frame: Frame) -> Frame:
         """The next frame of the video as the network sees it."""
         return self.restorer(frame) if self.config.restoration else frame
+
+    @torch.inference_mode()
+    def ready(self, frame: Frame) -> None:
+        if self.stream.network is not None:
+            self.stream.network(network_input(self.stream.segmenter.model, frame, self.input_size(frame)))
 
     def observe(self, frame: Frame) -> Segmentation:
         return self.stream.segment(self.restored(frame), self.input_size(frame), self.generation)

@@ -16,7 +16,7 @@ from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import OfflineProgress, OfflineResult, adapt_offline
 from ditta_core.domain.frames import DriveFrames
 from ditta_core.domain.reading import read_drives
-from ditta_core.domain.recipe import Batch, Losses, Recipe
+from ditta_core.domain.recipe import Batch, Losses, PseudoLabels, Recipe
 from ditta_core.domain.recipes.registry import RECIPES
 from ditta_core.domain.recipes.self_training import SelfTraining
 from ditta_core.domain.training_state import TrainingStateError
@@ -145,6 +145,26 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(name: str, drive:
     for key, value in whole.tensors.items():
         np.testing.assert_array_equal(resumed.tensors[key], value)
     assert len(resumed.report.labelled) == 2 and resumed.report.labelled == whole.report.labelled
+    assert resumed.report.losses == whole.report.losses
+
+
+def test_the_steps_before_labels_are_made_again_are_kept(drive: DriveFrames, tmp_path: Path) -> None:
+    class Interrupted(SelfTraining):
+        def label(self, drive: DriveFrames, number: int) -> PseudoLabels | None:
+            if number:
+                raise KeyboardInterrupt
+            return super().label(drive, number)
+
+    file, told = tmp_path / "state.safetensors", []
+    config = replace(CONFIG, rounds=2)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_offline(ColourModel(), Interrupted, drive, config, None, file, told.append)
+    made = max(each.step for each in told)
+    assert made >= 2
+    Interrupted.label = SelfTraining.label  # type: ignore[method-assign]
+    again: list[OfflineProgress] = []
+    adapt_offline(ColourModel(), Interrupted, drive, config, None, file, again.append)
+    assert min(each.step for each in again) == made
 
 
 def test_a_state_of_something_else_is_refused(drive: DriveFrames, tmp_path: Path) -> None:

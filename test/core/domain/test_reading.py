@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drives import CLASSES, PanningDrive
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ditta_core.classes import ClassList
-from ditta_core.datasets.base import SequenceView
+from ditta_core.datasets.base import SequenceView, VideoSequence
 from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.domain.reading import STRETCH, DrivesError, choose_stretches, read_drives
 from ditta_core.inference.restoration import ImageRestorer
 
 SIZE = (96, 128)
+LONG = PanningDrive(60, (8, 16))
 
 
 class Jumping(SequenceView):
@@ -53,7 +56,7 @@ def test_all_frames_of_short_drives_in_order() -> None:
 def test_long_drives_give_stretches_of_all_of_their_length() -> None:
     drives = [PanningDrive(200, (8, 16)), PanningDrive(100, (8, 16), seed=1)]
     chosen = choose_stretches(drives, 60)
-    assert len(chosen) == 5 and all(len(stretch) <= STRETCH for stretch in chosen)
+    assert len(chosen) == 6 and all(len(stretch) <= STRETCH for stretch in chosen)
     assert chosen[0][0] == (0, 0) and chosen[-1][-1] == (1, 99)
     assert {drive for stretch in chosen for drive, _ in stretch} == {0, 1}
     assert all(stretch == [(stretch[0][0], stretch[0][1] + step) for step in range(len(stretch))] for stretch in chosen)
@@ -100,10 +103,49 @@ def test_a_labelled_source_is_labelled_in_channels_of_the_published_classes() ->
 def test_a_source_without_labels_of_the_classes() -> None:
     with pytest.raises(DrivesError, match="give --classes that the labels have, by name"):
         read_drives([PanningDrive(10)], SIZE, 100, classes=ClassList.of_names(["road", "sky"]))
-    with pytest.raises(
-        DrivesError, match="expected a source with labels, but none of 10 frames that were read has any"
-    ):
+    with pytest.raises(DrivesError, match="expected a source of at least 8 labelled frames, but 0 of 10 have labels"):
         read_drives([PanningDrive(10, labelled=False)], SIZE, 100, classes=CLASSES)
+
+
+class Annotated(SequenceView):
+    """A drive of which one frame in so many has labels, as Cityscapes' snippets."""
+
+    def __init__(self, original: VideoSequence, every: int) -> None:
+        super().__init__(original)
+        self.every, self.read = every, 0
+
+    def is_labelled(self, index: int) -> bool:
+        return index % self.every == self.every - 1
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        self.read += 1
+        return super().image(index)
+
+    def labels(self, index: int) -> NDArray[np.uint8] | None:
+        return super().labels(index) if self.is_labelled(index) else None
+
+
+def test_of_a_source_with_few_labels_every_labelled_frame_counts() -> None:
+    drives = [Annotated(PanningDrive(40, (8, 16), seed=seed), 20) for seed in range(30)]
+    frames = read_drives(drives, SIZE, 100, classes=CLASSES)
+    assert len(frames) == 60 and sum(drive.read for drive in drives) == 60
+    assert frames.stretches == [range(index, index + 1) for index in range(60)]
+    some = choose_stretches(drives, 20, labelled=True)
+    assert len(some) == 20 and {index % 20 for stretch in some for _, index in stretch} == {19}
+    assert some[0][0][0] == 0 and some[-1][0][0] == 29
+    with pytest.raises(DrivesError, match="expected a source of at least 8 labelled frames, but 6 of 120 have labels"):
+        read_drives(drives[:3], SIZE, 100, classes=CLASSES)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(8, 300), st.integers(1, 7), st.booleans())
+def test_as_many_frames_as_asked_for(lengths: list[int], most: int, every: int, labelled: bool) -> None:
+    drives = [Annotated(Excerpt(LONG, length), every) for length in lengths]
+    chosen = choose_stretches(drives, most, labelled)
+    places = [place for stretch in chosen for place in stretch]
+    assert len(set(places)) == len(places)
+    assert all(not labelled or drives[drive].is_labelled(index) for drive, index in places)
+    there = sum(length // every if labelled else length for length in lengths)
+    assert len(places) == min(there, most)
 
 
 def test_progress_is_told() -> None:

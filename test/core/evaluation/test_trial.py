@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from small_evaluations import SETUP, Street
 
+from ditta_core.evaluation.methods.base import Method, MethodSetup
 from ditta_core.evaluation.plan import EvaluationOptions, plan
 from ditta_core.evaluation.trial import PeakMemory, decode_mask, encode_mask, run_trial
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame, Segmentation
 
 
 def test_steps_are_counted_beforehand(model: SegmentationModel) -> None:
@@ -20,6 +24,42 @@ def test_steps_are_counted_beforehand(model: SegmentationModel) -> None:
             trial = row.trials[0][0][0]
             run_trial(trial, model, lambda calls=calls: calls.append(None))  # type: ignore[misc]
             assert len(calls) == trial.steps
+
+
+class Watched(Method):
+    """Writes down what is done with it."""
+
+    uses_warmup = True
+
+    def __init__(self, setup: MethodSetup, model: SegmentationModel, calls: list[tuple[str, int]]) -> None:
+        super().__init__(setup, model)
+        self.calls = calls
+
+    def prepare(self, warmup: Sequence[Frame]) -> None:
+        self.calls.append(("prepare", len(warmup)))
+
+    def ready(self, frame: Frame) -> None:
+        self.calls.append(("ready", frame.stamp))
+
+    def observe(self, frame: Frame) -> Segmentation:
+        self.calls.append(("observe", frame.stamp))
+        return Segmentation(np.zeros(frame.size, np.uint8), np.zeros(frame.size, np.uint8), 0)
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_method_is_made_ready_before_frames_are_timed(whole: bool, model: SegmentationModel) -> None:
+    options = EvaluationOptions(("bn_blend",), SETUP, warmup_ratios=(50,), whole_video=whole)
+    ((trial, _),) = plan(options, [Street()])[0].trials[0]
+    calls: list[tuple[str, int]] = []
+    run_trial(trial, model, build=lambda _, setup, model: Watched(setup, model, calls))
+    stamps = [Street().frame(index).stamp for index in range(len(Street()))]
+    half = len(stamps) // 2
+    expected = [("ready", stamps[0]), *(("observe", stamp) for stamp in stamps[:half])] if whole else []
+    expected += [("prepare", half), ("ready", stamps[half]), *(("observe", stamp) for stamp in stamps[half:])]
+    assert calls == expected
 
 
 def test_masks_as_png() -> None:
