@@ -8,6 +8,7 @@ version of the package, and auxiliary heads never run. The parts must give the n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ class Reached(Exception):
         self.value = value
 
 
+class _Answer(threading.local):
+    """What a gate answers in this thread: the network serves frames in one and is compiled in another.
+
+    A copy begins without, as nobody in it would take the answer away.
+    """
+
+    value: Any = None
+
+    def __reduce__(self) -> tuple[type[_Answer], tuple[()]]:
+        return _Answer, ()
+
+
 class Gate(nn.Module):
     """Stands in a network where a part of it stood, and ends the forward pass there.
 
@@ -55,7 +68,7 @@ class Gate(nn.Module):
         super().__init__()
         self.part = part
         self.stop_before = stop_before
-        self.answer: Any = None
+        self._answer = _Answer()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the network asks of the part, such as the stride of a convolution."""
@@ -65,24 +78,24 @@ class Gate(nn.Module):
             return getattr(super().__getattr__("part"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.answer is not None:
-            return self.answer
+        if self._answer.value is not None:
+            return self._answer.value
         raise Reached(args[0] if self.stop_before else self.part(*args, **kwargs))
 
     def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
         """The other way in which a network calls its backbone."""
-        if self.answer is not None:
-            return self.answer
+        if self._answer.value is not None:
+            return self._answer.value
         raise Reached(self.part.forward_with_filtered_kwargs(*args, **kwargs))  # type: ignore[operator]
 
     @contextmanager
     def answering(self, answer: Any) -> Iterator[None]:
         """Let passes through, with ``answer`` for the part's output."""
-        self.answer = answer
+        self._answer.value = answer
         try:
             yield
         finally:
-            self.answer = None
+            self._answer.value = None
 
 
 class BatchNormOfOne(nn.BatchNorm2d):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +183,33 @@ def test_copies_of_a_split_network_do_not_share_their_decoders(saved: Callable[[
             parameter.zero_()
         assert torch.equal(model(pixels), before)
         assert not torch.equal(twin(pixels), before)
+
+
+@pytest.mark.parametrize("name", ["upernet-convnext", "dpt"])
+def test_another_thread_may_encode_and_copy_while_one_decodes(name: str, saved: Callable[[Any], str]) -> None:
+    """A network is compiled in one thread while it serves frames in another."""
+    model = load_huggingface(saved(ARCHITECTURES[name].build()))
+    assert isinstance(model, SplitTransformer)
+    served, compiled = pixels_of(ARCHITECTURES[name].size), pixels_of(ARCHITECTURES[name].size).flip(-1)
+    with torch.no_grad():
+        expected, other = model(served), model(compiled)
+        features = model.encode(served)
+    found: list[torch.Tensor] = []
+
+    def meanwhile(*_: object) -> None:
+        handle.remove()
+        with torch.no_grad(), ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(model, compiled).result())
+            found.append(pool.submit(copy.deepcopy(model), compiled).result())
+
+    handle = model.network.get_submodule(model.classifier_name).register_forward_pre_hook(meanwhile)
+    with torch.no_grad():
+        logits = model.classify(model.decode(features))
+        logits = F.interpolate(logits, served.shape[-2:], mode="bilinear", align_corners=False)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    for answer in found:
+        torch.testing.assert_close(answer, other, atol=1e-5, rtol=1e-5)
+    assert len(found) == 2
 
 
 def test_gradients_after_a_pass_in_inference_mode(saved: Callable[[Any], str]) -> None:
