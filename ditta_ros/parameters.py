@@ -279,7 +279,7 @@ class NodeParameters:
     max_clock_jump: float = changeable(
         STREAM.max_clock_jump,
         "Seconds by which a stamp may lie behind the last one. An image that lies less behind is late, and is "
-        "rejected; with three that lie further behind the stream starts over (a looped bag).",
+        "rejected; with three that lie further behind, or ten in order, the stream starts over (a looped bag).",
         range=(0, 3600),
     )
     runtime: str = parameter(

@@ -129,8 +129,12 @@ def train_on_clip(
     """
     drive = drive_of_clip(clip, input_size, region)
 
+    losses: list[float] = []
+
     def tell(news: OfflineProgress) -> None:
-        progress(AdaptationProgress(news.done))
+        if news.losses:
+            losses.append(sum(news.losses.values()))
+        progress(AdaptationProgress(news.done, tuple(losses)))
 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = region.of(_probabilities(model, drive))

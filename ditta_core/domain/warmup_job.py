@@ -38,7 +38,7 @@ def run_job(
     """Load the base model, adapt it, return what changed. Whatever goes wrong ends in the report, not in a raise.
 
     Where the network trains itself after the statistics were taken, what it is before that is handed to ``progress``:
-    it may serve meanwhile, and is the result where the training gives none.
+    it may serve meanwhile, and is the result where the training gives none. Where none were taken, nothing is.
     """
     start = time.perf_counter()
 
@@ -63,7 +63,8 @@ def run_job(
         return _untrained(result, f"the network was not trained: {objection}", objection)
     if not self_trains:
         return result
-    progress(replace(result, final=False))
+    if result.report.statistics_share:  # without, there is nothing yet that differs from the base model
+        progress(replace(result, final=False))
     try:
         return _train(job, base, adapted, input_size, result, progress, cancelled)
     except Exception as error:

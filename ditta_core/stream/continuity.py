@@ -10,6 +10,8 @@ from ditta_core.types import Frame, quoted
 
 CONFIRMATION = 3
 """Frames in a row that show a change to be one. Until then a damaged header costs a frame, never what was learned."""
+LATE_CONFIRMATION = 10
+"""Late frames in a row, in order among themselves, that are no late ones but a short clip that is looped."""
 
 
 class Break(Enum):
@@ -101,10 +103,12 @@ class ClockCheck:
         self._distrusted = False  # whether frames were stamped ahead already
         self._other: int | None = None  # the last of the frames that would make the clock jump
         self._count = 0
+        self._late: int | None = None  # the last of the late frames in a row
+        self._late_count = 0
 
     def restart(self, stamp: int) -> None:
         """Go on from here, whatever was before."""
-        self._last, self._before_gap, self._other = stamp, None, None
+        self._last, self._before_gap, self._other, self._late = stamp, None, None, None
 
     def check(self, stamp: int, max_jump: float) -> Discontinuity | None:
         """Take in the stamp of a frame in nanoseconds.
@@ -138,10 +142,16 @@ class ClockCheck:
             return None
         self._other = None
         if ahead < 0:
+            in_order = self._late is not None and stamp >= self._late
+            self._late, self._late_count = stamp, self._late_count + 1 if in_order else 1
+            if self._late_count >= LATE_CONFIRMATION:
+                self.restart(stamp)
+                return Discontinuity(Break.CLOCK, f"the clock jumped back by {-ahead / 1e9:.3f} s")
             raise FrameRejected(
                 f"expected a frame not older than the last one, but got one {-ahead / 1e9:.3f} s older; check that "
-                f"images of one camera only arrive, in order"
+                f"images of one camera only arrive, in order ({LATE_CONFIRMATION} in a row change the stream)"
             )
+        self._late = None
         if ahead > jump and self._before_gap is None:
             self._before_gap, self._after_gap = self._last, 0
         self._after_gap += 1

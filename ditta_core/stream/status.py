@@ -50,10 +50,9 @@ def reason(error: Exception) -> str:
 
 
 def not_renewed(warmup: WarmupClip, reason: str) -> str:
-    """What a status says of the generation that a warm-up was to update, or to train on, and does not."""
-    generation, verb = warmup.updates or warmup.trains, "updated" if warmup.updates else "trained on"
-    assert generation is not None
-    return f"generation {generation.number} was not {verb}: {reason}"
+    """What a status says of the generation that a warm-up was to update, and does not."""
+    assert warmup.updates is not None
+    return f"generation {warmup.updates.number} was not updated: {reason}"
 
 
 def success(generation: Generation, before: Generation | None, verb: str = "updated", note: str = "") -> str:

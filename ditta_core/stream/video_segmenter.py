@@ -235,8 +235,7 @@ class VideoSegmenter:
             self._forget_last_shot()
             self._set_status(broken.reason)
         elif broken.kind is Break.CLOCK and self._adapts:
-            # A looped bag may be shorter than an adaptation, which would otherwise never end. Where it does not show
-            # the same scene again, that is seen as any other change of the scene.
+            # A looped bag may be shorter than an adaptation. Another scene is noticed as any change of the scene is.
             self._forget_last_shot()
             self._set_status(f"{broken.reason}; the adaptation goes on")
         else:
@@ -347,12 +346,12 @@ class VideoSegmenter:
         report, state, updated = result.report, result.state, warmup.updates
         if updated is not None and not result.final:
             return  # the generation that serves is the better one until all of it is there
-        if state is None and (updated or warmup.trains):
+        if state is None and updated:
             self._abort_warmup(not_renewed(warmup, report.reason))
+        elif warmup.trains is not None and (state is None or report.refused):
+            self._keep_untrained(warmup.trains, report)
         elif state is None:
             self._fail(report, report.reason)
-        elif warmup.trains is not None and report.refused:
-            self._keep_untrained(warmup.trains, report)
         else:
             try:
                 if updated is not None:
@@ -388,7 +387,8 @@ class VideoSegmenter:
         self._on_serving(message, warmup, **(outcome(generation.report) | {"progress": progress}))
 
     def _keep_untrained(self, generation: Generation, report: AdaptationReport) -> None:
-        """The generation that serves does so without the training, which was refused."""
+        """The generation that serves does so without the training, which was refused or broke off."""
+        report = report if report.succeeded else replace(generation.report, reason=report.reason)
         self._warmup, self._generation = None, replace(generation, report=report)
         self._store.replace(generation, self._generation)
         self._set_status(f"generation {generation.number} serves on: {report.reason}", **outcome(report))

@@ -283,9 +283,9 @@ class CameraStream:
         Raises:
             ValueError: none is.
         """
-        state = self._segmenter.status.state
-        if state not in (State.COLLECTING, State.ADAPTING):
-            raise ValueError(f"expected a warm-up or an adaptation under way, but the state is {state.value}")
+        status = self._segmenter.status
+        if status.state not in (State.COLLECTING, State.ADAPTING) and not status.training:
+            raise ValueError(f"expected a warm-up or an adaptation under way, but the state is {status.state.value}")
         self._segmenter.pause(cancel=True)
         return "given up; the model that serves goes on"
 

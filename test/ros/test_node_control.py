@@ -68,6 +68,20 @@ def test_a_running_adaptation_is_cancelled_and_the_last_model_serves(probe: Prob
         probe.wait_for_masks()
 
 
+def test_a_training_beside_its_statistics_is_cancelled_too(probe: Probe, start_node: StartNode) -> None:
+    start_node(self_training_steps=1000, warmup_frames=6)
+    probe.film()
+    state = probe.wait_for_state("ADAPTED")
+    assert (state["generation"], state["training"]) == (1, True)
+    since = len(probe.states)
+    answer = probe.call("cancel")
+    assert (answer.success, answer.message) == (True, "given up; the model that serves goes on")
+    state = probe.wait_for_state("ADAPTED", since)
+    assert (state["generation"], state["training"]) == (1, False)
+    assert not probe.call("cancel").success
+    probe.wait_for_masks()
+
+
 @pytest.mark.slow
 def test_images_above_the_largest_rate_are_counted_not_lost_in_silence(probe: Probe, start_node: StartNode) -> None:
     start_node(max_rate=4.0, warmup_on="service", input_timeout=30.0)

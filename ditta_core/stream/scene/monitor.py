@@ -86,6 +86,7 @@ class _PendingCut:
         since: Time of the last cut.
         after: Descriptions since the last cut.
         fresh: Whether no frame came after the last cut yet.
+        arrival: Whether it led to the place that is the reference since: it leads away from nothing.
     """
 
     before: SceneSignature
@@ -95,6 +96,7 @@ class _PendingCut:
     since: float
     after: list[_Description] = field(default_factory=list)
     fresh: bool = True
+    arrival: bool = False
 
     def restart(self, time: float) -> None:
         """Another cut: what came after the last one did not last."""
@@ -160,13 +162,21 @@ class SceneMonitor:
         Args:
             scene: That of the frames it was adapted to: :attr:`signature` when they were all there.
         """
+        if scene is not self._scene:
+            self._forget_cuts()
         self._refer_to(scene)
         self._quiet_until = self._now + self.config.cooldown
 
     def forget(self) -> None:
         """There is no scene to leave: the base model serves."""
         self._refer_to(None)
+        self._forget_cuts()
+
+    def _forget_cuts(self) -> None:
+        """The cuts so far led to the place that is the reference from now on."""
         self._jump = 0.0
+        if self._pending is not None:
+            self._pending.arrival = True
 
     @property
     def signature(self) -> SceneSignature | None:
@@ -265,7 +275,7 @@ class SceneMonitor:
         if jump >= SAME_DISTANCE:
             self._recent.clear()
         self._recent.extend(pending.after)
-        if reference is None:
+        if reference is None or pending.arrival:
             return pending.since
         far = after.distance(reference)
         if self._jump >= JUMP_DISTANCE and far < pending.before.distance(reference):

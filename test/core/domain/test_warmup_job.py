@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,6 +46,9 @@ def test_the_statistics_are_told_before_the_training_and_the_training_is_the_res
         np.testing.assert_array_equal(result.state.tensors[name], value)
     fractions = [news.fraction for news in told[1:] if isinstance(news, AdaptationProgress)]
     assert len(fractions) == 4 and fractions == sorted(fractions)
+    losses = [news.losses for news in told[1:] if isinstance(news, AdaptationProgress)]
+    assert losses[-1] == pytest.approx(result.report.losses) and len(losses[-1]) == 3
+    assert all(later[: len(earlier)] == earlier for earlier, later in pairwise(losses))
     report = result.report
     assert report.succeeded and not report.refused and report.reason == "adapted"
     assert (report.steps, report.statistics_share) == (3, 0.3)
@@ -81,6 +85,16 @@ def test_at_home_without_statistics_nothing_is_adapted(monkeypatch: pytest.Monke
     result = run(replace(JOB, adaptation=replace(SETTINGS, guarded=True, statistics_share=0.0)))[1]
     assert result.state is None and not result.report.succeeded
     assert result.report.refused and result.report.reason.endswith("; the base model stays")
+
+
+def test_without_statistics_a_training_that_breaks_leaves_nothing_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("ditta_core.domain.warmup_job.train_on_clip", breaks)
+    told, result = run(replace(JOB, adaptation=replace(SETTINGS, statistics_share=0.0)))
+    assert not told, "the network is still the base model"
+    assert result.state is None and not result.report.succeeded and result.report.refused == "MemoryError: no room"
 
 
 def test_a_training_that_breaks_leaves_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:

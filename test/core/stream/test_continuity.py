@@ -17,7 +17,15 @@ from ditta_core.inference.temporal_branch import TemporalSegmenter
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import WarmupTrigger
-from ditta_core.stream.continuity import CONFIRMATION, Break, ClockCheck, Discontinuity, Source, SourceCheck
+from ditta_core.stream.continuity import (
+    CONFIRMATION,
+    LATE_CONFIRMATION,
+    Break,
+    ClockCheck,
+    Discontinuity,
+    Source,
+    SourceCheck,
+)
 from ditta_core.stream.status import FrameRejected
 from ditta_core.stream.video_segmenter import VideoSegmenter
 from ditta_core.types import Frame, State
@@ -93,6 +101,25 @@ def test_a_loop_that_is_hardly_longer_than_what_counts_as_late() -> None:
     found = [fate(lambda index=index: clock.check(index % 5 * 3 * SECOND // 10, 1.0)) for index in range(20)]
     assert found.count("x") == 3 * 2
     assert sum(isinstance(each, Discontinuity) for each in found) == 3
+
+
+@pytest.mark.parametrize("frames", [11, 24])
+def test_a_loop_that_is_shorter_than_what_counts_as_late(frames: int) -> None:
+    clock = ClockCheck()
+    found = [fate(lambda index=index: clock.check(index % frames * SECOND // 25, 1.0)) for index in range(4 * frames)]
+    breaks = [index for index, each in enumerate(found) if isinstance(each, Discontinuity)]
+    assert breaks == [loop * frames + LATE_CONFIRMATION - 1 for loop in (1, 2, 3)]
+    assert found.count("x") == 3 * (LATE_CONFIRMATION - 1)
+
+
+def test_late_frames_between_others_or_out_of_order_change_nothing() -> None:
+    clock, tenth = ClockCheck(), SECOND // 10
+    interleaved = [index * tenth - late for index in range(40) for late in (0, 15 * SECOND // 100)]
+    backwards = [40 * tenth - index * SECOND // 100 for index in range(1, 40)]
+    burst = [40 * tenth + index * SECOND // 100 for index in range(-9, 1)]
+    found = [fate(lambda stamp=stamp: clock.check(stamp, 1.0)) for stamp in (*interleaved, *backwards, *burst)]
+    assert not any(isinstance(each, Discontinuity) for each in found)
+    assert found.count("x") > 80
 
 
 # --- what the segmenter makes of it -----------------------------------------------------------------------------------

@@ -165,7 +165,9 @@ def test_a_worker_that_dies_leaves_what_serves(base: TemporalSegmenter) -> None:
     stream.push()
     stream.runner.ready.append(AdaptationResult(None, AdaptationReport(False, "the process was killed")))
     assert stream.push() == 1 and stream.now[:2] == (State.ADAPTED, 1)
-    assert stream.events[-1] == "generation 1 was not trained on: the process was killed"
+    assert stream.events[-1] == "generation 1 serves on: the process was killed"
+    report = stream.segmenter.status.report
+    assert report is not None and report.succeeded and report.reason == "the process was killed"
     assert stream.push() == 1
 
 

@@ -120,6 +120,36 @@ def test_cut_into_what_is_nearer_is_still_another_place() -> None:
     assert 90 <= watch.left[0] <= 95
 
 
+def after_arriving(distance: float, cut: bool) -> list[str]:
+    """What is reported where a place that was cut to is adapted to, and then slowly changes by a distance."""
+    far, near = (np.full((90, 160, 3), grey, np.uint8) for grey in (40, 200))
+    far[:, 80:], near[:, 80:] = 200, 40
+    away = 0.0
+
+    def describe(_: Image) -> SceneSignature:
+        return SceneSignature(np.full(8, away, np.float32), np.ones(8, np.float32))
+
+    monitor, reasons = SceneMonitor(describe, SceneConfig()), []
+    monitor.begin()
+    for number in range(620):
+        away = -0.6 if cut and number < 15 else distance * min(max(number - 120, 0) / 300, 1)
+        seen = monitor.observe(far if cut and number < 15 else near, number * 10**8, 0.9)
+        reasons += [seen.left] if seen.left else []
+        if seen.cut and number < 20:
+            monitor.begin()  # as a warm-up does that starts over
+        if number == 25:
+            assert monitor.signature is not None
+            monitor.settle(KnownScene(monitor.signature))
+    return reasons
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_cut_to_the_place_that_is_adapted_to_leaves_nothing(cut: bool) -> None:
+    assert after_arriving(0.28, cut) == []
+    reasons = after_arriving(0.5, cut)
+    assert reasons and all("drifted" in reason for reason in reasons)
+
+
 # --- certainty -------------------------------------------------------------------------------------------------------
 
 
