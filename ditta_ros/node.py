@@ -47,6 +47,7 @@ from ditta_ros.parameters import NodeParameters, changed, declare
 from ditta_ros.process.bond import ManagerBond
 from ditta_ros.process.executor import BackgroundExecutor
 from ditta_ros.process.graph import describe_namesake, diagnostics_name, resolved_topic
+from ditta_ros.process.lifecycle import refuse_impossible_transitions
 from ditta_ros.process.shared_memory import shared_memory_environment
 from ditta_ros.process.stop import Stop
 
@@ -81,6 +82,7 @@ class DittaNode(LifecycleNode):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("ditta", **arguments)
+        refuse_impossible_transitions(self)
         try:
             self.parameters = declare(self)
         except Exception:
@@ -128,8 +130,11 @@ class DittaNode(LifecycleNode):
 
     def _start_by_itself(self) -> None:
         self.destroy_timer(self._autostart)
-        if self.parameters.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        try:
+            if self.parameters.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+        except RuntimeError as error:  # a lifecycle manager was here before
+            self.get_logger().info(f"not configured and activated by itself: {error}")
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and begin to compile it."""
@@ -391,7 +396,7 @@ def main(args: list[str] | None = None) -> int:
         return 2
     try:
         node = DittaNode()
-    except (ParameterException, ValueError) as error:
+    except (ParameterException, RuntimeError, ValueError) as error:  # RuntimeError: of rclpy, for QoS overrides
         rclpy.logging.get_logger("ditta").fatal(str(error))
         rclpy.shutdown()
         return 2

@@ -30,7 +30,12 @@ TOLERANCE = 0.006
 """Share of the pixels by which a size may agree less than the best to be taken because it is larger."""
 
 LARGEST_NOISINESS = 0.5
-"""Noise that restoration took out of a clip (0..1) above which the default size is kept: what is fine went with it."""
+"""Noise that restoration took out of a clip (0..1) above which no larger size is chosen: what is fine went with it."""
+
+UNSURE_LONG_SIDE = 400
+LEAST_CONFIDENCE = 0.7
+"""Longest side that is taken of such a clip where the mean confidence of the model at the default size is less than
+this: what it still knows there is coarse."""
 
 GRID_SIDE = 240
 """Longest side in pixels of the maps that are compared; it bounds time and memory where there are many classes."""
@@ -66,12 +71,14 @@ def largest_side(
 ) -> int | None:
     """The longest side to be chosen at most for images of a size (H, W); None where nothing is left to choose.
 
+    That of a noisy clip is ``DEFAULT_LONG_SIDE``, or a smaller one.
+
     Args:
         noisiness: noise that restoration took out of them, 0..1.
         fast_enough: whether the network serves fast enough with an input (height, width).
     """
     if noisiness > LARGEST_NOISINESS:
-        return None
+        return DEFAULT_LONG_SIDE
     sides = (side for side in compared_sides(model, image_size) if side > DEFAULT_LONG_SIDE)
     return max((side for side in sides if fast_enough(model.input_size(image_size, side))), default=None)
 
@@ -114,7 +121,9 @@ def find_long_side(
     """Compare the sizes on a clip, RGB uint8 [n, H, W, 3], and choose one.
 
     Args:
-        largest: longest side that may be chosen; larger ones are compared all the same, as the mean needs them.
+        largest: longest side that may be chosen; larger ones are compared all the same, as the mean needs them. With
+            ``DEFAULT_LONG_SIDE``, that of a noisy clip, the model's confidence chooses between that and
+            ``UNSURE_LONG_SIDE``.
         step: called before each run of the network; may raise.
         region: pixels that are compared.
 
@@ -122,21 +131,28 @@ def find_long_side(
         The choice; None where there is nothing to choose: the model has one size, or only the default is allowed.
     """
     image_size = clip.shape[1], clip.shape[2]
-    sides = compared_sides(model, image_size)
-    if not any(DEFAULT_LONG_SIDE < side <= largest for side in sides):
+    sides, noisy = compared_sides(model, image_size), largest == DEFAULT_LONG_SIDE
+    if noisy:
+        sides = tuple(side for side in sides if side in (UNSURE_LONG_SIDE, DEFAULT_LONG_SIDE))
+    if len(sides) < 2 or not (noisy or any(DEFAULT_LONG_SIDE < side <= largest for side in sides)):
         return None
     scale = min(1.0, GRID_SIDE / max(image_size))
     grid = max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
     chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), SEARCH_FRAMES)).round().astype(int))
-    shares = np.zeros(len(sides))
+    shares, confidence = np.zeros(len(sides)), 0.0
     for index in chosen:
         maps = []
         for side in sides:
             step()
             input_size = model.input_size(image_size, side)
             logits = model(model.preprocess(clip[index : index + 1], input_size, model.mean.device))
+            if side == DEFAULT_LONG_SIDE:
+                confidence += float(region.of(logits.softmax(1)).max(1).values.mean()) / len(chosen)
             maps.append(region.of(F.interpolate(logits, grid, mode="bilinear", align_corners=False).softmax(1)))
         shares += agreement_with_others(maps)
     agreements = dict(zip(sides, (shares / len(chosen)).tolist(), strict=True))
-    side = choose_long_side(agreements, largest)
+    if noisy:
+        side = DEFAULT_LONG_SIDE if confidence >= LEAST_CONFIDENCE else UNSURE_LONG_SIDE
+    else:
+        side = choose_long_side(agreements, largest)
     return InputSizeChoice(side, agreements[side], agreements)

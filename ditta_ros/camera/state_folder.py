@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ditta_core.segmentation.files import remove_leftovers
@@ -32,6 +32,9 @@ class SavedGenerations:
 class StateFolder:
     """The files of one camera in the folder.
 
+    A generation is written over the file that it was read from or written to, never over another: what was left out,
+    such as that of another model, is no less worth for that.
+
     Attributes:
         path: The folder, which is made when it is first written to.
         camera: Name of the camera; empty for the only one.
@@ -43,6 +46,7 @@ class StateFolder:
     camera: str
     fingerprint: str
     largest: int = 2**32
+    _numbers: dict[int, int] = field(default_factory=dict)  # of the file of each generation, by its own number
 
     @property
     def prefix(self) -> str:
@@ -53,15 +57,27 @@ class StateFolder:
         remove_leftovers(self.path, rf"{re.escape(self.prefix)}\d+\.safetensors")
 
     def save(self, generation: Generation) -> Path:
-        """Write a generation, in place of one with its number, and clear away what killed saves left behind.
+        """Write a generation, in place of an earlier save of it, and clear away what killed saves left behind.
+
+        Its number in the file is that of the file, which is above those of all others where it is a new one.
 
         Raises:
             GenerationError: the folder cannot be written to.
         """
         self._remove_leftovers()  # first, since they may be what fills the disk
-        file = self.path / f"{self.prefix}{generation.number:04d}.safetensors"
-        save_generation(file, generation, self.fingerprint)
+        number = self._numbers.get(generation.number)
+        if number is None:
+            number = max([generation.number, *(taken + 1 for taken in self._files())])
+        file = self.path / f"{self.prefix}{number:04d}.safetensors"
+        save_generation(file, replace(generation, number=number), self.fingerprint)
+        self._numbers[generation.number] = number
         return file
+
+    def _files(self) -> dict[int, str]:
+        """Names of the files by their numbers, in this order."""
+        pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.safetensors")
+        names = (pattern.fullmatch(file.name) for file in self.path.glob(f"{self.prefix}*.safetensors"))
+        return dict(sorted((int(name[1]), name[0]) for name in names if name is not None))
 
     def read(self, count: int) -> SavedGenerations:
         """The newest generations, by their numbers, as many as ``count``. A folder that is not there has none.
@@ -69,16 +85,14 @@ class StateFolder:
         Whatever lies there in the place of a file costs that file alone.
         """
         self._remove_leftovers()
-        pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.safetensors")
-        names = (pattern.fullmatch(file.name) for file in self.path.glob(f"{self.prefix}*.safetensors"))
-        numbered = sorted((int(name[1]), name[0]) for name in names if name is not None)
         generations: list[Generation] = []
         refusals: list[str] = []
-        for _, name in reversed(numbered):
+        for number, name in reversed(self._files().items()):
             if len(generations) == count:
                 break
             try:
                 generations.append(load_generation(self.path / name, self.fingerprint, self.largest))
+                self._numbers.setdefault(generations[-1].number, number)
             except (GenerationError, OSError) as error:
                 refusals.append(str(error))
         if len(refusals) > MOST_REFUSALS:

@@ -35,6 +35,8 @@ SCENE_SETTINGS: dict[str, Any] = {"scene_cooldown": 3.0, "scene_sensitivity": 0.
 """Parameters of the node that let it look for another scene soon, since nobody wants to wait, and find it for sure: the
 scenes are 0.42 from each other, and up to 0.19 from themselves."""
 
+WRITTEN = "log", "node.yaml", "overlay.mp4", "preview.jpg", "recording", "report.html", "summary.json", "timeline.png"
+"""What a demo leaves in its folder."""
 GRAPH_SECONDS = 60.0
 """How long the graph of the network is waited for; the node traces it where it takes longer."""
 
@@ -140,6 +142,7 @@ def run_demo(options: DemoOptions) -> DemoSummary:
             f"expected a warm-up shorter than the video, which has {len(sequence)} frames, but got "
             f"{config.warmup_frames}; choose fewer with --warmup-frames"
         )
+    _require_own_folder(options.out, clean)
     _require_something_shown(sequence)
     model = load_model(parameters.model_source())
     keep_graph(model, parameters, sequence.image(0).shape[:2])
@@ -183,6 +186,24 @@ def keep_graph(model: SegmentationModel, parameters: NodeParameters, image_size:
     compiler.wait(GRAPH_SECONDS)
     compiler.close()
     del network
+
+
+def _require_own_folder(out: Path, sequence: VideoSequence) -> None:
+    """Raise a ValueError where the demo would write over the video that it reads, or over somebody else's files."""
+    folder, overlay = out.resolve(), (out / "overlay.mp4").resolve()
+    for path in sequence.source_paths():
+        inside = path.resolve().is_relative_to(folder) or path.absolute().is_relative_to(out.absolute())
+        if inside or path.resolve() == overlay:
+            raise ValueError(
+                f"expected a folder of its own for what the demo writes, but the video {path} lies in {out}; choose "
+                f"another with --out"
+            )
+    found = [name for name in WRITTEN if (out / name).exists()]
+    if found and not (out / "recording" / "masks").is_dir():
+        raise ValueError(
+            f"expected a new folder, or one of an earlier demo, but {out} holds {', '.join(found)} of somebody else; "
+            f"choose another with --out"
+        )
 
 
 def _require_something_shown(sequence: VideoSequence) -> None:

@@ -1,4 +1,4 @@
-"""Bringing a lifecycle node up from outside, also one that was killed a moment ago and is started again."""
+"""Transitions of a lifecycle node: asked for from outside, also where it starts again; refused where impossible."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.client import Client
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -20,6 +21,25 @@ STEPS = {
 ANSWER_SECONDS = 1.0
 """How long an answer is waited for before it is asked again. There is none in the midst of a transition."""
 POLL_SECONDS = 0.1
+
+
+def refuse_impossible_transitions(node: LifecycleNode) -> None:
+    """Have a node answer "no" where it is asked for a transition that its state does not have, as nodes in C++ do.
+
+    Up to Jazzy, rclpy raises out of its service instead (its issue 1209), and whoever spins the node ends.
+    """
+    service = node._service_change_state
+    change = service.callback
+
+    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        try:
+            return change(request, response)
+        except RuntimeError as error:  # rclpy's RCLError is one, and has no public name
+            node.get_logger().error(f"transition {request.transition.id} was refused: {error}")
+            response.success = False
+            return response
+
+    service.callback = answer
 
 
 class LifecycleClient:

@@ -54,6 +54,27 @@ def test_lifecycle_twice(probe: Probe, start_node: StartNode) -> None:
     assert lifecycle_state(probe) == "finalized"
 
 
+def test_an_impossible_transition_is_refused_and_masks_go_on(probe: Probe, start_node: StartNode) -> None:
+    """As a manager asks where the node has configured itself, or a script where it asks twice."""
+    node = start_node(warmup_on="service")
+    probe.film()
+    probe.wait_for_masks()
+    for transition in (
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+        99,
+    ):
+        assert not change_state(probe, transition)
+    assert lifecycle_state(probe) == "active" and "Traceback" not in node.output
+    masks = len(probe.masks)
+    wait_until(lambda: len(probe.masks) > masks, "masks after the refusals")
+    assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
+    assert not change_state(probe, Transition.TRANSITION_DEACTIVATE)
+    assert lifecycle_state(probe) == "inactive"
+
+
 def test_a_missing_model_fails_configure_and_can_be_corrected(
     probe: Probe, start_node: StartNode, tmp_path: Path
 ) -> None:

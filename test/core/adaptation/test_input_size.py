@@ -12,6 +12,7 @@ from ditta_core.adaptation.config import AdaptationConfig
 from ditta_core.adaptation.input_size import (
     LONG_SIDES,
     SEARCH_FRAMES,
+    UNSURE_LONG_SIDE,
     agreement_with_others,
     choose_long_side,
     compared_sides,
@@ -19,6 +20,7 @@ from ditta_core.adaptation.input_size import (
     largest_side,
 )
 from ditta_core.adaptation.job import AdaptationJob
+from ditta_core.adaptation.region import Region
 from ditta_core.domain.warmup_job import run_job
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
 from ditta_core.segmentation.source import ModelSource
@@ -70,9 +72,33 @@ def test_the_rate_bounds_the_choice_and_not_the_comparison() -> None:
     bounded = find_long_side(model, bands()[None], largest=640)
     assert free is not None and bounded is not None
     assert bounded.long_side == 640 and bounded.agreements == free.agreements
-    model.widths.clear()
-    assert find_long_side(model, bands()[None], largest=DEFAULT_LONG_SIDE) is None
-    assert not model.widths, "nothing was left to choose"
+
+
+@pytest.mark.parametrize(("certainty", "expected"), [(1.0, DEFAULT_LONG_SIDE), (0.01, UNSURE_LONG_SIDE)])
+def test_of_a_noisy_clip_the_confidence_chooses(certainty: float, expected: int) -> None:
+    model = SizedModel(800)
+    largest = largest_side(model, IMAGE_SIZE, noisiness=1.0)
+    assert largest == DEFAULT_LONG_SIDE, "what is fine went with the noise"
+    with torch.no_grad():
+        model.head.weight.mul_(certainty)
+    choice = find_long_side(model, bands()[None], largest)
+    assert choice is not None and choice.long_side == expected
+    assert sorted(choice.agreements) == [UNSURE_LONG_SIDE, DEFAULT_LONG_SIDE] and len(model.widths) == 2
+    model.fixed_input_size = (512, 512)
+    assert find_long_side(model, bands()[None], largest) is None
+
+
+def test_pixels_that_are_ignored_have_no_say_in_the_confidence() -> None:
+    model = SizedModel(800)
+    with torch.no_grad():
+        model.head.weight.div_(20)
+    image = bands()
+    image[180:] = 128  # grey: no class is likelier there
+    found = [
+        find_long_side(model, image[None], DEFAULT_LONG_SIDE, region=Region(ignored))
+        for ignored in (None, np.arange(360)[:, None] >= 180 + np.zeros(480, int))
+    ]
+    assert [choice and choice.long_side for choice in found] == [UNSURE_LONG_SIDE, DEFAULT_LONG_SIDE]
 
 
 def test_the_model_is_as_it_was_and_few_frames_are_looked_at() -> None:
@@ -96,7 +122,6 @@ def test_the_largest_side_that_is_fast_enough() -> None:
     model = SizedModel(640)
     assert largest_side(model, IMAGE_SIZE, fast_enough=lambda size: size[0] * size[1] <= 600 * 450) == 560
     assert largest_side(model, IMAGE_SIZE) == max(LONG_SIDES)
-    assert largest_side(model, IMAGE_SIZE, noisiness=1.0) is None, "what is fine went with the noise"
     assert largest_side(model, IMAGE_SIZE, fast_enough=lambda _: False) is None
 
 

@@ -119,6 +119,29 @@ def test_of_many_foreign_files_only_some_are_told_of(folder: StateFolder) -> Non
     assert read.refusals[-1] == "28 more files were left out"
 
 
+def test_what_was_not_read_is_never_written_over(tmp_path: Path) -> None:
+    """Neither that of another model or other classes, nor one for which there was no room."""
+    other, ours = (StateFolder(tmp_path, "", letter * 64, 2**20) for letter in "ab")
+    files = [other.save(generation(1)), ours.save(generation(1))]
+    assert [file.name for file in files] == ["generation-0001.safetensors", "generation-0002.safetensors"]
+    contents = [file.read_bytes() for file in files]
+    for count, known, number, file in ((0, [], 1, 3), (4, [1, 3], 4, 4)):
+        again = StateFolder(tmp_path, "", "a" * 64, 2**20)
+        assert [each.number for each in again.read(count).generations] == known
+        for _ in range(2):
+            assert again.save(generation(number)).name == f"generation-{file:04d}.safetensors"
+    assert [file.read_bytes() for file in files] == contents
+    assert [each.number for each in other.read(4).generations] == [1, 3, 4]
+    assert [each.number for each in ours.read(4).generations] == [2]
+
+
+def test_what_was_read_is_written_over_by_itself(folder: StateFolder) -> None:
+    again = StateFolder(folder.path, "", BASE, 2**20)
+    assert [each.number for each in again.read(4).generations] == [1]
+    assert again.save(generation(1)).name == "generation-0001.safetensors"
+    assert len(list(folder.path.iterdir())) == 1
+
+
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "states", "front", BASE)
     assert not folder.read(4).generations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ditta_core.evaluation.scenes import SceneSequence
 from ditta_core.inference.frame_segmenter import segment_frame
 from ditta_core.segmentation.registry import load_model
 from ditta_core.segmentation.source import ModelSource
-from ditta_ros.demo.run import SCENES, default_video
+from ditta_ros.demo.run import SCENES, DemoOptions, default_video, run_demo
 from ditta_ros.replay.recording import Recording
 
 CLIP_FRAMES, WARMUP = 16, 3
@@ -258,6 +259,34 @@ def test_eight_frames_of_the_scenes_are_labelled(classes: str) -> None:
     for labels in labelled:
         values, counts = np.unique(labels, return_counts=True)
         assert len(values) >= 5 and 0.4 < counts[:-1].sum() / labels.size < 0.8 and values[-1] == 255
+
+
+@pytest.mark.parametrize("video", ["overlay.mp4", "recording/images", "link/images", "mine.mp4"])
+def test_the_video_that_is_played_is_not_written_over(clip: Path, tmp_path: Path, video: str) -> None:
+    out = tmp_path / "out"
+    (out / "recording/masks").mkdir(parents=True)
+    shutil.copytree(clip / "images", out / "recording/images")
+    (out / "link").symlink_to(clip)
+    film = cv2.VideoWriter(str(out / "overlay.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for image in sorted((clip / "images").iterdir()):
+        film.write(cv2.resize(cv2.imread(str(image)), (96, 64)))
+    film.release()
+    (tmp_path / "mine.mp4").write_bytes((out / "overlay.mp4").read_bytes())
+    if video == "mine.mp4":  # what would be written is the video itself, which lies elsewhere
+        (out / "overlay.mp4").unlink()
+        (out / "overlay.mp4").symlink_to(tmp_path / "mine.mp4")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    options = DemoOptions((tmp_path if video == "mine.mp4" else out) / video, out, True, warmup_frames=2)
+    with pytest.raises(ValueError, match="expected a folder of its own for what the demo writes, but the video"):
+        run_demo(options)
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_somebody_elses_files_are_not_written_over(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"but .* holds summary.json of somebody else; choose another with --out"):
+        run_demo(DemoOptions(clip / "images", tmp_path, True, warmup_frames=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_the_default_video_is_there() -> None:
