@@ -33,7 +33,9 @@ _SMALLER = "take a smaller network input, fewer or smaller images, or another ma
 
 
 def exit_code(command: str, run: Callable[[], None], extra: str) -> int:
-    """Run a command, and print in one line why it fails. SIGTERM is as good as Ctrl-C: nothing unfinished stays behind.
+    """Run a command, and print in one line why it fails.
+
+    SIGTERM, and the SIGHUP of a closed window, are as good as Ctrl-C: nothing unfinished stays behind.
 
     Args:
         run: may raise a KeyboardInterrupt that says what is kept.
@@ -42,7 +44,7 @@ def exit_code(command: str, run: Callable[[], None], extra: str) -> int:
         0; 1 for a replay that did not come to its end, or a method whose adaptations all failed; 2 for bad input, or
         where a package is missing that pip installs with ``extra``; 130 after Ctrl-C; 141 where nobody reads any more.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:

@@ -60,8 +60,17 @@ def isolated_environment(log_folder: Path) -> dict[str, str]:
     return {**environment, **shared_memory_environment(environment)}
 
 
+PROGRAM = """import runpy, sys
+from ditta_ros.process.stop import end_with_parent
+end_with_parent(int(sys.argv[1]))
+sys.argv = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""``python -m``, of a process that ends with its parent however that ends, and in whichever session it is."""
+
+
 class Child:
-    """A Python module as a process, run with ``python -m``. What it says goes into a log, or comes as events.
+    """A Python module as a process. What it says goes into a log, or comes as events.
 
     Args:
         name: Name of the process, for messages.
@@ -82,7 +91,7 @@ class Child:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-c", PROGRAM, str(os.getpid()), module, *arguments],
                 stdin=subprocess.PIPE if events else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if events else file,
                 stderr=file,

@@ -196,11 +196,11 @@ def kill_process(folder: Path, part: str, number: signal.Signals = signal.SIGKIL
 
 
 def kill_the_node(folder: Path) -> None:
-    kill_process(folder, "-m ditta_ros.node")
+    kill_process(folder, " ditta_ros.node ")
 
 
 def freeze_the_node(folder: Path) -> None:
-    kill_process(folder, "-m ditta_ros.node", signal.SIGSTOP)
+    kill_process(folder, " ditta_ros.node ", signal.SIGSTOP)
 
 
 def interrupt(folder: Path) -> None:
