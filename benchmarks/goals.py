@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -116,6 +117,7 @@ def with_table(page: str, goals: Sequence[Goal]) -> str:
 
 def main() -> None:
     """Write the table into the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(with_table(page, read_goals(ROOT / "benchmarks" / "results")), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ class ClassList:
         """
         text = text.strip()
         if text.endswith((".yaml", ".yml")):
-            path = Path(text).expanduser()
+            path = Path(os.path.expanduser(text))  # noqa: PTH111 (Path.expanduser raises where there is no such user)
             if not path.is_file():
                 raise ValueError(f"expected a class list file, but {path} does not exist")
             text, origin = text_of(path), str(path)

@@ -247,8 +247,8 @@ class DittaNode(LifecycleNode):
                 self.get_logger().error(f"{self._problem}; start the node again")
                 raise TimeoutError(self._problem)
             self._inference = None
-            for camera in self._cameras.values():
-                camera.deactivate()
+        for camera in self._cameras.values():  # also of an activation that failed halfway
+            camera.deactivate()
 
     def _clean_up(self) -> None:
         cameras, self._cameras = self._cameras, {}

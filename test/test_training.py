@@ -157,3 +157,12 @@ def test_a_training_from_beginning_to_end(
     assert all(torch.isfinite(value).all() for value in last.state_dict().values())
     assert re.search(r"loss \d+\.\d{4}", capsys.readouterr().out)
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_class_that_no_image_shows_has_no_weight(training: ModuleType) -> None:
+    labels = [np.array([[0, 0, 0, 1], [0, UNLABELLED, 3, 3]], np.uint8)]
+    weights = training.class_weights(labels, 4)
+    share = torch.tensor([4, 1, 0, 2]) / 7
+    assert weights[2] == 0 and bool(weights.isfinite().all())
+    assert float((weights * share).sum()) == pytest.approx(1)
+    assert (weights[1] / weights[0]).item() == pytest.approx(2)

@@ -87,10 +87,10 @@ def relit(image: NDArray[np.uint8], random: np.random.Generator, strength: float
 
 
 def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int) -> Tensor:
-    """Square root of the inverse frequency, mean weight of a pixel 1."""
+    """Square root of the inverse frequency, mean weight of a pixel 1; 0 for a class that no image shows."""
     counts = sum(np.bincount(image[image != UNLABELLED], minlength=classes) for image in labels)
     share = np.asarray(counts, np.float64) / np.sum(counts)
-    weights = 1 / np.sqrt(share)
+    weights = np.divide(1, np.sqrt(share), out=np.zeros_like(share), where=share > 0)
     return torch.tensor(weights / (weights * share).sum(), dtype=torch.float32)
 
 

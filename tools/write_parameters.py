@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import textwrap
@@ -55,5 +56,6 @@ def parameters_file() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     (ROOT / "config" / "ditta.yaml").write_text(parameters_file(), encoding="utf-8")
     (ROOT / "docs" / "parameters.md").write_text(parameters_page(), encoding="utf-8")

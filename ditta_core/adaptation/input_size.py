@@ -110,6 +110,11 @@ def choose_long_side(agreements: dict[int, float], largest: int = max(LONG_SIDES
     return max((side for side, share in allowed.items() if share >= best - TOLERANCE), default=DEFAULT_LONG_SIDE)
 
 
+def searched_frames(count: int) -> list[int]:
+    """Of ``count`` frames, those on which the sizes are compared: at most ``SEARCH_FRAMES``, evenly spread."""
+    return [int(each) for each in np.unique(np.linspace(0, count - 1, min(count, SEARCH_FRAMES)).round())]
+
+
 @torch.no_grad()
 def find_long_side(
     model: SegmentationModel,
@@ -138,7 +143,7 @@ def find_long_side(
         return None
     scale = min(1.0, GRID_SIDE / max(image_size))
     grid = max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
-    chosen = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), SEARCH_FRAMES)).round().astype(int))
+    chosen = searched_frames(len(clip))
     shares, confidence = np.zeros(len(sides)), 0.0
     for index in chosen:
         maps = []

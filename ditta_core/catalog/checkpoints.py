@@ -307,6 +307,7 @@ class ModelTrial:
         compared: How far the outputs are those of another runtime, in a sentence; empty where it was not compared.
         input_size: Network input (H, W) for the frame of the trial.
         milliseconds: Milliseconds for one frame, the model alone.
+        size_multiple: Number of which both sides of the network input are multiples.
     """
 
     outputs: tuple[str, ...]
@@ -317,6 +318,7 @@ class ModelTrial:
     decoder_parameters: int
     input_size: tuple[int, int]
     milliseconds: float
+    size_multiple: int = 1
     adapts: str = ""
     compared: str = ""
 
@@ -394,6 +396,7 @@ def _segment_noise(model: SegmentationModel, name: str) -> ModelTrial:
         decoder_parameters=sum(parameter.numel() for parameter in model.decoder_parameters()),
         input_size=input_size,
         milliseconds=milliseconds,
+        size_multiple=model.size_multiple,
         adapts=model.adapts,
     )
 

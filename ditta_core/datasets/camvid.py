@@ -7,6 +7,7 @@ from pathlib import Path
 from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import image_files
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED
 
@@ -28,7 +29,7 @@ class CamVidSequence(ImageSequence):
     """
 
     def __init__(self, folder: str | Path, frame_rate: float | None = None) -> None:
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         for part in ("images", "labels"):
             if not (folder / part).is_dir():
                 raise FileNotFoundError(f"expected the folders images and labels in {folder}, but {part} is not there")

@@ -14,6 +14,7 @@ from pathlib import Path
 from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import DataWarning
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED, quoted
 
@@ -98,7 +99,7 @@ def cityscapes_sequences(
         FileNotFoundError: neither folder is there, or it has no such split.
         ValueError: there is no frame, or there are annotations of which none are ``labelIds``.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     kind = next((kind for kind in (SNIPPETS, STILLS) if (root / kind).is_dir()), None)
     if kind is None:
         raise FileNotFoundError(f"expected the folder {SNIPPETS} or {STILLS} in {root}, but neither is there")

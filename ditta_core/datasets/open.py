@@ -13,6 +13,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.cityscapes import SNIPPETS, STILLS, cityscapes_sequences
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files, natural_key
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.synthia import is_synthia_drive, synthia_sequences
 from ditta_core.datasets.video import ImageFolder, VideoFile
 from ditta_core.datasets.viper import viper_sequences
@@ -50,7 +51,7 @@ def open_sequences(
         FileNotFoundError: there is nothing at the path, or a part that the format asks for is missing.
         ValueError: it is none of these or cannot be read, two sequences have one name, or an argument does not fit.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if format not in FORMATS:
         raise ValueError(f"expected one of the formats {list(FORMATS)}, but got {format!r}")
     if frame_rate is not None and not 0 < frame_rate < float("inf"):

@@ -15,6 +15,7 @@ from ditta_core.classes import ClassList
 from ditta_core.datasets.decoding import read_first_channel
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import image_files, natural_key
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED
 
@@ -43,7 +44,7 @@ class SynthiaSequence(ImageSequence):
     """
 
     def __init__(self, folder: str | Path, frame_rate: float = FRAME_RATE) -> None:
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         if not (folder / IMAGES / CAMERA).is_dir():
             raise FileNotFoundError(f"expected the folder {IMAGES / CAMERA} in {folder}, but it is not there")
         paths = image_files(folder / IMAGES / CAMERA)
@@ -82,7 +83,7 @@ def synthia_sequences(root: str | Path, frame_rate: float = FRAME_RATE) -> list[
         FileNotFoundError: there is none.
         ValueError: one has no frame.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     drives = [root]
     if root.is_dir() and not is_synthia_drive(root):
         inside = sorted(root.iterdir(), key=lambda folder: natural_key(folder.name))

@@ -17,6 +17,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.complaints import FFMPEG, complaints
 from ditta_core.datasets.images import FrameFiles
 from ditta_core.datasets.names import IMAGE_SUFFIXES, DataWarning, image_files
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import quoted
 
@@ -40,7 +41,7 @@ class ImageFolder(FrameFiles):
     """
 
     def __init__(self, folder: str | Path, frame_rate: float | None = None) -> None:
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a folder of images, but {folder} is not one")
         self.name = folder.resolve().name
@@ -68,7 +69,7 @@ class VideoFile(VideoSequence):
     """
 
     def __init__(self, path: str | Path, frame_rate: float | None = None) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         if not self.path.is_file():
             what = "is a folder" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"expected a video file, but {self.path} {what}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import image_files, natural_key
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED
 
@@ -86,7 +87,7 @@ def viper_sequences(root: str | Path, split: str | None = None, frame_rate: floa
         FileNotFoundError: there is no such split.
         ValueError: there is no frame.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     splits = sorted(path.parent.name for path in root.glob("*/img") if path.is_dir())
     if not splits:
         raise FileNotFoundError(f"expected <split>/img/<drive>/ in {root}, but there is no folder img in any split")

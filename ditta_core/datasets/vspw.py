@@ -10,6 +10,7 @@ from pathlib import Path
 from ditta_core.classes import ClassList
 from ditta_core.datasets.images import ImageSequence, id_table
 from ditta_core.datasets.names import image_files, natural_key
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.timing import Timing
 from ditta_core.types import UNLABELLED, quoted, text_of
 
@@ -33,7 +34,7 @@ class VspwSequence(ImageSequence):
     """
 
     def __init__(self, folder: str | Path, frame_rate: float = FRAME_RATE) -> None:
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         images, masks = folder / "origin", folder / "mask"
         if not images.is_dir():
             raise FileNotFoundError(f"expected the folder origin in {folder}, but it is not there")
@@ -64,7 +65,7 @@ def vspw_sequences(root: str | Path, split: str | None = None, frame_rate: float
         FileNotFoundError: there is no folder ``data`` or no such list, or a video that it names is not there.
         ValueError: there is no video.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     if not (root / "data").is_dir():
         raise FileNotFoundError(f"expected data/<video>/origin/ in {root}, but there is no folder data")
     if split is None and (root / "val.txt").is_file():

@@ -15,6 +15,7 @@ from ditta_core.adaptation.batchnorm import chained_share
 from ditta_core.adaptation.guard import shows_something
 from ditta_core.adaptation.input_size import find_long_side
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.paths import expanded
 from ditta_core.domain.config import OfflineConfig
 from ditta_core.domain.driver import OfflineProgress, OfflineReport, adapt_offline
 from ditta_core.domain.frames import DriveFrames
@@ -175,7 +176,7 @@ def adapt_to_drives(
 def _absolute(name: str) -> str:
     """The name of a model with the path in it made absolute, so that the file can be used from anywhere."""
     kind, _, argument = name.partition(":")
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     return f"{kind}:{path.absolute()}" if argument and path.exists() else name
 
 

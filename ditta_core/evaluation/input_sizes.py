@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side, largest_side
+from ditta_core.adaptation.input_size import InputSizeChoice, find_long_side, largest_side, searched_frames
 from ditta_core.evaluation.corruptions import Corruption
 from ditta_core.evaluation.methods.registry import METHODS
 from ditta_core.evaluation.trial import Trial
@@ -47,6 +47,11 @@ class InputSizes:
 def _find(trial: Trial, model: SegmentationModel) -> InputSizeChoice | None:
     """The choice for the video of a trial."""
     seen, restorer = trial.seen, ImageRestorer()
-    clip = np.stack([restorer(seen.frame(index)).image for index in range(trial.sizing_frames)])
+    looked_at, images = set(searched_frames(trial.sizing_frames)), []
+    for index in range(trial.sizing_frames):
+        image = restorer(seen.frame(index)).image
+        if index in looked_at:
+            images.append(image)
+    clip = np.stack(images)
     largest = largest_side(model, (clip.shape[1], clip.shape[2]), restorer.noisiness)
     return None if largest is None else find_long_side(model, clip, largest)

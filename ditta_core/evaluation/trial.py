@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.one_size import OneSize
 from ditta_core.evaluation.corruptions import CorruptedSequence, Corruption
 from ditta_core.evaluation.measurement import GroundTruth, Measurement, measure_video
 from ditta_core.evaluation.methods.base import Method, MethodSetup
@@ -53,10 +54,10 @@ class Trial:
 
     @property
     def seen(self) -> VideoSequence:
-        """What the method sees: the corrupted video, or the clean one."""
+        """What the method sees: the corrupted video, or the clean one; of one size."""
         if self.corruption is None:
-            return self.sequence
-        return CorruptedSequence(self.sequence, self.corruption, self.corruption_seed)
+            return OneSize(self.sequence)
+        return OneSize(CorruptedSequence(self.sequence, self.corruption, self.corruption_seed))
 
     @property
     def steps(self) -> int:

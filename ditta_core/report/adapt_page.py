@@ -96,7 +96,7 @@ def _thresholds_table(adapted: AdaptedDrives) -> Table:
     rows = []
     for channel, name in enumerate(adapted.before.classes.names):
         values = [thresholds[channel] for thresholds in adapted.report.thresholds if channel < len(thresholds)]
-        rows.append((name, *(f"{value:.2f}" if value < 1 else "–" for value in values)))
+        rows.append((name, *(f"{value:.2f}" for value in values)))
     return Table(("labelled from a confidence of", *(f"round {number}" for number in rounds)), tuple(rows))
 
 
@@ -105,7 +105,7 @@ def _losses_plot(report: OfflineReport) -> bytes:
     figure = Figure(figsize=(11, 3.5), layout="constrained", facecolor="white")
     axes = figure.subplots()
     steps = [step for step, _ in report.losses]
-    for name in report.losses[0][1]:
+    for name in dict.fromkeys(name for _, terms in report.losses for name in terms):  # some begin later than others
         axes.plot(steps, [terms.get(name, np.nan) for _, terms in report.losses], marker=".", label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("mean loss")

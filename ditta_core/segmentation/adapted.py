@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from ditta_core.datasets.paths import expanded
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.files import open_regular, write_atomically
 from ditta_core.types import quoted
@@ -126,7 +127,7 @@ def load_adapted(path: str | Path) -> AdaptedModel:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, something else, of another version, or has numbers that are not finite.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.exists():
         raise FileNotFoundError(f"expected a model that `ditta adapt` wrote, but {path} does not exist")
     try:

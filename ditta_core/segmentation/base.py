@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList, ClassMap
+from ditta_core.datasets.paths import expanded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -215,7 +216,7 @@ class SegmentationModel(nn.Module):
 
 def existing_file(path: str | Path) -> Path:
     """The path of a weight file, ``~`` expanded; a FileNotFoundError where there is no such file."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a weight file, but {path} does not exist")
     return path

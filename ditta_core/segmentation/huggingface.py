@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ditta_core.classes import ClassList
+from ditta_core.datasets.paths import expanded
 from ditta_core.segmentation.base import IMAGENET_MEAN, IMAGENET_STD, PixelFormat, SegmentationModel
 from ditta_core.segmentation.segformer import FoldedSegformer
 from ditta_core.segmentation.transformers_split import SplitTransformer
@@ -46,12 +47,12 @@ class Checkpoint:
     @property
     def is_folder(self) -> bool:
         """Whether the name is that of a local folder rather than an id."""
-        return Path(self.name).expanduser().is_dir() or self.name.startswith(("/", ".", "~"))
+        return expanded(self.name).is_dir() or self.name.startswith(("/", ".", "~"))
 
     @property
     def location(self) -> str:
         """What transformers takes for the name."""
-        return str(Path(self.name).expanduser()) if self.is_folder else self.name
+        return str(expanded(self.name)) if self.is_folder else self.name
 
     @property
     def remedy(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditta_core.classes import ClassList, read_yaml
+from ditta_core.datasets.paths import expanded
 from ditta_core.segmentation.base import PixelFormat
 from ditta_core.types import quoted, text_of
 
@@ -88,7 +89,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     require_onnx()
     import onnx
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected an ONNX file, but {path} does not exist")
     size = path.stat().st_size

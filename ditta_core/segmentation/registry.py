@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ditta_core.classes import ClassList, ClassMap
+from ditta_core.datasets.paths import expanded
 from ditta_core.segmentation.adapted import KIND, load_adapted
 from ditta_core.segmentation.base import SegmentationModel, available_device
 from ditta_core.segmentation.dicenet import load_dicenet
@@ -69,8 +70,8 @@ def _load_adapted(path: str, source: ModelSource) -> SegmentationModel:
     if kind == KIND:  # a file of ours never says so: whoever adapts an adapted model writes the base of both
         raise ValueError(f"expected a base model of its own in {path}, but got {quoted(adapted.base)}; adapt again")
     base = adapted.base
-    beside = Path(path).expanduser().parent / Path(argument).name
-    if argument and not Path(argument).expanduser().exists() and beside.exists():
+    beside = expanded(path).parent / Path(argument).name
+    if argument and not expanded(argument).exists() and beside.exists():
         base = f"{kind}:{beside}"  # both were moved together
     try:
         model = _load(replace(source, name=base))

@@ -21,6 +21,8 @@ class WarmupTrigger(Enum):
     """On request only."""
 
 
+MOST_WARMUP_FRAMES = 1000
+"""Largest number of frames of a warm-up, which are kept in memory."""
 UPDATE_SHARE = 0.3
 """Share of a new adaptation in the state that serves after an update: docs/ablations.md#share-of-an-update."""
 
@@ -31,7 +33,7 @@ class StreamConfig:
 
     Attributes:
         inference: How one frame is segmented.
-        warmup_frames: Number of frames that a warm-up collects, at least 1.
+        warmup_frames: Number of frames that a warm-up collects, 1 to ``MOST_WARMUP_FRAMES``.
         warmup_seconds: Seconds for which a warm-up passes over frames that show nothing new, because the camera stands
             still; then it ends with the frames it has, if they are ``SMALLEST_CLIP`` or all. 0 takes the first frames
             as they come.
@@ -61,8 +63,11 @@ class StreamConfig:
     max_clock_jump: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.warmup_frames < 1:
-            raise ValueError(f"expected at least one warm-up frame, but got {self.warmup_frames}")
+        if not 1 <= self.warmup_frames <= MOST_WARMUP_FRAMES:
+            raise ValueError(
+                f"expected a warm-up of 1 to {MOST_WARMUP_FRAMES} frames, which are kept in memory, but got "
+                f"{self.warmup_frames}; give warmup_frames, or a smaller warmup_ratio"
+            )
         for name, unit in (("warmup_seconds", "seconds"), ("update_seconds", "seconds"), ("target_rate", "hertz")):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"expected {name} in {unit}, 0 or more, but got {getattr(self, name)}")

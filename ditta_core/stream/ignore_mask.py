@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ditta_core.datasets.decoding import read_image
+from ditta_core.datasets.paths import expanded
 from ditta_core.stream.status import FrameRejected
 
 DARK = 128
@@ -40,7 +39,7 @@ class IgnoreMask:
         """
         if not file:
             return cls()
-        path = Path(file).expanduser()
+        path = expanded(file)
         if not path.is_file():
             raise FileNotFoundError(f"expected an image file as ignore_mask, but {path} does not exist")
         ignored = read_image(path).max(2) < DARK

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from ditta_core.datasets.names import natural_key
+from ditta_core.datasets.paths import expanded
 from ditta_core.types import quoted
 
 _STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -23,7 +24,7 @@ _IN_A_URI = str.maketrans({"%": "%25", "?": "%3F", "#": "%23"})
 
 def is_bag(path: str | Path) -> bool:
     """Whether there is a bag at a path, whole or not: a folder with a metadata or storage file, or a storage file."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(storage_files(path, compressed=True))
     return path.suffix in (*_STORAGE_SUFFIXES, *_OTHER_SUFFIXES)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ditta_core.classes import ClassList
 from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.decoding import refuse_damaged
+from ditta_core.datasets.paths import expanded
 from ditta_core.datasets.video import FOLDER_FRAME_RATE
 from ditta_core.datasets.white_level import WhiteLevel
 from ditta_core.types import UNLABELLED, quoted
@@ -127,7 +128,7 @@ class BagSequence(VideoSequence):
         classes: ClassList | None = None,
         labelled: bool = True,
     ) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = expanded(path).absolute()
         self.slop = slop
         self.name = self.path.stem if self.path.is_file() else self.path.name
         with BagReader(self.path) as reader:

@@ -17,6 +17,7 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ditta_core.datasets.base import VideoSequence
+from ditta_core.datasets.paths import expanded
 from ditta_core.types import UNLABELLED, quoted
 from ditta_ros.bags.files import UriPath
 from ditta_ros.bags.reader import CLASSES_TOPIC, COMPRESSED_IMAGE, GROUND_TRUTH_TOPIC, IMAGE, STRING, message_types
@@ -34,7 +35,8 @@ METADATA_VERSION: Literal[8] = 8
 """Newest version that ROS 2 Humble reads; version 9 writes QoS in a way that only Jazzy and later understand."""
 
 JPEG_QUALITY = 95
-BAG_SUFFIXES = (".mcap", ".db3", ".yaml", ".zstd")
+BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
+METADATA = "metadata.yaml"
 
 Storage = Literal["mcap", "sqlite3"]
 Compression = Literal["jpeg", "png"]
@@ -101,7 +103,7 @@ def make_bag(
         ValueError: The sequence is empty, has frames of several sizes, or a class list too long for 8 bits.
     """
     options = options or BagOptions()
-    out = Path(out).expanduser().absolute()
+    out = expanded(out).absolute()
     check_target(out, options.overwrite)
     if len(sequence) == 0:
         raise ValueError(f"expected frames in {sequence.name}, but got none")
@@ -129,9 +131,17 @@ def check_target(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"expected a new folder, but {out} exists; choose another one, or replace it (overwrite)")
-    whole = not out.is_symlink() and (out / "metadata.yaml").is_file()
-    if not whole or any(entry.is_dir() or entry.suffix not in BAG_SUFFIXES for entry in out.iterdir()):
+    if out.is_symlink() or not _is_bag_and_nothing_else(out):
         raise FileExistsError(f"expected a bag and nothing else to overwrite, but {out} is not one; remove it yourself")
+
+
+def _is_bag_and_nothing_else(folder: Path) -> bool:
+    """Whether all that a folder holds was written by a recorder of bags."""
+    metadata = folder / METADATA
+    if not metadata.is_file() or b"rosbag2_bagfile_information:" not in metadata.read_bytes():
+        return False
+    others = [entry for entry in folder.iterdir() if entry.name != METADATA]
+    return not any(entry.is_dir() or entry.suffix not in BAG_SUFFIXES for entry in others)
 
 
 def _quality_of_service(latched: bool) -> Qos:

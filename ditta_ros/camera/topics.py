@@ -122,12 +122,9 @@ def camera_topics(
 
 
 def _may_be_topic(topic: Any) -> bool:
-    """Whether ROS takes it for a topic's name: no part begins with a digit. An optional one may be empty."""
-    return (
-        isinstance(topic, str)
-        and re.fullmatch(r"[~/]?(\w+/)*\w*", topic, re.ASCII) is not None
-        and not re.search(r"(^|/)\d", topic)
-    )
+    """Whether ROS takes it for a topic's name: no part begins with a digit, or ends in nothing. May be empty."""
+    part = r"[A-Za-z_]\w*"
+    return isinstance(topic, str) and re.fullmatch(rf"(~|(~/|/)?{part}(/{part})*)?", topic, re.ASCII) is not None
 
 
 def camera_of(name: Any, entry: Any, example: str) -> CameraTopics:

@@ -133,7 +133,8 @@ def add_evaluate_parser(commands: Any) -> None:
         "--report", type=output_folder, metavar="DIR", help="folder for report.html, plots, overlay video, results.json"
     )
     work = "folder where finished parts wait for the end (default: runs/evaluation)"
-    add("--work", type=output_folder, default="runs/evaluation", metavar="DIR", help=work)
+    # A path, which is not looked at before something is written there.
+    add("--work", type=output_folder, default=Path("runs/evaluation"), metavar="DIR", help=work)
     add("--fresh", action="store_true", help="start over instead of going on with an interrupted evaluation")
 
 

@@ -10,9 +10,9 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditta_core.datasets.paths import expanded
 from ditta_core.segmentation.source import PACKAGED, ModelSource
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.cli.arguments import exit_code, importing
@@ -246,7 +246,7 @@ def check(name: str, chosen: ModelSource) -> CheckResult:
     with importing("models check"):
         from ditta_core.catalog.checkpoints import CheckpointKind, identify, try_model, try_released, try_teacher
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.exists() and name.partition(":")[0] in MODEL_KINDS:
         source = replace(chosen, name=name)
         return CheckResult(name, name, "", try_model(source), model_commands(source))

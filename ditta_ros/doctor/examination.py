@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
@@ -75,9 +75,23 @@ def check_graph(parameters: NodeParameters, unless_running: bool, environment: M
 
 def check_models(parameters: NodeParameters | None, environment: Mapping[str, str]) -> list[Finding]:
     """Let a process load model and teacher; those of the defaults where the parameters are not known."""
-    question = {
-        "model": asdict(ModelSource() if parameters is None else parameters.model_source()),
-        "teacher": asdict(TeacherConfig() if parameters is None else parameters.teacher_config()),
-        "state_dir": "" if parameters is None or not parameters.state_dir else str(parameters.state_path()),
-    }
+    question: dict[str, Any] = {"model": asdict(ModelSource()), "teacher": asdict(TeacherConfig())}
+    if parameters is not None:
+        question = {
+            "model": asdict(parameters.model_source()),
+            "teacher": asdict(parameters.teacher_config()),
+            "state_dir": str(parameters.state_path()) if parameters.state_dir else "",
+            "input_size": (parameters.input_height, parameters.input_width),
+            "masks": _masks(parameters),
+        }
     return ask_findings("models", question, environment, "set another model (ditta models lists them)")
+
+
+def _masks(parameters: NodeParameters) -> list[str]:
+    """Files of the cameras' masks; none where it is not known which cameras there are, which is told elsewhere."""
+    from ditta_ros.camera.topics import camera_topics
+
+    try:
+        return [camera.ignore_mask for camera in camera_topics(parameters) if camera.ignore_mask]
+    except ValueError:
+        return []

@@ -14,6 +14,7 @@ from ditta_core.datasets.base import VideoSequence
 from ditta_core.datasets.decoding import read_image
 from ditta_core.datasets.excerpt import Excerpt
 from ditta_core.datasets.images import FrameFiles
+from ditta_core.datasets.one_size import OneSize
 from ditta_core.datasets.video import VideoFile
 from ditta_core.types import quoted
 from ditta_ros.bags.sequence import BagSequence
@@ -49,7 +50,7 @@ class SequenceFile:
         """Describe a sequence; frames that lie in no file as they are, such as corrupted ones, are written."""
         stamps = [sequence.stamp(index) for index in range(len(sequence))]
         source = sequence
-        while isinstance(source, Excerpt):
+        while isinstance(source, Excerpt | OneSize):
             source = source.original
         images: list[str] = []
         video = bag = topic = ""

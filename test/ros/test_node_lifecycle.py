@@ -128,6 +128,8 @@ def test_nodes_are_told_apart_by_their_namespace_and_namesakes_named(probe: Prob
         ({"passes": 0}, "passes out of range. Min: 1, Max: 1000, value: 0"),
         ({"mode": "fast"}, "expected live, parity for the parameter mode, but got 'fast'"),
         ({"smoothing": "much"}, "expecting type 'DOUBLE'"),
+        ({"qos_overrides./diagnostics.publisher.reliability": "foo"}, "reliability"),
+        ({"qos_overrides./diagnostics.publisher.depth": -3}, "depth"),
     ],
 )
 def test_a_wrong_parameter_ends_the_node_with_a_message(

@@ -56,6 +56,20 @@ def test_every_file_counts(drive: Path, change: Callable[[Path], object]) -> Non
     assert name_of(drive) != before
 
 
+def test_what_lies_beside_a_weight_file_counts(drive: Path, tmp_path: Path) -> None:
+    for name in ("net[1].onnx", "net[1].yaml", "net[1].onnx.data"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    setup = replace(SETUP, source=replace(SETUP.source, name=f"onnx:{tmp_path / 'net[1].onnx'}"))
+    before = name_of(drive, setup)
+    for name in ("net[1].yaml", "net[1].onnx.data"):
+        (tmp_path / name).write_text("other", encoding="utf-8")
+        after = name_of(drive, setup)
+        assert after != before
+        before = after
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
+    assert name_of(drive, setup) == before
+
+
 def test_every_option_counts(drive: Path) -> None:
     names = {name_of(drive), name_of(drive, slop=0.01), name_of(drive, something_new=1)}
     names |= {name_of(drive, replace(SETUP, teacher=replace(SETUP.teacher, checkpoint="a.pt")))}

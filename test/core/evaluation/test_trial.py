@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from small_evaluations import SETUP, Street
 
 from ditta_core.evaluation.methods.base import Method, MethodSetup
@@ -60,6 +61,23 @@ def test_a_method_is_made_ready_before_frames_are_timed(whole: bool, model: Segm
     expected = [("ready", stamps[0]), *(("observe", stamp) for stamp in stamps[:half])] if whole else []
     expected += [("prepare", half), ("ready", stamps[half]), *(("observe", stamp) for stamp in stamps[half:])]
     assert calls == expected
+
+
+class Mixed(Street):
+    """A street whose last frames come from another camera."""
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        image = super().image(index)
+        return image if index < len(self) - 2 else np.ascontiguousarray(image[::2, ::2])
+
+
+@pytest.mark.parametrize("method", ["source", "ema_smoothing", "bn_blend"])
+@pytest.mark.parametrize("warmup", [10, 90])
+def test_frames_of_another_size_are_named(method: str, warmup: int, model: SegmentationModel) -> None:
+    options = EvaluationOptions((method,), SETUP, warmup_ratios=(warmup,))
+    ((trial, _),) = plan(options, [Mixed()])[0].trials[0]
+    with pytest.raises(ValueError, match=r"expected frames of one size, but got .* in frame \d+ of .* and .* in frame"):
+        run_trial(trial, model)
 
 
 def test_masks_as_png() -> None:

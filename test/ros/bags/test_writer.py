@@ -82,7 +82,9 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in (tmp_path / "bag").iterdir()) == ["bag.db3", "metadata.yaml"]
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "link", "bag and notes", "bag and folder"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "file", "link", "bag and notes", "bag and folder", "bag and parameters", "map"]
+)
 def test_only_bags_are_overwritten(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "file":
@@ -92,10 +94,13 @@ def test_only_bags_are_overwritten(tmp_path: Path, kind: str) -> None:
         out.symlink_to(tmp_path / "elsewhere")
     else:
         out.mkdir()
-        if kind != "folder":
+        if kind == "map":
+            (out / "metadata.yaml").write_text("image: map.pgm")
+        elif kind != "folder":
             out.rmdir()
             make_bag(numbered(2), out)
-        (out / "sub").mkdir() if kind == "bag and folder" else (out / "thesis.txt").write_text("a thesis")
+        name = "parameters.yaml" if kind in ("bag and parameters", "map") else "thesis.txt"
+        (out / "sub").mkdir() if kind == "bag and folder" else (out / name).write_text("a thesis")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(FileExistsError, match=r"expected a bag and nothing else to overwrite, but .*out is not one"):
         make_bag(numbered(2), out, BagOptions(overwrite=True))

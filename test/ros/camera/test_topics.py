@@ -7,7 +7,12 @@ from functools import partial
 
 import pytest
 import rclpy
+from hypothesis import given
+from hypothesis import strategies as st
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from ditta_ros.camera.topics import CameraTopics, camera_topics
 from ditta_ros.parameters import NodeParameters
@@ -70,9 +75,21 @@ def test_names_that_ros_does_not_take_are_refused(ros: None, cameras: str) -> No
 
 
 @pytest.mark.parametrize("name", ["image_topic", "camera_info_topic", "depth_topic"])
-@pytest.mark.parametrize("topic", ["/straße", "/2nd/image", "two words", "/a//b", "a\n"])
+@pytest.mark.parametrize("topic", ["/straße", "/2nd/image", "two words", "/a//b", "a\n", "a/b/", "/", "~a"])
 def test_what_is_no_topic_is_refused_by_its_parameter(ros: None, name: str, topic: str) -> None:
     with pytest.raises(ValueError, match=f"expected the name of a topic for {name}, but got"):
         topics(NodeParameters(**{name: topic}))
     with pytest.raises(ValueError, match="for image_topic, but got ''"):
         topics(NodeParameters(image_topic=""))
+
+
+@given(st.sampled_from(["", "~/"]), st.text("ab1_/", min_size=1, max_size=8))
+def test_topics_are_those_that_ros_takes(beginning: str, rest: str) -> None:
+    topic = beginning + rest
+    try:
+        validate_full_topic_name(expand_topic_name(topic, "ditta", "/"))
+    except (InvalidTopicNameException, ValueError):
+        with pytest.raises(ValueError, match="expected the name of a topic for image_topic"):
+            camera_topics(NodeParameters(image_topic=topic))
+    else:
+        camera_topics(NodeParameters(image_topic=topic))

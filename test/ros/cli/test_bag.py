@@ -82,6 +82,7 @@ def test_several_sequences_become_several_bags(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["info", "~no_such_user/x"], "ditta bag info: expected a bag, but "),
         (["info", "{tmp}/nowhere"], "ditta bag info: expected a bag, but {tmp}/nowhere does not exist"),
         (["make", "{tmp}/nowhere", "{tmp}/out"], "ditta bag make: expected a video file or a folder of frames"),
         (["make", "{tmp}", "{tmp}/out", "--image-topic", "image"], "ditta bag make: expected an absolute topic"),

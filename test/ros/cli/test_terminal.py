@@ -45,6 +45,18 @@ def test_a_reader_that_has_seen_enough() -> None:
     process.stderr.close()
 
 
+def test_a_list_needs_no_folder_to_write_to() -> None:
+    code = "import sys; from ditta_ros.cli.main import main; sys.exit(main(['evaluate', '--list-methods']))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        cwd="/proc",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "bn_blend_ema" in done.stdout and not done.stderr
+
+
 def test_an_output_that_is_full() -> None:
     code = "import sys; from ditta_ros.cli.main import main; sys.exit(main(['evaluate', '--list-methods']))"
     with Path("/dev/full").open("w") as full:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from ros_harness import ROOT
 
@@ -76,6 +78,17 @@ def test_models_of_parameters(tmp_path: Path) -> None:
         "state_dir": Level.ERROR,
     }
     assert by_name(check_models(None, os.environ))["model"].finding.startswith("camvid")
+
+
+def test_what_keeps_the_node_from_being_configured_is_found(tmp_path: Path) -> None:
+    parameters = NodeParameters(input_width=100, input_height=64, ignore_mask=str(tmp_path / "absent.png"))
+    findings = by_name(check_models(parameters, os.environ))
+    assert {name for name, each in findings.items() if each.level is Level.ERROR} == {"input", "ignore_mask"}
+    assert "in multiples of 16" in findings["input"].finding and "absent.png" in findings["ignore_mask"].finding
+    cv2.imwrite(str(tmp_path / "body.png"), np.tile(np.uint8([0, 255]), (8, 8)))
+    cameras = f"{{front: {{image: /front/image, ignore_mask: {tmp_path / 'body.png'}}}}}"
+    findings = by_name(check_models(NodeParameters(cameras=cameras), os.environ))
+    assert findings["ignore_mask"].level is Level.OK
 
 
 def test_a_model_that_ends_the_interpreter_does_not_end_the_doctor(tmp_path: Path) -> None:
