@@ -14,9 +14,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from node_probe import STREAM, StartNode, change_state, diagnostic, lifecycle_state, set_parameter
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from ros_harness import Probe, wait_until
 
+from ditta_ros.camera.stream import CameraStream
 from ditta_ros.node import DittaNode
 from ditta_ros.process.executor import BackgroundExecutor
 
@@ -119,6 +121,35 @@ def test_nodes_are_told_apart_by_their_namespace_and_namesakes_named(probe: Prob
     for node, executor in nodes:
         executor.stop()
         node.destroy_node()
+
+
+def test_an_activation_that_fails_halfway_leaves_no_camera_active(
+    probe: Probe, collected: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras = "{front: /front/image, rear: /rear/image}"
+    overrides = [Parameter("autostart", value=False), Parameter("cameras", value=cameras)]
+    node = DittaNode(parameter_overrides=overrides)
+    activate, deactivate, ended = CameraStream.activate, CameraStream.deactivate, []
+
+    def fails(camera: CameraStream, *arguments: Any) -> None:
+        activate(camera, *arguments)
+        if camera.topics.name == "rear":
+            raise RuntimeError("no such QoS")
+
+    def ends(camera: CameraStream) -> None:
+        ended.append(camera.topics.name)
+        deactivate(camera)
+
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with monkeypatch.context() as patched:
+        patched.setattr(CameraStream, "activate", fails)
+        patched.setattr(CameraStream, "deactivate", ends)
+        assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert ended == ["front", "rear"]
+    assert not [each for each in node.subscriptions if "image" in each.topic_name]
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert len([each for each in node.subscriptions if "image" in each.topic_name]) == 2
+    node.destroy_node()
 
 
 @pytest.mark.slow
