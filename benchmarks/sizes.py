@@ -112,6 +112,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                     axes.annotate(str(row["long_side"]), (row["ms"], row["miou"]), (0, 8), textcoords="offset points")
         axes.set(title=model, xlabel="ms a frame, one core", ylabel="mIoU, %")
         axes.grid(alpha=0.3)
+        axes.margins(0.08)  # the numbers above the points stay inside
     figure.axes[0].legend()
     figure.savefig(path, dpi=110)
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from rclpy.node import Node
 
 from ditta_core.adaptation.config import AdaptationConfig, warmup_length
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.inference.config import AUTO_LONG_SIDE, PRECISIONS, InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.segmentation.source import ModelSource
 from ditta_core.stream.config import StreamConfig, WarmupTrigger
@@ -407,7 +407,7 @@ class NodeParameters:
 
         What ROS starts has the working directory of whoever started it.
         """
-        return expanded(os.environ.get("ROS_HOME", "~/.ros")) / expanded(self.state_dir)
+        return output_path(os.environ.get("ROS_HOME", "~/.ros")) / output_path(self.state_dir)
 
     def model_source(self) -> ModelSource:
         """Which model."""

@@ -40,7 +40,7 @@ class AdaptationJob:
 
 @dataclass(frozen=True)
 class AdaptationProgress:
-    """Progress of a running adaptation: share done (0..1) and mean total loss of every finished pass."""
+    """Progress of a running adaptation: share done (0..1), and loss of every finished step, or mean of every pass."""
 
     fraction: float
     losses: tuple[float, ...] = ()

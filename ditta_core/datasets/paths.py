@@ -13,3 +13,18 @@ def expanded(path: str | Path) -> Path:
     PosixPath('~nobody-of-this-name/drive')
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises where there is no such user)
+
+
+def output_path(path: str | Path) -> Path:
+    """The same for what is written, which would otherwise be made below a folder of the name ``~``.
+
+    Raises:
+        ValueError: there is no such user, or no home folder.
+    """
+    found = expanded(path)
+    if found.parts[:1] and found.parts[0].startswith("~"):
+        raise ValueError(
+            f"expected a path to write to, but got {str(path)[:80]!r}, of which nobody knows the home folder; write "
+            f"it without ~, or set HOME"
+        )
+    return found

@@ -110,8 +110,13 @@ def load_training(
             data = file.read()
         length = int.from_bytes(data[:8], "little")
         values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY])
+        if values["format"] != FORMAT:
+            raise TrainingStateError(
+                f"expected an interrupted adaptation of this version in {path}, but it was written by another version "
+                f"of this package; finish it with that one, or {remedy}"
+            )
         tensors = load(data)
-        same = values["format"] == FORMAT and values["fingerprint"] == fingerprint
+        same = values["fingerprint"] == fingerprint
         stored = values["position"]
         position = Position(
             int(stored["step"]),
@@ -126,6 +131,8 @@ def load_training(
                 _numbers(stored["losses"]["sums"]),
             ),
         )
+    except TrainingStateError:
+        raise
     except Exception as error:  # whatever a parser makes of what lies there
         raise TrainingStateError(
             f"expected an interrupted adaptation in {path}, but it is damaged or something else "

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.inference.graph_tracer import GraphTracer, TracingFailed
 from ditta_core.inference.openvino_network import (
     Blueprint,
@@ -56,8 +56,8 @@ def default_graph_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """The user's folder for graphs: below XDG_CACHE_HOME, else ROS_HOME, else ``~/.cache``."""
     for variable, rest in (("XDG_CACHE_HOME", "ditta_ros/graphs"), ("ROS_HOME", "ditta_ros/graphs")):
         if environment.get(variable):
-            return expanded(environment[variable]) / rest
-    return expanded("~/.cache/ditta_ros/graphs")
+            return output_path(environment[variable]) / rest
+    return output_path("~/.cache/ditta_ros/graphs")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ditta_core.classes import ClassList
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.segmentation.base import existing_file, load_state_dict_file
 from ditta_core.segmentation.huggingface import quiet_unless, require_transformers
 from ditta_core.segmentation.segformer import Segformer
@@ -189,7 +189,7 @@ def save_ditta_segformer(checkpoint: DittaCheckpoint, path: str | Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, expanded(path), {"format": "pt", METADATA: json.dumps(asdict(checkpoint.shape))})
+    save_file(tensors, output_path(path), {"format": "pt", METADATA: json.dumps(asdict(checkpoint.shape))})
 
 
 def load_ditta_segformer(path: str | Path) -> DittaSegformer:

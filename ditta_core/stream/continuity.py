@@ -11,7 +11,8 @@ from ditta_core.types import Frame, quoted
 CONFIRMATION = 3
 """Frames in a row that show a change to be one. Until then a damaged header costs a frame, never what was learned."""
 LATE_CONFIRMATION = 10
-"""Late frames in a row, in order among themselves, that are no late ones but a short clip that is looped."""
+"""Late frames in a row, in order among themselves, that are no late ones: a short clip is looped, or the last stamp was
+wrong and they go on from the one before it."""
 
 
 class Break(Enum):
@@ -103,12 +104,15 @@ class ClockCheck:
         self._distrusted = False  # whether frames were stamped ahead already
         self._other: int | None = None  # the last of the frames that would make the clock jump
         self._count = 0
+        self._before_last: int | None = None
         self._late: int | None = None  # the last of the late frames in a row
+        self._late_begin = 0
         self._late_count = 0
 
     def restart(self, stamp: int) -> None:
         """Go on from here, whatever was before."""
         self._last, self._before_gap, self._other, self._late = stamp, None, None, None
+        self._before_last = None
 
     def check(self, stamp: int, max_jump: float) -> Discontinuity | None:
         """Take in the stamp of a frame in nanoseconds.
@@ -143,9 +147,15 @@ class ClockCheck:
         self._other = None
         if ahead < 0:
             in_order = self._late is not None and stamp >= self._late
-            self._late, self._late_count = stamp, self._late_count + 1 if in_order else 1
+            if not in_order:
+                self._late_begin, self._late_count = stamp, 0
+            self._late, self._late_count = stamp, self._late_count + 1
             if self._late_count >= LATE_CONFIRMATION:
+                wrong = (self._last - self._late_begin) / 1e9
+                follows = self._before_last is not None and self._before_last <= self._late_begin
                 self.restart(stamp)
+                if follows:  # what came between was one frame with a damaged header
+                    return Discontinuity(Break.AHEAD, f"a frame was stamped {wrong:.3f} s ahead; the stream goes on")
                 return Discontinuity(Break.CLOCK, f"the clock jumped back by {-ahead / 1e9:.3f} s")
             raise FrameRejected(
                 f"expected a frame not older than the last one, but got one {-ahead / 1e9:.3f} s older; check that "
@@ -157,7 +167,7 @@ class ClockCheck:
         self._after_gap += 1
         if self._after_gap >= CONFIRMATION:
             self._before_gap = None
-        self._last = stamp
+        self._before_last, self._last = self._last, stamp
         return None
 
     def _confirm(self, stamp: int, jump: int, reason: str) -> None:

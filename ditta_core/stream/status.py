@@ -19,7 +19,7 @@ class StreamStatus:
         collected: Number of frames in the warm-up clip.
         warmup_frames: Number of frames that fill the warm-up clip.
         progress: Share (0..1) of the running adaptation that is done.
-        losses: Mean loss of every finished pass of the running or last adaptation.
+        losses: Loss of every finished step of the running or last adaptation, or mean of every pass.
         report: Report of the last adaptation that ended.
         message: Last noteworthy event, one sentence for people; nothing is decided by it.
         remembered: Number of generations that are kept for the scenes they were adapted to.

@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ditta_core.datasets.base import VideoSequence
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.types import UNLABELLED, quoted
 from ditta_ros.bags.files import UriPath
 from ditta_ros.bags.reader import CLASSES_TOPIC, COMPRESSED_IMAGE, GROUND_TRUTH_TOPIC, IMAGE, STRING, message_types
@@ -103,7 +103,7 @@ def make_bag(
         ValueError: The sequence is empty, has frames of several sizes, or a class list too long for 8 bits.
     """
     options = options or BagOptions()
-    out = expanded(out).absolute()
+    out = output_path(out).absolute()
     check_target(out, options.overwrite)
     if len(sequence) == 0:
         raise ValueError(f"expected frames in {sequence.name}, but got none")

@@ -16,7 +16,7 @@ from importlib import util
 from pathlib import Path
 from typing import TextIO
 
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.inference.config import AUTO_LONG_SIDE
 from ditta_core.segmentation.files import objection_to_folder
 from ditta_ros.doctor.installation import INSTALL_ROS
@@ -213,9 +213,16 @@ def _real_number(text: str, fits: Callable[[float], bool], limits: str) -> float
     return value
 
 
+def _output_path(text: str) -> Path:
+    try:
+        return output_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def output_folder(text: str) -> Path:
     """A folder that can be written to, or made; it is not made here."""
-    path = expanded(text)
+    path = _output_path(text)
     objection = objection_to_folder(path)
     if objection:
         raise argparse.ArgumentTypeError(f"expected a folder to write to, but {objection}; choose another")
@@ -224,7 +231,7 @@ def output_folder(text: str) -> Path:
 
 def output_file(text: str) -> Path:
     """A file that can be written, or made; it is not made here. A file takes a new one beside it, a pipe does not."""
-    path = expanded(text)
+    path = _output_path(text)
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.stat()

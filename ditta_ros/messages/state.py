@@ -26,7 +26,7 @@ class StreamState:
         warmup_frames: Number of frames that a warm-up collects.
         training: Whether the network is still trained on the clip, of which it has the statistics and serves.
         progress: Share of the running adaptation or training that is done, 0..1.
-        losses: Mean loss of each finished pass of the running or last adaptation.
+        losses: Loss of each finished step of the running or last adaptation, or mean of each pass.
         message: Sentence on the last noteworthy event.
         adaptation_seconds: Duration of the last adaptation that ended; None before.
         adaptation_reason: Sentence on how the last adaptation ended; empty before.

@@ -160,7 +160,6 @@ def test_an_activation_that_fails_halfway_leaves_no_camera_active(
         ({"mode": "fast"}, "expected live, parity for the parameter mode, but got 'fast'"),
         ({"smoothing": "much"}, "expecting type 'DOUBLE'"),
         ({"qos_overrides./diagnostics.publisher.reliability": "foo"}, "reliability"),
-        ({"qos_overrides./diagnostics.publisher.depth": -3}, "depth"),
     ],
 )
 def test_a_wrong_parameter_ends_the_node_with_a_message(

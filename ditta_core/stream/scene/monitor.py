@@ -86,7 +86,7 @@ class _PendingCut:
         since: Time of the last cut.
         after: Descriptions since the last cut.
         fresh: Whether no frame came after the last cut yet.
-        arrival: Whether it led to the place that is the reference since: it leads away from nothing.
+        arrival: Whether a warm-up has begun since: it led to the place that is adapted to, and away from nothing.
     """
 
     before: SceneSignature
@@ -162,18 +162,12 @@ class SceneMonitor:
         Args:
             scene: That of the frames it was adapted to: :attr:`signature` when they were all there.
         """
-        if scene is not self._scene:
-            self._forget_cuts()
         self._refer_to(scene)
         self._quiet_until = self._now + self.config.cooldown
 
     def forget(self) -> None:
-        """There is no scene to leave: the base model serves."""
+        """There is no scene to leave: the base model serves, or what shows now is going to be the scene."""
         self._refer_to(None)
-        self._forget_cuts()
-
-    def _forget_cuts(self) -> None:
-        """The cuts so far led to the place that is the reference from now on."""
         self._jump = 0.0
         if self._pending is not None:
             self._pending.arrival = True

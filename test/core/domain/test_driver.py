@@ -174,7 +174,11 @@ def test_a_state_of_something_else_is_refused(drive: DriveFrames, tmp_path: Path
     other = OfflineConfig(**{**vars(CONFIG), "portion": 0.3})
     with pytest.raises(TrainingStateError, match="other drives, another model or other settings; give the same"):
         adapt_offline(ColourModel(), SelfTraining, drive, other, None, file)
-    for content in (b"", b"nonsense", file.read_bytes()[:400]):
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b'\\"format\\": \\"2\\"', b'\\"format\\": \\"1\\"'))
+    with pytest.raises(TrainingStateError, match=r"written by another version of this package; .*--fresh"):
+        adapt_offline(ColourModel(), SelfTraining, drive, CONFIG, None, file)
+    for content in (b"", b"nonsense", whole[:400]):
         file.write_bytes(content)
         with pytest.raises(TrainingStateError, match=r"damaged or something else.*--fresh"):
             adapt_offline(ColourModel(), SelfTraining, drive, CONFIG, None, file)

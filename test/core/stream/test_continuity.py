@@ -112,6 +112,16 @@ def test_a_loop_that_is_shorter_than_what_counts_as_late(frames: int) -> None:
     assert found.count("x") == 3 * (LATE_CONFIRMATION - 1)
 
 
+@pytest.mark.parametrize("ahead", [0.4, 0.9])
+def test_after_a_single_frame_that_was_stamped_ahead_the_stream_goes_on(ahead: float) -> None:
+    clock = ClockCheck()
+    stamps = [index * SECOND // 30 + (round(ahead * SECOND) if index == 20 else 0) for index in range(80)]
+    found = [fate(lambda stamp=stamp: clock.check(stamp, 1.0)) for stamp in stamps]
+    (broken,) = [each for each in found if isinstance(each, Discontinuity)]
+    assert broken.kind is Break.AHEAD and "stamped" in broken.reason
+    assert found.count("x") == LATE_CONFIRMATION - 1 and found[21 + LATE_CONFIRMATION :].count("x") == 0
+
+
 def test_late_frames_between_others_or_out_of_order_change_nothing() -> None:
     clock, tenth = ClockCheck(), SECOND // 10
     interleaved = [index * tenth - late for index in range(40) for late in (0, 15 * SECOND // 100)]

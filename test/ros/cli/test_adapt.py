@@ -82,7 +82,10 @@ def test_an_adapted_model_is_adapted_again_from_the_same_base(drive: Path, tmp_p
         (("--input-size", "100x100"), "multiples of 16 pixels for this model, but got 100x100"),
         (("--batch", "1", "--source", "/nowhere"), "/nowhere does not exist"),
         (("--source", "{drive}"), "expected no labelled drives for ur, which learns from none, but got 1; leave out"),
-        (("--source", "{drive}", "--method", "fda"), "expected a source with labels, but none of 14 frames"),
+        (
+            ("--source", "{drive}", "--method", "fda"),
+            "expected a source of at least 8 labelled frames, but 0 of 14 have labels",
+        ),
         (("--published", "--method", "hcl"), "for --published, but got hcl; leave it out, or take one of ['tps', "),
         (("--source-split", "train"), "expected a --source for --source-split, but got none"),
         (("--ground-truth-topic", "/labels"), "expected a --source for --ground-truth-topic, but got none"),

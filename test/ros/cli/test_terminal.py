@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_a_reader_that_has_seen_enough() -> None:
     process.stdout.close()
     assert (process.stderr.read(), process.wait(60)) == ("", 141)
     process.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_with_a_word(number: signal.Signals) -> None:
+    """SIGHUP is what a closed window sends."""
+    run = "lambda: print('begun', flush=True) or time.sleep(60)"
+    code = f"import sys, time; from ditta_ros.cli.arguments import exit_code; sys.exit(exit_code('x', {run}, 'y'))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=30)[1] == "ditta x: interrupted\n"
+    assert process.returncode == 130
 
 
 def test_a_list_needs_no_folder_to_write_to() -> None:

@@ -167,11 +167,6 @@ def interrupt(demo: Demo) -> None:
     demo.process.send_signal(signal.SIGINT)
 
 
-def close_the_window(demo: Demo) -> None:
-    demo.wait_for_masks()
-    demo.process.send_signal(signal.SIGHUP)
-
-
 def kill_it(demo: Demo) -> None:
     demo.wait_for_masks()
     demo.process.kill()
@@ -189,12 +184,11 @@ def kill_the_node(demo: Demo) -> None:
     [
         # Slow enough that it has not come to its end before.
         (("--frame-rate", "2"), interrupt, 130, "interrupted"),
-        (("--frame-rate", "2"), close_the_window, 130, "interrupted"),
         (("--frame-rate", "2"), kill_it, -9, ""),
         (("--frame-rate", "2"), kill_the_node, 1, r"the node process ended with exit code -9; the end of .*node\.log:"),
         (("--timeout", "0.1"), lambda _: None, 1, r"the adaptation did not finish within 0\.1 s: the node is "),
     ],
-    ids=["ctrl-c", "closed window", "killed", "dead node", "time limit"],
+    ids=["ctrl-c", "killed", "dead node", "time limit"],
 )
 def test_a_demo_that_ends_early_says_why_and_leaves_no_process_behind(
     clip: Path,

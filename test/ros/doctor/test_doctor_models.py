@@ -15,7 +15,7 @@ from ditta_core.segmentation.source import ModelSource
 from ditta_core.teacher.config import TeacherConfig
 from ditta_ros.doctor.examination import check_models
 from ditta_ros.doctor.findings import Finding, Level
-from ditta_ros.doctor.models import check_model, check_state_folder, check_teacher_config
+from ditta_ros.doctor.models import check_mask, check_model, check_state_folder, check_teacher_config
 from ditta_ros.parameters import NodeParameters
 
 
@@ -86,9 +86,7 @@ def test_what_keeps_the_node_from_being_configured_is_found(tmp_path: Path) -> N
     assert {name for name, each in findings.items() if each.level is Level.ERROR} == {"input", "ignore_mask"}
     assert "in multiples of 16" in findings["input"].finding and "absent.png" in findings["ignore_mask"].finding
     cv2.imwrite(str(tmp_path / "body.png"), np.tile(np.uint8([0, 255]), (8, 8)))
-    cameras = f"{{front: {{image: /front/image, ignore_mask: {tmp_path / 'body.png'}}}}}"
-    findings = by_name(check_models(NodeParameters(cameras=cameras), os.environ))
-    assert findings["ignore_mask"].level is Level.OK
+    assert check_mask(str(tmp_path / "body.png")).level is Level.OK
 
 
 def test_a_model_that_ends_the_interpreter_does_not_end_the_doctor(tmp_path: Path) -> None:

@@ -120,34 +120,61 @@ def test_cut_into_what_is_nearer_is_still_another_place() -> None:
     assert 90 <= watch.left[0] <= 95
 
 
-def after_arriving(distance: float, cut: bool) -> list[str]:
-    """What is reported where a place that was cut to is adapted to, and then slowly changes by a distance."""
-    far, near = (np.full((90, 160, 3), grey, np.uint8) for grey in (40, 200))
-    far[:, 80:], near[:, 80:] = 200, 40
-    away = 0.0
+class Measured:
+    """A monitor of ten frames a second, of which it is set how far apart their descriptions lie."""
 
-    def describe(_: Image) -> SceneSignature:
-        return SceneSignature(np.full(8, away, np.float32), np.ones(8, np.float32))
+    def __init__(self) -> None:
+        self.monitor, self.reasons, self.away = SceneMonitor(self.describe, SceneConfig()), list[str](), 0.0
+        self.monitor.begin()
 
-    monitor, reasons = SceneMonitor(describe, SceneConfig()), []
-    monitor.begin()
-    for number in range(620):
-        away = -0.6 if cut and number < 15 else distance * min(max(number - 120, 0) / 300, 1)
-        seen = monitor.observe(far if cut and number < 15 else near, number * 10**8, 0.9)
-        reasons += [seen.left] if seen.left else []
-        if seen.cut and number < 20:
-            monitor.begin()  # as a warm-up does that starts over
-        if number == 25:
-            assert monitor.signature is not None
-            monitor.settle(KnownScene(monitor.signature))
-    return reasons
+    def describe(self, _: Image) -> SceneSignature:
+        return SceneSignature(np.full(8, self.away, np.float32), np.ones(8, np.float32))
+
+    def see(self, number: int, dark: bool, away: float) -> bool:
+        """Whether there is a cut to the next frame."""
+        self.away = away
+        image = np.full((90, 160, 3), 40 if dark else 200, np.uint8)
+        image[:, 80:] = 200 if dark else 40
+        seen = self.monitor.observe(image, number * 10**8, 0.9)
+        self.reasons += [seen.left] if seen.left else []
+        return seen.cut
+
+    def settle(self) -> KnownScene:
+        assert self.monitor.signature is not None
+        scene = KnownScene(self.monitor.signature)
+        self.monitor.settle(scene)
+        return scene
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_cut_to_the_place_that_is_adapted_to_leaves_nothing(cut: bool) -> None:
-    assert after_arriving(0.28, cut) == []
-    reasons = after_arriving(0.5, cut)
-    assert reasons and all("drifted" in reason for reason in reasons)
+@pytest.mark.parametrize("distance", [0.28, 0.5])
+def test_a_cut_to_the_place_that_is_adapted_to_leaves_nothing(cut: bool, distance: float) -> None:
+    """It changes slowly by a distance then."""
+    watch = Measured()
+    for number in range(620):
+        before = cut and number < 15
+        if watch.see(number, before, -0.6 if before else distance * min(max(number - 120, 0) / 300, 1)) and number < 20:
+            watch.monitor.begin()  # as a warm-up does that starts over
+        if number == 25:
+            watch.settle()
+    assert bool(watch.reasons) == (distance > 0.4) and all("drifted" in reason for reason in watch.reasons)
+
+
+@pytest.mark.parametrize("update", ["none", "broken off by the cut", "refused later"])
+def test_a_cut_away_is_found_whatever_becomes_of_an_update(update: str) -> None:
+    """Of a place that is not so far that it had to be found without the cut."""
+    watch = Measured()
+    for number in range(700):
+        assert watch.see(number, number < 300, 0.25 if number >= 300 else 0.0) == (number == 300)
+        if number == 20:
+            scene = watch.settle()
+        if number == 295 and update != "none":
+            watch.monitor.begin()
+        if number == 299 and update == "refused later":
+            watch.monitor.settle(KnownScene(scene.adapted_to))
+        if number == {"broken off by the cut": 300, "refused later": 330}.get(update):
+            watch.monitor.settle(scene)
+    assert watch.reasons and "jumped" in watch.reasons[0]
 
 
 # --- certainty -------------------------------------------------------------------------------------------------------
