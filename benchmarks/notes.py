@@ -17,6 +17,11 @@ def write_notes(path: Path, value: Any) -> None:
     path.write_text(_text(_rounded(value), "") + "\n", encoding="utf-8")
 
 
+def read_notes(path: Path, fresh: bool = False) -> dict[str, Any]:
+    """What an earlier run has written, to go on with; nothing where there was none, or all is to be measured anew."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() and not fresh else {}
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(each) for name, each in value.items()}

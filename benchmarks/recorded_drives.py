@@ -77,6 +77,9 @@ class Pan(SequenceView):
     def image(self, index: int) -> NDArray[np.uint8]:
         return self._seen(super().image(self.still), index)
 
+    def is_labelled(self, index: int) -> bool:
+        return super().is_labelled(self.still)
+
     def labels(self, index: int) -> NDArray[np.uint8] | None:
         labels = super().labels(self.still)
         return None if labels is None else self._seen(labels, index)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from goals import ROOT
-from notes import write_notes
+from notes import read_notes, write_notes
 from numpy.typing import NDArray
 from scenes import CITY_MODELS, Cell, frames_of, model_source, object_ids, sample
 from torch import Tensor
@@ -151,7 +150,7 @@ def main() -> None:
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     methods = options.methods.split(",")
     path = options.out
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not options.fresh else {}
+    noted = read_notes(path, options.fresh)
     first, step = options.part
     for cell in sample(options.count, SEED, options.city)[first::step]:
         row = noted.setdefault(cell.key, {"cell": asdict(cell), "methods": {}})

@@ -11,7 +11,6 @@ number (``size_study.json``) and the tables (``size_study.md``).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,17 +20,15 @@ import cv2
 import numpy as np
 import torch
 from goals import ROOT
-from notes import write_notes
+from notes import read_notes, write_notes
 from scene_study import measure
 from scenes import DRIVES, Cell, frames_of, model_source
 
-from ditta_core.adaptation.input_size import InputSizeChoice, compared_sides, find_long_side, largest_side
+from ditta_core.adaptation.input_size import compared_sides
+from ditta_core.evaluation.input_sizes import found_input_size
 from ditta_core.evaluation.methods.base import MethodSetup
 from ditta_core.inference.config import DEFAULT_LONG_SIDE
-from ditta_core.inference.restoration import ImageRestorer
-from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.registry import load_model
-from ditta_core.types import Frame
 
 RESULTS = ROOT / "benchmarks" / "results"
 METHOD = "ditta_no_distillation"
@@ -48,19 +45,11 @@ def cells() -> Iterator[Cell]:
                 yield Cell(model, drive, 0, 1, WARMUP, image)
 
 
-def found_size(model: SegmentationModel, warmup: list[Frame]) -> InputSizeChoice | None:
-    """What the comparison of the sizes finds on a warm-up; None where it leaves the default."""
-    restorer = ImageRestorer()
-    clip = np.stack([restorer(frame).image for frame in warmup])
-    largest = largest_side(model, (clip.shape[1], clip.shape[2]), restorer.noisiness)
-    return None if largest is None else find_long_side(model, clip, largest)
-
-
 def measure_row(cell: Cell, shared: Path) -> dict[str, Any]:
     """mIoU and VC8 at each size, and what is found."""
     source = model_source(cell, shared)
     model, video = load_model(source), frames_of(cell, shared)
-    choice = found_size(model, video[0][: cell.warmup])
+    choice = found_input_size(model, video[0][: cell.warmup], cell.warmup)
     sides = compared_sides(model, video[0][0].size)
     return {
         "found": DEFAULT_LONG_SIDE if choice is None else choice.long_side,
@@ -110,7 +99,7 @@ def main() -> None:
     cv2.setNumThreads(options.threads)
     shared = Path(os.environ.get("DITTA_SHARED", ROOT.parent / "shared"))
     path = options.out
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not options.fresh else {}
+    noted = read_notes(path, options.fresh)
     for cell in cells():
         if cell.key in noted:
             continue

@@ -19,7 +19,7 @@ from ditta_core.adaptation.config import AdaptationConfig, warmup_length
 from ditta_core.datasets.paths import output_path
 from ditta_core.inference.config import AUTO_LONG_SIDE, PRECISIONS, InferenceConfig, Runtime, RuntimeConfig
 from ditta_core.segmentation.source import ModelSource
-from ditta_core.stream.config import StreamConfig, WarmupTrigger
+from ditta_core.stream.config import MOST_WARMUP_FRAMES, StreamConfig, WarmupTrigger
 from ditta_core.stream.scene.config import SceneConfig
 from ditta_core.teacher.config import TeacherConfig
 from ditta_core.types import MOST_PIXELS
@@ -186,7 +186,7 @@ class NodeParameters:
     warmup_frames: int = changeable(
         STREAM.warmup_frames,
         "Number of frames of a warm-up. On fewer than three, nothing is trained.",
-        range=(1, 1000),
+        range=(1, MOST_WARMUP_FRAMES),
     )
     warmup_ratio: int = changeable(
         0,

@@ -37,7 +37,7 @@ from ditta_core.classes import ClassList, ClassMap
 from ditta_core.datasets.camvid import CamVidSequence
 from ditta_core.datasets.images import read_image
 from ditta_core.datasets.names import image_files
-from ditta_core.datasets.paths import expanded
+from ditta_core.datasets.paths import output_path
 from ditta_core.segmentation.base import SegmentationModel
 from ditta_core.segmentation.espnetv2 import load_espnetv2
 from ditta_core.types import UNLABELLED
@@ -109,7 +109,7 @@ def cached_answers(model: SegmentationModel, path: Path, views: Sequence[View], 
 def load_frames(arguments: argparse.Namespace) -> tuple[list[Frame], list[Frame]]:
     """Labelled and unlabelled frames."""
     teacher = load_espnetv2(arguments.start).eval().to(memory_format=torch.channels_last)
-    cache = expanded(arguments.cache) / hashlib.sha256(Path(arguments.start).read_bytes()).hexdigest()[:16]
+    cache = output_path(arguments.cache) / hashlib.sha256(Path(arguments.start).read_bytes()).hexdigest()[:16]
     sequence = CamVidSequence(arguments.labelled, frame_rate=1.0)
     labelled = [
         Frame(read_image(path), sequence.labels(index), cached_answers(teacher, path, LABELLED_VIEWS, cache))

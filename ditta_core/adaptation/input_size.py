@@ -133,7 +133,7 @@ def find_long_side(
         region: pixels that are compared.
 
     Returns:
-        The choice; None where there is nothing to choose: the model has one size, or only the default is allowed.
+        The choice; None where there is nothing to choose: the model has one size, or no larger one is allowed.
     """
     image_size = clip.shape[1], clip.shape[2]
     sides, noisy = compared_sides(model, image_size), largest == DEFAULT_LONG_SIDE

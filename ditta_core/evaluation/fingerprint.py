@@ -50,7 +50,7 @@ def evaluation_fingerprint(
             labels = sequence.labels(index)
             digest.update(sequence.image(index).tobytes() + (b"" if labels is None else labels.tobytes()))
     for text in (setup.source.name.partition(":")[2], setup.teacher.checkpoint, setup.source.classes):
-        add(text, sorted(_states_of(_named_paths(text))))
+        add(text, _states_of(_named_paths(text)))
     for package in packages:
         for file in sorted(file for file in package.rglob("*") if file.suffix in _CODE):
             digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
@@ -65,7 +65,7 @@ def _named_paths(text: str) -> list[Path]:
     path = os.path.expanduser(text)  # noqa: PTH111 (a class list may also be YAML, which makes no path)
     if os.path.exists(path):  # noqa: PTH110 (of names that are too long, Path.exists raises)
         if os.path.isfile(path):  # noqa: PTH113
-            return [Path(path), *Path(path).parent.glob(f"{glob.escape(Path(path).stem)}.*")]
+            return sorted({Path(path), *Path(path).parent.glob(f"{glob.escape(Path(path).stem)}.*")})
         return [Path(path)] if text else []
     snapshot = cached_snapshot(text)
     return [] if snapshot is None else [snapshot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ditta_core.evaluation.trial import Trial
 from ditta_core.inference.config import AUTO_LONG_SIDE, DEFAULT_LONG_SIDE
 from ditta_core.inference.restoration import ImageRestorer
 from ditta_core.segmentation.base import SegmentationModel
+from ditta_core.types import Frame
 
 
 class InputSizes:
@@ -37,21 +39,21 @@ class InputSizes:
             return replace(trial, setup=replace(setup, long_side=DEFAULT_LONG_SIDE))
         key = trial.sequence.name, trial.corruption, trial.corruption_seed
         if key not in self._found:
-            self._found[key] = _find(trial, model)
+            warmup = map(trial.seen.frame, range(trial.sizing_frames))
+            self._found[key] = found_input_size(model, warmup, trial.sizing_frames)
         choice = self._found[key]
         if choice is None:
             return replace(trial, setup=replace(setup, long_side=DEFAULT_LONG_SIDE))
         return replace(trial, setup=replace(setup, long_side=choice.long_side), size_agreement=choice.agreement)
 
 
-def _find(trial: Trial, model: SegmentationModel) -> InputSizeChoice | None:
-    """The choice for the video of a trial."""
-    seen, restorer = trial.seen, ImageRestorer()
-    looked_at, images = set(searched_frames(trial.sizing_frames)), []
-    for index in range(trial.sizing_frames):
-        image = restorer(seen.frame(index)).image
-        if index in looked_at:
-            images.append(image)
-    clip = np.stack(images)
+def found_input_size(model: SegmentationModel, warmup: Iterable[Frame], count: int) -> InputSizeChoice | None:
+    """What an adaptation without bound on the rate finds on ``count`` warm-up frames; None where the default is kept.
+
+    All of them pass through the restoration; those that are compared are kept.
+    """
+    restorer, looked_at = ImageRestorer(), set(searched_frames(count))
+    restored = enumerate(restorer(frame).image for frame in warmup)
+    clip = np.stack([image for index, image in restored if index in looked_at])
     largest = largest_side(model, (clip.shape[1], clip.shape[2]), restorer.noisiness)
     return None if largest is None else find_long_side(model, clip, largest)
